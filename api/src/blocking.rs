@@ -1,0 +1,104 @@
+//! The single bridge from async handlers to the synchronous core.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use crate::metrics;
+
+/// Why a piece of synchronous work has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BlockingError {
+    /// No slot became free in time; the work was not started.
+    #[error("all query slots are taken")]
+    Busy,
+    /// The work did not end in time. It goes on, and keeps its slot until it ends.
+    #[error("the query takes too long")]
+    TimedOut,
+    /// The work panicked.
+    #[error("the query panicked")]
+    Panicked,
+}
+
+/// Runs synchronous work on threads that may block, a bounded number at a time.
+///
+/// # Limits
+/// A slot belongs to the work, not to the client: it is given back when the work ends,
+/// even if the client has long left, so that impatient clients cannot pile up work.
+pub(crate) struct Blocking {
+    slots: Arc<Semaphore>,
+    wait: Duration,
+    limit: Duration,
+}
+
+impl Blocking {
+    /// At most `slots` pieces of work at a time; one waits up to `wait` for its slot
+    /// and is given up after `limit`.
+    pub(crate) fn new(slots: NonZeroUsize, wait: Duration, limit: Duration) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(slots.get())),
+            wait,
+            limit,
+        }
+    }
+
+    /// Result of `work`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, BlockingError> {
+        let Ok(slot) = timeout(self.wait, self.slots.clone().acquire_owned()).await else {
+            metrics::query_refused();
+            return Err(BlockingError::Busy);
+        };
+        let slot = slot.expect("the semaphore is never closed");
+        let task = spawn_blocking(move || {
+            let result = work();
+            drop(slot);
+            result
+        });
+        match timeout(self.limit, task).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => {
+                metrics::handler_panicked();
+                Err(BlockingError::Panicked)
+            }
+            Err(_) => Err(BlockingError::TimedOut),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn one_slot(wait: Duration, limit: Duration) -> Blocking {
+        Blocking::new(NonZeroUsize::MIN, wait, limit)
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_frees_its_slot() {
+        let blocking = one_slot(Duration::from_secs(5), Duration::from_secs(5));
+        let result: Result<(), _> = blocking.run(|| panic!("on purpose")).await;
+        assert_eq!(result, Err(BlockingError::Panicked));
+        assert_eq!(blocking.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn abandoned_work_keeps_its_slot_until_it_ends() {
+        let blocking = one_slot(Duration::from_millis(20), Duration::from_millis(20));
+        let (finish, finished) = mpsc::channel::<()>();
+        let slow = blocking.run(move || finished.recv().is_ok()).await;
+        assert_eq!(slow, Err(BlockingError::TimedOut));
+        assert_eq!(blocking.run(|| 1).await, Err(BlockingError::Busy));
+
+        finish.send(()).unwrap();
+        timeout(Duration::from_secs(10), async {
+            while blocking.run(|| 1).await != Ok(1) {}
+        })
+        .await
+        .expect("the slot is free again");
+    }
+}

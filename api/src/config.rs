@@ -1,0 +1,139 @@
+//! The `[http]` section of the configuration.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU64, NonZeroUsize},
+};
+
+use axum::http::HeaderValue;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the HTTP listeners, section `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Address of the public listener. Default `127.0.0.1:8080`.
+    pub addr: SocketAddr,
+    /// Address of the operator's listener. When given, `/metrics` is served only
+    /// there. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ops_addr: Option<SocketAddr>,
+    /// Value of `Access-Control-Allow-Origin` on every answer of the public listener;
+    /// empty sends no CORS headers. Default `*`, since all of it is public data.
+    pub cors: CorsOrigin,
+    /// Most unspent outputs in one answer; an address with more gets a 400.
+    /// Default 10000.
+    pub utxos_limit: usize,
+    /// Most open connections of a listener; further ones wait in the backlog of the
+    /// operating system. Default 1024.
+    pub max_connections: NonZeroUsize,
+    /// Most queries that read the index at the same time. Default 16.
+    pub max_queries: NonZeroUsize,
+    /// Seconds that a request waits for one of `max_queries` before it gets a 503.
+    /// Default 5.
+    pub queue_wait_secs: NonZeroU64,
+    /// Seconds that a query may take before its client gets a 503. Default 30.
+    pub request_timeout_secs: NonZeroU64,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        const fn count(n: usize) -> NonZeroUsize {
+            NonZeroUsize::new(n).expect("the constant is not zero")
+        }
+        const fn secs(n: u64) -> NonZeroU64 {
+            NonZeroU64::new(n).expect("the constant is not zero")
+        }
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            ops_addr: None,
+            cors: CorsOrigin(Some(HeaderValue::from_static("*"))),
+            utxos_limit: 10_000,
+            max_connections: const { count(1024) },
+            max_queries: const { count(16) },
+            queue_wait_secs: const { secs(5) },
+            request_timeout_secs: const { secs(30) },
+        }
+    }
+}
+
+/// A value for `Access-Control-Allow-Origin`, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CorsOrigin(Option<HeaderValue>);
+
+impl CorsOrigin {
+    /// Sends no CORS headers.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The header value, if CORS headers are to be sent.
+    #[must_use]
+    pub const fn header(&self) -> Option<&HeaderValue> {
+        self.0.as_ref()
+    }
+}
+
+impl TryFrom<String> for CorsOrigin {
+    type Error = axum::http::header::InvalidHeaderValue;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        HeaderValue::from_str(&text).map(|value| Self(Some(value)))
+    }
+}
+
+impl From<CorsOrigin> for String {
+    fn from(origin: CorsOrigin) -> Self {
+        origin
+            .0
+            .and_then(|value| value.to_str().map(str::to_owned).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = serde_json::from_str::<ApiConfig>(r#"{"adr":"127.0.0.1:1"}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `adr`"), "{error}");
+    }
+
+    #[test]
+    fn zero_limits_are_refused() {
+        for key in [
+            "max_connections",
+            "max_queries",
+            "queue_wait_secs",
+            "request_timeout_secs",
+        ] {
+            assert!(serde_json::from_str::<ApiConfig>(&format!(r#"{{"{key}":0}}"#)).is_err());
+        }
+    }
+
+    #[test]
+    fn the_defaults_survive_a_round_trip() {
+        let text = serde_json::to_string(&ApiConfig::default()).unwrap();
+        assert!(text.contains(r#""cors":"*""#), "{text}");
+        assert_eq!(
+            serde_json::from_str::<ApiConfig>(&text).unwrap(),
+            ApiConfig::default()
+        );
+    }
+
+    #[test]
+    fn a_cors_value_that_cannot_be_a_header_is_refused() {
+        assert!(CorsOrigin::try_from("a\nb".to_owned()).is_err());
+        assert_eq!(
+            CorsOrigin::try_from(String::new()).unwrap(),
+            CorsOrigin::none()
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! What every request passes, whatever its route.
+//!
+//! measure -> CORS and OPTIONS -> panic to 500 -> bound the body -> route
+
+use std::{any::Any, time::Duration, time::Instant};
+
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{config::CorsOrigin, metrics, rest::error::RestError};
+
+/// Most bytes that a request body may have.
+const BODY_LIMIT_BYTES: u64 = 1_000_000;
+/// Time in which a request body must arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Template of the route that answered, as an extension of the response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteTemplate(pub(crate) &'static str);
+
+/// `router` behind all layers.
+pub(crate) fn wrap(router: Router, cors: CorsOrigin) -> Router {
+    // The last layer is the outermost.
+    router
+        .layer(from_fn(bound_body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(cors, cross_origin))
+        .layer(from_fn(measure))
+}
+
+async fn measure(request: Request, next: Next) -> Response {
+    let _open = metrics::Open::request();
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let route = match response.extensions().get::<RouteTemplate>() {
+        Some(template) => template.0,
+        None => "none",
+    };
+    metrics::request(route, response.status(), started.elapsed());
+    response
+}
+
+/// Answers OPTIONS, and lets web pages of other origins read every answer, errors
+/// included.
+async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Next) -> Response {
+    let preflight = request.method() == Method::OPTIONS;
+    let mut response = if preflight {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+        response.headers_mut().insert(header::ALLOW, methods);
+        response
+    } else {
+        next.run(request).await
+    };
+    if let Some(origin) = cors.header() {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("retry-after"),
+        );
+        if preflight {
+            for (name, value) in [
+                (
+                    header::ACCESS_CONTROL_ALLOW_METHODS,
+                    "GET, HEAD, POST, OPTIONS",
+                ),
+                (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+                (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+    }
+    response
+}
+
+fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    metrics::handler_panicked();
+    RestError::Internal.into_response()
+}
+
+/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and [`BODY_TIMEOUT`], and
+/// throws it away: no route takes one. Keeps nothing in memory.
+async fn bound_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if !body.is_end_stream() {
+        let read = timeout(BODY_TIMEOUT, drain(body)).await;
+        if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
+            return error.into_response();
+        }
+    }
+    next.run(Request::from_parts(parts, Body::empty())).await
+}
+
+async fn drain(mut body: Body) -> Result<(), RestError> {
+    let mut left = BODY_LIMIT_BYTES;
+    if body.size_hint().lower() > left {
+        return Err(RestError::BodyTooLarge);
+    }
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| RestError::BodyUnreadable {
+            what: error.to_string(),
+        })?;
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        left = left.checked_sub(len).ok_or(RestError::BodyTooLarge)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn boom() -> &'static str {
+        panic!("on purpose")
+    }
+
+    fn router() -> Router {
+        let inner = Router::new()
+            .route("/ok", get(|| async { "ok" }))
+            .route("/panic", get(boom))
+            .fallback(|| async { RestError::BlockNotFound });
+        let cors = CorsOrigin::try_from("https://wallet.example".to_owned()).unwrap();
+        wrap(inner, cors)
+    }
+
+    async fn call(method: Method, path: &str, body: Body) -> (StatusCode, String, Response<()>) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(body)
+            .unwrap();
+        let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
+        let text = body.collect().await.unwrap().to_bytes().to_vec();
+        let status = parts.status;
+        let text = String::from_utf8(text).unwrap();
+        (status, text, Response::from_parts(parts, ()))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_500_and_cors() {
+        let (status, text, response) = call(Method::GET, "/panic", Body::empty()).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(text, "Internal server error");
+        assert_eq!(
+            response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN],
+            "https://wallet.example"
+        );
+    }
+
+    #[tokio::test]
+    async fn options_is_answered_for_any_path() {
+        let (status, text, response) = call(Method::OPTIONS, "/txs/package", Body::empty()).await;
+        assert_eq!((status, text.as_str()), (StatusCode::NO_CONTENT, ""));
+        assert_eq!(
+            response.headers()[header::ACCESS_CONTROL_ALLOW_METHODS],
+            "GET, HEAD, POST, OPTIONS"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_and_one_within_it_is_not() {
+        let limit = usize::try_from(BODY_LIMIT_BYTES).unwrap();
+        let (status, text, _) = call(Method::POST, "/x", Body::from(vec![0; limit + 1])).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text, "Request body too large");
+        let (status, _, _) = call(Method::POST, "/x", Body::from(vec![0; limit])).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+    }
+}

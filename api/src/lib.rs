@@ -1,0 +1,49 @@
+//! From an answer to bytes for a client: the Esplora REST API, health, statistics and
+//! metrics over HTTP.
+//!
+//! ```text
+//! listener -> server -> layers -> rest or ops -> blocking -> query -> JSON
+//! ```
+//!
+//! Async ends in `blocking`: everything behind it is synchronous and reads one
+//! snapshot of the index per request. The crate knows the node only through
+//! [`pulse_primitives::ports::NodeStatus`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod blocking;
+mod config;
+mod layers;
+mod metrics;
+mod ops;
+mod rest;
+mod server;
+mod state;
+
+pub use crate::config::{ApiConfig, CorsOrigin};
+pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
+pub use crate::ops::sampler::run as run_sampler;
+pub use crate::server::{ServerLimits, serve};
+pub use crate::state::ApiState;
+
+use axum::Router;
+
+/// Everything of the public listener: the Esplora API at `/` and under `/api`,
+/// `/health`, `/health/live`, `/stats`, and `/metrics` unless the operator has given
+/// it a listener of its own ([`ApiConfig::ops_addr`]).
+pub fn main_router(state: ApiState) -> Router {
+    let mut router = ops::health_routes();
+    if state.config().ops_addr.is_none() {
+        router = router.merge(ops::metrics_route());
+    }
+    let cors = state.config().cors.clone();
+    layers::wrap(router.fallback(rest::handle).with_state(state), cors)
+}
+
+/// Everything of the operator's listener: `/metrics`, `/health`, `/health/live` and
+/// `/stats`. Sends no CORS header, so that web pages cannot read it.
+pub fn ops_router(state: ApiState) -> Router {
+    let router = ops::health_routes().merge(ops::metrics_route());
+    let router = router.fallback(rest::no_endpoint).with_state(state);
+    layers::wrap(router, CorsOrigin::none())
+}

@@ -1,0 +1,66 @@
+//! Answers for operators and their monitors: `/health`, `/health/live`, `/stats` and
+//! `/metrics`. Nothing here may be cached.
+
+mod health;
+pub(crate) mod sampler;
+mod stats;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{Extension, IntoResponse, Response},
+    routing::{MethodRouter, get},
+};
+use serde::Serialize;
+
+use crate::{layers::RouteTemplate, rest, state::ApiState};
+
+/// `/health`, `/health/live` and `/stats`.
+pub(crate) fn health_routes() -> Router<ApiState> {
+    Router::new()
+        .route("/health", only_get(get(health::synced)))
+        .route("/health/live", only_get(get(health::live)))
+        .route("/stats", only_get(get(stats::stats)))
+}
+
+/// `/metrics`.
+pub(crate) fn metrics_route() -> Router<ApiState> {
+    Router::new().route("/metrics", only_get(get(metrics)))
+}
+
+/// Any other method does not exist, as in the rest of the API.
+fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
+    route.fallback(rest::no_endpoint)
+}
+
+/// What the process has recorded, in the text format of Prometheus.
+async fn metrics(State(state): State<ApiState>) -> Response {
+    let body = state.prometheus().render();
+    answer(
+        "/metrics",
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        body.into_bytes(),
+    )
+}
+
+fn json(route: &'static str, status: StatusCode, value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("the models have string keys and no I/O");
+    answer(route, status, "application/json", body)
+}
+
+fn answer(
+    route: &'static str,
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    let template = Extension(RouteTemplate(route));
+    (status, template, headers, Body::from(body)).into_response()
+}

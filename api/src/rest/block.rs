@@ -1,0 +1,143 @@
+//! Blocks: B1 to B11 of the Esplora contract (docs/api.md).
+
+use pulse_indexer::query::model::BlockInfo;
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, consensus::encode::serialize_hex},
+};
+
+use super::{
+    error::RestError,
+    model::{BlockJson, BlockStatusJson, TxJson},
+    reply::{Cache, Reply},
+    snapshot::Snapshot,
+};
+
+/// Blocks in one list.
+const BLOCKS_PER_PAGE: Height = 10;
+/// Transactions of a block in one list.
+const TXS_PER_PAGE: u32 = 25;
+
+type Answer = Result<Reply, RestError>;
+
+/// B1: hash of the tip.
+pub(super) fn tip_hash(at: &Snapshot<'_>) -> Answer {
+    Ok(Reply::text(at.tip()?.hash, Cache::Short))
+}
+
+/// B2: height of the tip.
+pub(super) fn tip_height(at: &Snapshot<'_>) -> Answer {
+    Ok(Reply::text(at.tip()?.height, Cache::Short))
+}
+
+/// B3: up to ten blocks downwards from `start`, or from the tip.
+pub(super) fn newest(at: &Snapshot<'_>, start: Option<u64>) -> Answer {
+    let start = match start {
+        None => at.tip()?.height,
+        // What does not fit is above every tip.
+        Some(height) => {
+            Height::try_from(height).map_err(|_| at.absent(RestError::BlockNotFound))?
+        }
+    };
+    let blocks = (0..=start)
+        .rev()
+        .take(BLOCKS_PER_PAGE as usize)
+        .map(|height| Ok(BlockJson::from(&at_height(at, height)?)))
+        .collect::<Result<Vec<_>, RestError>>()?;
+    Ok(Reply::json(&blocks, Cache::Short))
+}
+
+/// B4: hash of the block at a height.
+pub(super) fn hash_at(at: &Snapshot<'_>, height: u64) -> Answer {
+    let height = Height::try_from(height).map_err(|_| at.absent(RestError::BlockNotFound))?;
+    let block = at_height(at, height)?;
+    Ok(Reply::text(block.hash, at.cache_at(height)))
+}
+
+/// B5: a block without its transactions.
+pub(super) fn info(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
+    let block = known(at, hash)?;
+    Ok(Reply::json(&BlockJson::from(&block), Cache::Long))
+}
+
+/// B6: whether a block is in the best chain. Unknown and stale blocks are not; that is
+/// an answer, not an error.
+pub(super) fn status(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
+    let Some(block) = at.view.block_by_hash(hash)? else {
+        at.require_synced()?;
+        let status = BlockStatusJson {
+            in_best_chain: false,
+            height: None,
+            next_best: None,
+        };
+        return Ok(Reply::json(&status, Cache::Short));
+    };
+    let next = match block.height.checked_add(1) {
+        Some(height) => at.view.block_at(height)?,
+        None => None,
+    };
+    let status = BlockStatusJson {
+        in_best_chain: true,
+        height: Some(block.height),
+        next_best: next.map(|block| block.hash),
+    };
+    Ok(Reply::json(&status, at.cache_at(block.height)))
+}
+
+/// B7: the header as 160 hex digits.
+pub(super) fn header(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
+    let block = known(at, hash)?;
+    Ok(Reply::text(serialize_hex(&block.header), Cache::Long))
+}
+
+/// B8: the serialised block.
+pub(super) fn raw(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
+    let block = known(at, hash)?;
+    Ok(Reply::binary(at.view.block_raw(&block)?, Cache::Long))
+}
+
+/// B9: ids of the block's transactions.
+pub(super) fn txids(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
+    let block = known(at, hash)?;
+    let txids = at.view.block_txids(&block)?;
+    Ok(Reply::json(&*txids, Cache::Long))
+}
+
+/// B10: id of one transaction of the block.
+pub(super) fn txid(at: &Snapshot<'_>, hash: &BlockHash, index: u64) -> Answer {
+    let block = known(at, hash)?;
+    let txids = at.view.block_txids(&block)?;
+    let txid = usize::try_from(index)
+        .ok()
+        .and_then(|index| txids.get(index))
+        .ok_or(RestError::TxIndexOutOfRange)?;
+    Ok(Reply::text(txid, Cache::Long))
+}
+
+/// B11: up to 25 transactions of the block from `start`.
+pub(super) fn txs(at: &Snapshot<'_>, hash: &BlockHash, start: u32) -> Answer {
+    let block = known(at, hash)?;
+    if !start.is_multiple_of(TXS_PER_PAGE) {
+        return Err(RestError::StartIndexNotMultiple);
+    }
+    if start >= block.tx_count {
+        return Err(RestError::StartIndexOutOfRange);
+    }
+    let details = at.view.block_txs(&block, start, TXS_PER_PAGE)?;
+    let txs = (details.iter())
+        .map(|detail| TxJson::new(detail, at.network()))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Reply::json(&txs, at.cache_at(block.height)))
+}
+
+fn known(at: &Snapshot<'_>, hash: &BlockHash) -> Result<BlockInfo, RestError> {
+    at.view
+        .block_by_hash(hash)?
+        .ok_or_else(|| at.absent(RestError::BlockNotFound))
+}
+
+fn at_height(at: &Snapshot<'_>, height: Height) -> Result<BlockInfo, RestError> {
+    at.view
+        .block_at(height)?
+        .ok_or_else(|| at.absent(RestError::BlockNotFound))
+}

@@ -1,0 +1,265 @@
+//! The one place where errors become a status and a plain-text body.
+//!
+//! The texts are those of Blockstream's electrs; clients match on some of them.
+//! Internal detail is logged, never sent.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use pulse_indexer::query::QueryError;
+use pulse_primitives::bitcoin::{Txid, address::ParseError};
+use tracing::{error, warn};
+
+use crate::blocking::BlockingError;
+
+/// Why a request has no answer. What it displays is the body that the client gets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestError {
+    /// No such route, or not with this method.
+    #[error("endpoint does not exist {path:?}")]
+    NoEndpoint {
+        /// The path as requested, without query.
+        path: String,
+    },
+    /// A block hash or txid that is not 64 hex digits.
+    #[error("Invalid hex string")]
+    InvalidHex,
+    #[error("Invalid number")]
+    InvalidNumber,
+    #[error("Invalid scripthash")]
+    InvalidScripthash,
+    /// A string that is no address of any network.
+    #[error("{}", address_text(.0))]
+    InvalidAddress(ParseError),
+    /// An address of another network.
+    #[error("Address on invalid network")]
+    WrongNetwork,
+    /// Unknown, stale, or above the tip.
+    #[error("Block not found")]
+    BlockNotFound,
+    #[error("Transaction not found")]
+    TxNotFound,
+    /// No proof, because no block holds the transaction.
+    #[error("Transaction not found or is unconfirmed")]
+    ProofNotFound,
+    #[error("tx index out of range")]
+    TxIndexOutOfRange,
+    #[error("start index must be a multiple of 25")]
+    StartIndexNotMultiple,
+    #[error("start index out of range")]
+    StartIndexOutOfRange,
+    /// More unspent outputs than one answer may have.
+    #[error("Too many unspent outputs")]
+    TooManyUtxos,
+    /// A later block could change the answer.
+    #[error("node is not synced yet: {reason}")]
+    NotSynced {
+        /// One sentence for people.
+        reason: String,
+    },
+    /// The index has no answer for an internal reason.
+    #[error("{}", query_text(.0))]
+    Query(#[from] QueryError),
+    /// The index answered something that cannot be.
+    #[error("index read failed")]
+    Inconsistent {
+        /// The transaction in question.
+        txid: Txid,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Too many queries at the same time.
+    #[error("server is busy")]
+    Busy,
+    #[error("query took too long")]
+    QueryTimeout,
+    #[error("Request body too large")]
+    BodyTooLarge,
+    #[error("Request timeout")]
+    BodyTimeout,
+    /// The connection or its framing broke within the body.
+    #[error("{what}")]
+    BodyUnreadable {
+        /// The transport's text.
+        what: String,
+    },
+    /// A handler panicked.
+    #[error("Internal server error")]
+    Internal,
+}
+
+impl RestError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidHex
+            | Self::InvalidNumber
+            | Self::InvalidScripthash
+            | Self::InvalidAddress(_)
+            | Self::WrongNetwork
+            | Self::StartIndexNotMultiple
+            | Self::StartIndexOutOfRange
+            | Self::TooManyUtxos
+            | Self::BodyUnreadable { .. } => StatusCode::BAD_REQUEST,
+            Self::NoEndpoint { .. }
+            | Self::BlockNotFound
+            | Self::TxNotFound
+            | Self::ProofNotFound
+            | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotSynced { .. }
+            | Self::Query(_)
+            | Self::Inconsistent { .. }
+            | Self::Busy
+            | Self::QueryTimeout => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Seconds after which asking again makes sense; given with every 503.
+    fn retry_after_secs(&self) -> Option<u32> {
+        match self {
+            Self::NotSynced { .. } => Some(10),
+            Self::Query(QueryError::PositionRenewing { .. }) | Self::Busy => Some(1),
+            Self::Query(_) | Self::Inconsistent { .. } | Self::QueryTimeout => Some(5),
+            _ => None,
+        }
+    }
+
+    /// Logs what an operator has to know and the client must not.
+    pub(crate) fn log(&self, route: &'static str) {
+        match self {
+            Self::Query(QueryError::PositionRenewing { height }) => {
+                warn!(route, height, "position of a block is being renewed");
+            }
+            Self::Query(err) => error!(route, err = err as &dyn std::error::Error, "query failed"),
+            Self::Inconsistent { txid, what } => {
+                error!(route, %txid, what, "index and transaction do not agree");
+            }
+            Self::QueryTimeout => warn!(route, "query took too long"),
+            Self::Internal => error!(route, "handler panicked"),
+            _ => {}
+        }
+    }
+}
+
+impl From<BlockingError> for RestError {
+    fn from(error: BlockingError) -> Self {
+        match error {
+            BlockingError::Busy => Self::Busy,
+            BlockingError::TimedOut => Self::QueryTimeout,
+            BlockingError::Panicked => Self::Internal,
+        }
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.to_string()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if let Some(secs) = self.retry_after_secs() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}
+
+/// What is sent of a failed query.
+fn query_text(error: &QueryError) -> String {
+    match error {
+        QueryError::PositionRenewing { .. } => error.to_string(),
+        _ => "index read failed".to_owned(),
+    }
+}
+
+/// The texts of rust-bitcoin 0.32, spelled out because clients see them.
+fn address_text(error: &ParseError) -> &'static str {
+    match error {
+        ParseError::Base58(_) => "base58 error",
+        ParseError::LegacyAddressTooLong(_) => "legacy address base58 string",
+        ParseError::InvalidBase58PayloadLength(_) => "legacy address base58 data",
+        ParseError::InvalidLegacyPrefix(_) => "legacy address base58 prefix",
+        ParseError::UnknownHrp(_) => "tried to parse an unknown hrp",
+        _ => "Invalid Bitcoin address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_503_says_when_to_ask_again() {
+        let reason = "indexed 1 of 9 blocks".to_owned();
+        for (error, secs, text) in [
+            (
+                RestError::NotSynced { reason },
+                "10",
+                "node is not synced yet: indexed 1 of 9 blocks",
+            ),
+            (
+                QueryError::PositionRenewing { height: 7 }.into(),
+                "1",
+                "the position of block 7 is being renewed; try again",
+            ),
+            (RestError::Busy, "1", "server is busy"),
+            (RestError::QueryTimeout, "5", "query took too long"),
+        ] {
+            assert_eq!(error.to_string(), text);
+            let response = error.into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()[header::RETRY_AFTER], secs);
+        }
+    }
+
+    #[test]
+    fn errors_are_bare_plain_text_that_caches_do_not_keep() {
+        for (error, status, text) in [
+            (RestError::InvalidHex, 400, "Invalid hex string"),
+            (RestError::InvalidNumber, 400, "Invalid number"),
+            (RestError::InvalidScripthash, 400, "Invalid scripthash"),
+            (RestError::WrongNetwork, 400, "Address on invalid network"),
+            (RestError::BlockNotFound, 404, "Block not found"),
+            (RestError::TxNotFound, 404, "Transaction not found"),
+            (
+                RestError::ProofNotFound,
+                404,
+                "Transaction not found or is unconfirmed",
+            ),
+            (RestError::TxIndexOutOfRange, 404, "tx index out of range"),
+            (
+                RestError::StartIndexNotMultiple,
+                400,
+                "start index must be a multiple of 25",
+            ),
+            (
+                RestError::StartIndexOutOfRange,
+                400,
+                "start index out of range",
+            ),
+            (RestError::TooManyUtxos, 400, "Too many unspent outputs"),
+            (RestError::BodyTimeout, 408, "Request timeout"),
+            (RestError::BodyTooLarge, 413, "Request body too large"),
+            (RestError::Internal, 500, "Internal server error"),
+        ] {
+            assert_eq!(error.to_string(), text);
+            let response = error.into_response();
+            assert_eq!(response.status().as_u16(), status);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "text/plain");
+            assert!(!response.headers().contains_key(header::CACHE_CONTROL));
+        }
+    }
+
+    #[test]
+    fn the_missing_path_is_quoted_like_a_rust_string() {
+        let path = "/a\"b".to_owned();
+        assert_eq!(
+            RestError::NoEndpoint { path }.to_string(),
+            r#"endpoint does not exist "/a\"b""#
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! The JSON of the Esplora API. Keys stand in the order in which they are sent; those
+//! that are `Option` with `skip_serializing_if` are left out, the others are `null`.
+
+use pulse_indexer::query::model::{
+    BlockInfo, BlockRef, MerkleProof, ScriptStats, Spender, TxDetail, Utxo,
+};
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        self, Address, BlockHash, Network, Script, TxMerkleNode, Txid, Witness, hashes::Hash,
+    },
+};
+use serde::{Serialize, Serializer};
+
+use super::{
+    error::RestError,
+    params::{Subject, SubjectKind},
+    script,
+};
+
+/// A block, without its transactions.
+#[derive(Debug, Serialize)]
+pub(super) struct BlockJson {
+    id: BlockHash,
+    height: Height,
+    /// The signed version of the header, as unsigned.
+    version: u32,
+    timestamp: u32,
+    tx_count: u32,
+    size: u32,
+    weight: u32,
+    merkle_root: TxMerkleNode,
+    /// `null` for genesis.
+    previousblockhash: Option<BlockHash>,
+    mediantime: u32,
+    nonce: u32,
+    bits: u32,
+    difficulty: f64,
+}
+
+impl From<&BlockInfo> for BlockJson {
+    fn from(block: &BlockInfo) -> Self {
+        let header = &block.header;
+        Self {
+            id: block.hash,
+            height: block.height,
+            version: header.version.to_consensus().cast_unsigned(),
+            timestamp: header.time,
+            tx_count: block.tx_count,
+            size: block.size,
+            weight: block.weight,
+            merkle_root: header.merkle_root,
+            previousblockhash: Some(header.prev_blockhash)
+                .filter(|hash| *hash != BlockHash::all_zeros()),
+            mediantime: block.median_time,
+            nonce: header.nonce,
+            bits: header.bits.to_consensus(),
+            difficulty: header.difficulty_float(),
+        }
+    }
+}
+
+/// Whether a block is in the chain, and what follows it.
+#[derive(Debug, Serialize)]
+pub(super) struct BlockStatusJson {
+    pub(super) in_best_chain: bool,
+    pub(super) height: Option<Height>,
+    pub(super) next_best: Option<BlockHash>,
+}
+
+/// Whether and where something is confirmed.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusJson {
+    confirmed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_height: Option<Height>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_hash: Option<BlockHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_time: Option<u32>,
+}
+
+impl From<Option<BlockRef>> for StatusJson {
+    fn from(block: Option<BlockRef>) -> Self {
+        Self {
+            confirmed: block.is_some(),
+            block_height: block.map(|block| block.height),
+            block_hash: block.map(|block| block.hash),
+            block_time: block.map(|block| block.time),
+        }
+    }
+}
+
+/// A transaction with the outputs that it spends.
+#[derive(Debug, Serialize)]
+pub(super) struct TxJson<'a> {
+    txid: Txid,
+    /// The signed version, as unsigned.
+    version: u32,
+    locktime: u32,
+    vin: Vec<InputJson<'a>>,
+    vout: Vec<OutputJson<'a>>,
+    size: usize,
+    weight: u64,
+    /// In satoshis; 0 for a coinbase.
+    fee: u64,
+    status: StatusJson,
+}
+
+impl<'a> TxJson<'a> {
+    /// The JSON of a confirmed transaction.
+    ///
+    /// # Errors
+    /// [`RestError::Inconsistent`] if the spent outputs cannot be those of the inputs.
+    pub(super) fn new(detail: &'a TxDetail, network: Network) -> Result<Self, RestError> {
+        Self::render(
+            &detail.tx,
+            detail.txid,
+            &detail.prevouts,
+            Some(detail.block),
+            network,
+        )
+    }
+
+    fn render(
+        tx: &'a bitcoin::Transaction,
+        txid: Txid,
+        prevouts: &'a [bitcoin::TxOut],
+        block: Option<BlockRef>,
+        network: Network,
+    ) -> Result<Self, RestError> {
+        let inconsistent = |what| RestError::Inconsistent { txid, what };
+        let is_coinbase = tx.is_coinbase();
+        if prevouts.len() != if is_coinbase { 0 } else { tx.input.len() } {
+            return Err(inconsistent("not one spent output per input"));
+        }
+        let fee = if is_coinbase {
+            0
+        } else {
+            let spent = total(prevouts).ok_or_else(|| inconsistent("input values overflow"))?;
+            let created =
+                total(&tx.output).ok_or_else(|| inconsistent("output values overflow"))?;
+            spent
+                .checked_sub(created)
+                .ok_or_else(|| inconsistent("outputs exceed inputs"))?
+        };
+        // A coinbase has one input and no spent output.
+        let spent = prevouts.iter().map(Some).chain(std::iter::repeat(None));
+        Ok(Self {
+            txid,
+            version: tx.version.0.cast_unsigned(),
+            locktime: tx.lock_time.to_consensus_u32(),
+            vin: (tx.input.iter().zip(spent))
+                .map(|(input, prevout)| InputJson::new(input, prevout, is_coinbase, network))
+                .collect(),
+            vout: (tx.output.iter())
+                .map(|output| OutputJson::new(output, network))
+                .collect(),
+            size: tx.total_size(),
+            weight: tx.weight().to_wu(),
+            fee,
+            status: block.into(),
+        })
+    }
+}
+
+/// Sum of the values in satoshis, `None` if it does not fit.
+fn total(outputs: &[bitcoin::TxOut]) -> Option<u64> {
+    (outputs.iter()).try_fold(0_u64, |sum, output| sum.checked_add(output.value.to_sat()))
+}
+
+/// An input.
+#[derive(Debug, Serialize)]
+struct InputJson<'a> {
+    txid: Txid,
+    vout: u32,
+    /// `null` for a coinbase.
+    prevout: Option<OutputJson<'a>>,
+    scriptsig: &'a Script,
+    #[serde(serialize_with = "asm")]
+    scriptsig_asm: &'a Script,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witness: Option<&'a Witness>,
+    is_coinbase: bool,
+    sequence: u32,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "asm_if_any")]
+    inner_redeemscript_asm: Option<&'a Script>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "asm_if_any")]
+    inner_witnessscript_asm: Option<&'a Script>,
+}
+
+impl<'a> InputJson<'a> {
+    fn new(
+        input: &'a bitcoin::TxIn,
+        prevout: Option<&'a bitcoin::TxOut>,
+        is_coinbase: bool,
+        network: Network,
+    ) -> Self {
+        let inner = prevout.map(|out| script::InnerScripts::of(input, &out.script_pubkey));
+        Self {
+            txid: input.previous_output.txid,
+            vout: input.previous_output.vout,
+            prevout: prevout.map(|out| OutputJson::new(out, network)),
+            scriptsig: &input.script_sig,
+            scriptsig_asm: &input.script_sig,
+            witness: Some(&input.witness).filter(|witness| !witness.is_empty()),
+            is_coinbase,
+            sequence: input.sequence.to_consensus_u32(),
+            inner_redeemscript_asm: inner.as_ref().and_then(|inner| inner.redeem),
+            inner_witnessscript_asm: inner.as_ref().and_then(|inner| inner.witness),
+        }
+    }
+}
+
+/// An output.
+#[derive(Debug, Serialize)]
+struct OutputJson<'a> {
+    scriptpubkey: &'a Script,
+    #[serde(serialize_with = "asm")]
+    scriptpubkey_asm: &'a Script,
+    scriptpubkey_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scriptpubkey_address: Option<Address>,
+    /// In satoshis.
+    value: u64,
+}
+
+impl<'a> OutputJson<'a> {
+    fn new(output: &'a bitcoin::TxOut, network: Network) -> Self {
+        let script = output.script_pubkey.as_script();
+        Self {
+            scriptpubkey: script,
+            scriptpubkey_asm: script,
+            scriptpubkey_type: script::type_name(script),
+            scriptpubkey_address: script::address(script, network),
+            value: output.value.to_sat(),
+        }
+    }
+}
+
+fn asm<S: Serializer>(script: &Script, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(script)
+}
+
+fn asm_if_any<S: Serializer>(script: &Option<&Script>, to: S) -> Result<S::Ok, S::Error> {
+    match script {
+        Some(script) => asm(script, to),
+        None => to.serialize_none(),
+    }
+}
+
+/// Whether and by what an output is spent.
+#[derive(Debug, Serialize)]
+pub(super) struct OutspendJson {
+    spent: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txid: Option<Txid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vin: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusJson>,
+}
+
+impl From<Option<Spender>> for OutspendJson {
+    fn from(spender: Option<Spender>) -> Self {
+        Self {
+            spent: spender.is_some(),
+            txid: spender.map(|spender| spender.txid),
+            vin: spender.map(|spender| spender.vin),
+            status: spender.map(|spender| Some(spender.block).into()),
+        }
+    }
+}
+
+/// Proof that a transaction is in a block.
+#[derive(Debug, Serialize)]
+pub(super) struct MerkleProofJson {
+    block_height: Height,
+    merkle: Vec<Txid>,
+    pos: u32,
+}
+
+impl From<MerkleProof> for MerkleProofJson {
+    fn from(proof: MerkleProof) -> Self {
+        Self {
+            block_height: proof.block_height,
+            merkle: proof.merkle,
+            pos: proof.pos,
+        }
+    }
+}
+
+/// Totals of an address or scripthash. Exactly one of the two names is set.
+#[derive(Debug, Serialize)]
+pub(super) struct StatsJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    chain_stats: TotalsJson,
+    mempool_stats: TotalsJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scripthash: Option<&'a str>,
+}
+
+impl<'a> StatsJson<'a> {
+    /// Confirmed totals of `of`. Nothing is unconfirmed: there is no mempool.
+    pub(super) fn new(of: &'a Subject, chain: ScriptStats) -> Self {
+        let name = |kind| (of.kind == kind).then_some(of.text.as_str());
+        Self {
+            address: name(SubjectKind::Address),
+            chain_stats: chain.into(),
+            mempool_stats: ScriptStats::default().into(),
+            scripthash: name(SubjectKind::Scripthash),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TotalsJson {
+    funded_txo_count: u64,
+    funded_txo_sum: u64,
+    spent_txo_count: u64,
+    spent_txo_sum: u64,
+    tx_count: u64,
+}
+
+impl From<ScriptStats> for TotalsJson {
+    fn from(stats: ScriptStats) -> Self {
+        Self {
+            funded_txo_count: stats.funded_txo_count,
+            funded_txo_sum: stats.funded_txo_sum,
+            spent_txo_count: stats.spent_txo_count,
+            spent_txo_sum: stats.spent_txo_sum,
+            tx_count: stats.tx_count,
+        }
+    }
+}
+
+/// An unspent output.
+#[derive(Debug, Serialize)]
+pub(super) struct UtxoJson {
+    txid: Txid,
+    vout: u32,
+    status: StatusJson,
+    /// In satoshis.
+    value: u64,
+}
+
+impl From<Utxo> for UtxoJson {
+    fn from(utxo: Utxo) -> Self {
+        Self {
+            txid: utxo.outpoint.txid,
+            vout: utxo.outpoint.vout,
+            status: Some(utxo.block).into(),
+            value: utxo.value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Path parameters: from a segment to a typed value, or the exact error.
+//!
+//! Segments are taken as they stand in the path, without percent-decoding.
+
+use std::str::FromStr;
+
+use pulse_indexer::query::ScriptHash;
+use pulse_primitives::bitcoin::{
+    Address, BlockHash, Network, Txid,
+    hashes::{Hash, sha256},
+    hex::FromHex,
+};
+
+use super::error::RestError;
+
+/// A script, as a client names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// How it was named.
+    pub(super) kind: SubjectKind,
+    /// The address or scripthash exactly as sent; it is echoed.
+    pub(super) text: String,
+    /// SHA-256 of the script, not reversed.
+    pub(super) hash: ScriptHash,
+}
+
+/// The two ways to name a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SubjectKind {
+    /// `/address/:address`
+    Address,
+    /// `/scripthash/:hash`
+    Scripthash,
+}
+
+/// 64 hex digits in display order; upper case is accepted.
+pub(super) fn block_hash(segment: &str) -> Result<BlockHash, RestError> {
+    segment.parse().map_err(|_| RestError::InvalidHex)
+}
+
+/// 64 hex digits in display order; upper case is accepted.
+pub(super) fn txid(segment: &str) -> Result<Txid, RestError> {
+    segment.parse().map_err(|_| RestError::InvalidHex)
+}
+
+/// A decimal number that must be there.
+pub(super) fn number<N: FromStr>(segment: &str) -> Result<N, RestError> {
+    segment.parse().map_err(|_| RestError::InvalidNumber)
+}
+
+/// The script behind an address of `network`.
+pub(super) fn address(segment: &str, network: Network) -> Result<Subject, RestError> {
+    let script = segment
+        .parse::<Address<_>>()
+        .map_err(RestError::InvalidAddress)?
+        .require_network(network)
+        .map_err(|_| RestError::WrongNetwork)?
+        .script_pubkey();
+    Ok(Subject {
+        kind: SubjectKind::Address,
+        text: segment.to_owned(),
+        hash: sha256::Hash::hash(script.as_bytes()).to_byte_array(),
+    })
+}
+
+/// 64 hex digits: the SHA-256 of a script in byte order (Electrum shows it reversed).
+pub(super) fn scripthash(segment: &str) -> Result<Subject, RestError> {
+    Ok(Subject {
+        kind: SubjectKind::Scripthash,
+        text: segment.to_owned(),
+        hash: ScriptHash::from_hex(segment).map_err(|_| RestError::InvalidScripthash)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_primitives::bitcoin::base58;
+
+    use super::*;
+
+    const H: &str = "1c45a447627cbd0003b94a77a48f5746dac20551805150cfb23d2b2f9b5fbc53";
+
+    #[test]
+    fn hashes_are_64_hex_digits_of_either_case() {
+        assert_eq!(block_hash(H).unwrap().to_string(), H);
+        assert_eq!(txid(&H.to_uppercase()).unwrap().to_string(), H);
+        for bad in ["", "00", &H[1..], &format!("{H}0"), &H.replace('1', "g")] {
+            assert_eq!(
+                block_hash(bad).unwrap_err().to_string(),
+                "Invalid hex string"
+            );
+            assert_eq!(txid(bad).unwrap_err().to_string(), "Invalid hex string");
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal_and_fit() {
+        assert_eq!(number::<u64>("12").unwrap(), 12);
+        for bad in ["", "-1", "abc", "1.0", " 1", "18446744073709551616"] {
+            assert_eq!(
+                number::<u64>(bad).unwrap_err().to_string(),
+                "Invalid number"
+            );
+        }
+        assert!(number::<u32>("4294967296").is_err());
+    }
+
+    #[test]
+    fn a_scripthash_is_not_reversed() {
+        let hash = "6191c3b590bfcfa0475e877c302da1e323497acf3b42c08d8fa28e364edf018b";
+        let script = Vec::<u8>::from_hex("76a91462e907b15cbf27d5425399ebf6f0fb50ebb88f1888ac");
+        let want = sha256::Hash::hash(&script.unwrap()).to_byte_array();
+        assert_eq!(scripthash(hash).unwrap().hash, want);
+        let genesis = address("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", Network::Bitcoin).unwrap();
+        assert_eq!(genesis.hash, want);
+        for bad in ["", "zz", &hash[1..], &format!("{hash}0")] {
+            assert_eq!(
+                scripthash(bad).unwrap_err().to_string(),
+                "Invalid scripthash"
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_that_do_not_parse_get_the_texts_of_the_reference() {
+        for (text, want) in [
+            // One digit of a P2WPKH and of a P2TR address mistyped.
+            ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5", "base58 error"),
+            (
+                "bc1pg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zq8ss0kg",
+                "legacy address base58 string",
+            ),
+            ("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb", "base58 error"),
+            ("", "base58 error"),
+            ("abc", "base58 error"),
+            // A Litecoin address in base58, then one in bech32.
+            (
+                "LVuDpNCSSj6pQ7t9Pv6d6sUkLKoqDEVUnJ",
+                "legacy address base58 prefix",
+            ),
+            (
+                "ltc1qw508d6qejxtdg4y5r3zarvary0c5xw7kgmn4n9",
+                "tried to parse an unknown hrp",
+            ),
+            (
+                "mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn",
+                "Address on invalid network",
+            ),
+            (
+                "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
+                "Address on invalid network",
+            ),
+        ] {
+            let error = address(text, Network::Bitcoin).unwrap_err();
+            assert_eq!(error.to_string(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn base58_of_another_length_is_no_address() {
+        let text = base58::encode_check(&[0; 22]);
+        let error = address(&text, Network::Bitcoin).unwrap_err();
+        assert_eq!(error.to_string(), "legacy address base58 data");
+    }
+
+    #[test]
+    fn an_upper_case_address_is_echoed_as_sent() {
+        let text = "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4";
+        let subject = address(text, Network::Bitcoin).unwrap();
+        assert_eq!(subject.text, text);
+        let lower = address(&text.to_lowercase(), Network::Bitcoin).unwrap();
+        assert_eq!(subject.hash, lower.hash);
+    }
+
+    #[test]
+    fn test_networks_share_their_prefixes_except_regtest() {
+        let tb1 = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
+        for network in [Network::Testnet, Network::Testnet4, Network::Signet] {
+            assert!(address(tb1, network).is_ok());
+        }
+        assert!(address(tb1, Network::Regtest).is_err());
+        assert!(address("mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn", Network::Regtest).is_ok());
+    }
+}

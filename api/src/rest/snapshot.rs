@@ -1,0 +1,78 @@
+//! What an endpoint's function works with: one view of the index, and the rule for
+//! answers that a later block could change.
+
+use pulse_indexer::query::View;
+use pulse_primitives::{Height, bitcoin::Network, status::Readiness, tip::ChainTip};
+
+use super::{error::RestError, reply::Cache};
+use crate::state::ApiState;
+
+/// Confirmations from which an answer counts as final for caches.
+const FINAL_DEPTH_BLOCKS: Height = 10;
+
+/// One view of the index with the state of the node.
+///
+/// # Correctness
+/// Blocks and confirmed transactions are answered at any time. An answer that a later
+/// block could change (anything about a script or a spender, and "there is no such
+/// thing") goes through [`Snapshot::require_synced`] or [`Snapshot::absent`]. The report
+/// of the node is drawn after the view, so a view is never called synced because of an
+/// older, lower best header.
+pub(super) struct Snapshot<'a> {
+    pub(super) view: View<'a>,
+    state: &'a ApiState,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(super) fn take(state: &'a ApiState) -> Result<Self, RestError> {
+        let view = state.query().view()?;
+        Ok(Self { view, state })
+    }
+
+    /// Tip of the index in this view.
+    pub(super) fn tip(&self) -> Result<ChainTip, RestError> {
+        self.view.tip().ok_or_else(|| RestError::NotSynced {
+            reason: "the index is empty".to_owned(),
+        })
+    }
+
+    pub(super) fn network(&self) -> Network {
+        self.state.params().network
+    }
+
+    pub(super) fn utxos_limit(&self) -> usize {
+        self.state.config().utxos_limit
+    }
+
+    /// # Errors
+    /// [`RestError::NotSynced`] as long as a block that the node does not have yet could
+    /// change the answer.
+    pub(super) fn require_synced(&self) -> Result<(), RestError> {
+        match self.state.status().report().readiness(self.view.tip()) {
+            Readiness::Synced => Ok(()),
+            Readiness::NotSynced { reason } => Err(RestError::NotSynced { reason }),
+        }
+    }
+
+    /// The error for something that the index does not hold: `not_found` if the index is
+    /// complete, else that it is not.
+    pub(super) fn absent(&self, not_found: RestError) -> RestError {
+        match self.require_synced() {
+            Ok(()) => not_found,
+            Err(not_synced) => not_synced,
+        }
+    }
+
+    /// How long caches may keep an answer that rests on the block at `height`.
+    pub(super) fn cache_at(&self, height: Height) -> Cache {
+        let depth = match self.view.tip() {
+            Some(tip) => tip.height.saturating_sub(height),
+            None => 0,
+        };
+        if depth >= FINAL_DEPTH_BLOCKS {
+            Cache::Long
+        } else {
+            Cache::Short
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Version and commit, as `--version` and `pulse_build_info` show them.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Commit that was built, or "unknown".
+pub const COMMIT: &str = env!("PULSE_COMMIT");
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PULSE_COMMIT"), ")");
+
+/// A Bitcoin node, an index of every address, and the Esplora API in one process.
+///
+/// Every setting can also stand in a TOML file (--config) or in the environment, as
+/// PULSE_SECTION__KEY: PULSE_HTTP__ADDR is http.addr. Defaults < file < environment <
+/// flags; "pulse-node config" shows what is in force.
+#[derive(Debug, Parser)]
+#[command(name = "pulse-node", version = LONG_VERSION)]
+pub struct Cli {
+    /// Settings.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// What to do instead of running the node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags, each of which is also a key of the configuration.
+#[derive(Debug, Default, Clone, Args)]
+pub struct Flags {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Directory of everything that the node keeps [default: ~/.pulse-node/NETWORK].
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// mainnet, testnet4, testnet3, signet or regtest [default: mainnet].
+    #[arg(long, value_name = "NETWORK", global = true)]
+    pub network: Option<String>,
+    /// Challenge script of a custom signet, as hex.
+    #[arg(long, value_name = "HEX", global = true)]
+    pub signet_challenge: Option<String>,
+    /// Bitcoin peer to sync from; may be given several times.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub connect: Vec<String>,
+    /// Least total work of a chain that answers may be drawn from [default: that of
+    /// Bitcoin Core for the network].
+    #[arg(long, value_name = "HEX", global = true)]
+    pub min_chain_work: Option<String>,
+    /// Address of the HTTP API [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "IP:PORT", global = true)]
+    pub http_addr: Option<String>,
+    /// Address for /metrics and everything administrative [default: that of the API].
+    #[arg(long, value_name = "IP:PORT", global = true)]
+    pub ops_addr: Option<String>,
+    /// Make a living regtest chain of one's own instead of syncing one.
+    #[arg(long, global = true)]
+    pub simulate: bool,
+    /// text or json [default: text].
+    #[arg(long, value_name = "FORMAT", global = true)]
+    pub log_format: Option<String>,
+}
+
+/// What to do instead of running the node.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Print the configuration that is in force, as TOML.
+    Config,
+    /// Write a generated chain to a file in blk-file framing, which Bitcoin Core can
+    /// load. Equal arguments make equal files.
+    Simulate(SimulateArgs),
+    /// Print the peer id of this node, making it if there is none yet.
+    Id,
+    /// Print a digest over all rows of the index of a node that is not running. Two
+    /// nodes at the same tip have the same digest.
+    Digest,
+}
+
+/// Size and seed of a generated chain.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Blocks to generate, besides genesis.
+    #[arg(long, value_name = "N")]
+    pub blocks: u32,
+    /// Transactions in a block besides the coinbase, once there are coins enough.
+    #[arg(long, value_name = "M", default_value_t = 25)]
+    pub txs_per_block: u32,
+    /// Seed of all keys and all choices.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// File to write; one that exists is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+impl Flags {
+    /// Flags that were given, as (flag, key of the configuration, value).
+    pub fn given(&self) -> Vec<(&'static str, &'static str, figment::value::Value)> {
+        use figment::value::Value;
+
+        let text = |value: &Option<String>| value.clone().map(Value::from);
+        let path = |value: &Option<PathBuf>| {
+            value
+                .as_ref()
+                .map(|path| Value::from(path.to_string_lossy().into_owned()))
+        };
+        let list = |values: &[String]| {
+            (!values.is_empty()).then(|| Value::from(values.to_vec()))
+        };
+        [
+            ("--data-dir", "node.data_dir", path(&self.data_dir)),
+            ("--network", "node.network", text(&self.network)),
+            (
+                "--signet-challenge",
+                "node.signet_challenge",
+                text(&self.signet_challenge),
+            ),
+            (
+                "--min-chain-work",
+                "node.min_chain_work",
+                text(&self.min_chain_work),
+            ),
+            (
+                "--simulate",
+                "node.simulate",
+                self.simulate.then(|| Value::from(true)),
+            ),
+            ("--connect", "p2p.connect", list(&self.connect)),
+            ("--http-addr", "http.addr", text(&self.http_addr)),
+            ("--ops-addr", "http.ops_addr", text(&self.ops_addr)),
+            ("--log-format", "log.format", text(&self.log_format)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, key, value)| Some((flag, key, value?)))
+        .collect()
+    }
+}

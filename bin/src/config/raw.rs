@@ -1,0 +1,91 @@
+//! What was typed: one struct per section, each with its defaults. The sections of the
+//! other crates are theirs.
+
+use pulse_api::ApiConfig;
+use pulse_indexer::IndexConfig;
+use pulse_node::config::SyncConfig;
+use serde::{Deserialize, Serialize};
+
+/// All sections, as they stand in a file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// What this node is.
+    pub node: NodeSection,
+    /// Peers and download.
+    pub p2p: SyncConfig,
+    /// HTTP listeners.
+    pub http: ApiConfig,
+    /// The index.
+    pub index: IndexConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// What this node is (`[node]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSection {
+    /// Directory of everything that the node keeps; one network each. Default: empty,
+    /// which is `~/.pulse-node/NETWORK` (or `~/.pulse-node/simulate`).
+    pub data_dir: String,
+    /// `mainnet`, `testnet4`, `testnet3`, `signet` or `regtest`. Default `mainnet`, and
+    /// `regtest` with `simulate`.
+    pub network: String,
+    /// Challenge script of a custom signet, as hex. Default: empty, the public signet.
+    pub signet_challenge: String,
+    /// Least total work of a chain that answers may be drawn from, as hex. Default:
+    /// empty, Bitcoin Core's value for the network.
+    pub min_chain_work: String,
+    /// Make a living regtest chain of one's own instead of syncing one. Default false.
+    pub simulate: bool,
+    /// Time between two simulated blocks, in seconds. Default 10.
+    pub simulate_interval_secs: u64,
+    /// Time for a clean stop, in seconds; what has not ended then is left behind.
+    /// Default 60.
+    pub stop_timeout_secs: u64,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            data_dir: String::new(),
+            network: "mainnet".to_owned(),
+            signet_challenge: String::new(),
+            min_chain_work: String::new(),
+            simulate: false,
+            simulate_interval_secs: 10,
+            stop_timeout_secs: 60,
+        }
+    }
+}
+
+/// Logs (`[log]`), written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` or `json`. Default `text`.
+    pub format: LogFormat,
+    /// What is logged, in the directives of the `tracing` libraries, for example
+    /// `info,pulse_node=debug`. Default `info`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}

@@ -1,0 +1,190 @@
+//! From what was typed to what is true.
+
+use std::{
+    env,
+    path::{Path, PathBuf, absolute},
+    time::Duration,
+};
+
+use pulse_api::ApiConfig;
+use pulse_indexer::IndexConfig;
+use pulse_node::config::{PeerAddr, SyncConfig};
+use pulse_primitives::{
+    bitcoin::{Network, Work},
+    network::{ChainParams, network_by_name},
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{ConfigError, LogConfig, RawConfig};
+
+/// The configuration in force: checked, and with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of everything that the node keeps, absolute.
+    pub data_dir: PathBuf,
+    /// The network, with the minimum chain work that is in force.
+    pub chain: ChainParams,
+    /// Set when the node makes its own chain.
+    pub simulate: Option<Simulate>,
+    /// Time for a clean stop.
+    pub stop_timeout: Duration,
+    /// Peers and download.
+    pub p2p: SyncConfig,
+    /// `p2p.connect`, parsed.
+    pub peers: Vec<PeerAddr>,
+    /// HTTP listeners.
+    pub http: ApiConfig,
+    /// The index.
+    pub index: IndexConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// The same as it would stand in a file, for `pulse-node config`.
+    pub raw: RawConfig,
+}
+
+/// How a simulated chain grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Simulate {
+    /// Time between two blocks.
+    pub interval: Duration,
+}
+
+impl Config {
+    /// Checks `raw`. `network_given` tells whether somebody asked for the network or it
+    /// is only the default, which `simulate` may replace.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first thing found wrong.
+    pub fn resolve(mut raw: RawConfig, network_given: bool) -> Result<Self, ConfigError> {
+        if raw.node.simulate && !network_given {
+            raw.node.network = "regtest".to_owned();
+        }
+        let chain = chain_params(&raw)?;
+        if raw.node.simulate && chain.network != Network::Regtest {
+            return Err(ConfigError::meaning(
+                "node.simulate",
+                format!("a simulated chain is regtest, not {}", chain.name()),
+            ));
+        }
+        raw.node.min_chain_work = hex::encode(chain.min_chain_work.to_be_bytes());
+
+        let data_dir = data_dir(&raw)?;
+        raw.node.data_dir = data_dir.display().to_string();
+
+        let seconds = |key, seconds| {
+            if seconds == 0 {
+                return Err(ConfigError::meaning(key, "must be at least 1"));
+            }
+            Ok(Duration::from_secs(seconds))
+        };
+        let interval = seconds(
+            "node.simulate_interval_secs",
+            raw.node.simulate_interval_secs,
+        )?;
+        let stop_timeout = seconds("node.stop_timeout_secs", raw.node.stop_timeout_secs)?;
+        EnvFilter::try_new(&raw.log.filter)
+            .map_err(|err| ConfigError::meaning("log.filter", err.to_string()))?;
+        raw.p2p.simulate = raw.node.simulate;
+        let peers = raw.p2p.peers(chain.default_port)?;
+
+        Ok(Self {
+            data_dir,
+            simulate: raw.node.simulate.then_some(Simulate { interval }),
+            stop_timeout,
+            p2p: raw.p2p.clone(),
+            peers,
+            http: raw.http.clone(),
+            index: raw.index.clone(),
+            log: raw.log.clone(),
+            chain,
+            raw,
+        })
+    }
+
+    /// The configuration in force as a TOML file.
+    ///
+    /// # Errors
+    /// When a value does not fit into TOML (an integer above 2^63).
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&self.raw)
+    }
+}
+
+fn chain_params(raw: &RawConfig) -> Result<ChainParams, ConfigError> {
+    let name = &raw.node.network;
+    let network = network_by_name(name).ok_or_else(|| {
+        let names = "mainnet, testnet4, testnet3, signet or regtest";
+        ConfigError::meaning("node.network", format!("\"{name}\" is not {names}"))
+    })?;
+    let challenge = match raw.node.signet_challenge.as_str() {
+        "" => None,
+        _ if network != Network::Signet => {
+            return Err(ConfigError::meaning(
+                "node.signet_challenge",
+                format!("means nothing on {name}, only on signet"),
+            ));
+        }
+        text => Some(hex::decode(text).map_err(|_| {
+            ConfigError::meaning("node.signet_challenge", format!("\"{text}\" is not hex"))
+        })?),
+    };
+    let mut chain = ChainParams::new(network, challenge);
+    if !raw.node.min_chain_work.is_empty() {
+        chain.min_chain_work = parse_work(&raw.node.min_chain_work).ok_or_else(|| {
+            let text = &raw.node.min_chain_work;
+            ConfigError::meaning(
+                "node.min_chain_work",
+                format!("\"{text}\" is not a number of at most 64 hex digits"),
+            )
+        })?;
+    }
+    Ok(chain)
+}
+
+/// Hex digits, most significant first, with or without `0x`, as short as one likes.
+fn parse_work(text: &str) -> Option<Work> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if digits.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(format!("{digits:0>64}"), &mut bytes).ok()?;
+    Some(Work::from_be_bytes(bytes))
+}
+
+fn data_dir(raw: &RawConfig) -> Result<PathBuf, ConfigError> {
+    let error = |reason: String| ConfigError::meaning("node.data_dir", reason);
+    let path = if raw.node.data_dir.is_empty() {
+        let home = env::var_os("HOME")
+            .filter(|home| !home.is_empty())
+            .ok_or_else(|| error("not given, and HOME is not set".to_owned()))?;
+        let name = if raw.node.simulate {
+            "simulate"
+        } else {
+            &raw.node.network
+        };
+        Path::new(&home).join(".pulse-node").join(name)
+    } else {
+        PathBuf::from(&raw.node.data_dir)
+    };
+    absolute(&path).map_err(|err| error(format!("{}: {err}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_work_may_be_short_long_or_prefixed() {
+        assert_eq!(parse_work("0"), Some(Work::from_be_bytes([0; 32])));
+        let mut bytes = [0; 32];
+        bytes[31] = 0x34;
+        bytes[30] = 0x12;
+        assert_eq!(parse_work("0x1234"), Some(Work::from_be_bytes(bytes)));
+        assert_eq!(parse_work("00001234"), Some(Work::from_be_bytes(bytes)));
+        assert!(parse_work(&"f".repeat(64)).is_some());
+        for wrong in ["", "0x", "12g4", "-1", &"f".repeat(65)] {
+            assert_eq!(parse_work(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Checks that the processor has what the build assumes.
+//!
+//! Release builds name x86-64-v3 and PCLMULQDQ (`.cargo/config.toml`). On an older
+//! processor they would end in an illegal instruction somewhere; this says so first.
+//! The standard library's detection macro cannot be used: the compiler knows what it
+//! was told to assume and folds the question away. So the processor is asked itself.
+
+/// Name, CPUID leaf, register and bit of every feature that the build assumes beyond
+/// baseline x86-64. From the x86-64 psABI's definition of level v3, and the manuals of
+/// Intel and AMD for the bits.
+#[cfg(target_arch = "x86_64")]
+const NEEDED: [(&str, u32, Register, u32); 17] = {
+    use Register::{Ebx, Ecx};
+    [
+        ("sse3", 1, Ecx, 0),
+        ("pclmulqdq", 1, Ecx, 1),
+        ("ssse3", 1, Ecx, 9),
+        ("fma", 1, Ecx, 12),
+        ("cmpxchg16b", 1, Ecx, 13),
+        ("sse4.1", 1, Ecx, 19),
+        ("sse4.2", 1, Ecx, 20),
+        ("movbe", 1, Ecx, 22),
+        ("popcnt", 1, Ecx, 23),
+        ("osxsave", 1, Ecx, 27),
+        ("avx", 1, Ecx, 28),
+        ("f16c", 1, Ecx, 29),
+        ("bmi1", 7, Ebx, 3),
+        ("avx2", 7, Ebx, 5),
+        ("bmi2", 7, Ebx, 8),
+        ("lahf", 0x8000_0001, Ecx, 0),
+        ("lzcnt", 0x8000_0001, Ecx, 5),
+    ]
+};
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+enum Register {
+    Ebx,
+    Ecx,
+}
+
+/// Names of the features that are missing; empty when all is well.
+#[cfg(target_arch = "x86_64")]
+pub fn missing_features() -> Vec<&'static str> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    NEEDED
+        .iter()
+        .filter(|(_, leaf, register, bit)| {
+            // A leaf above the highest one that the processor has reads as another.
+            let exists = __cpuid(leaf & 0x8000_0000).eax >= *leaf;
+            let result = __cpuid_count(*leaf, 0);
+            let bits = match register {
+                Register::Ebx => result.ebx,
+                Register::Ecx => result.ecx,
+            };
+            !exists || bits >> bit & 1 == 0
+        })
+        .map(|(name, ..)| *name)
+        .collect()
+}
+
+/// Other architectures are built for their baseline.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn missing_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_flags_that_the_kernel_shows() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let flags = text
+            .lines()
+            .find_map(|line| line.strip_prefix("flags"))
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>();
+        let missing = missing_features();
+        for (name, ..) in NEEDED {
+            let flag = match name {
+                "sse3" => "pni",
+                "cmpxchg16b" => "cx16",
+                "sse4.1" => "sse4_1",
+                "sse4.2" => "sse4_2",
+                "osxsave" => "xsave",
+                "lahf" => "lahf_lm",
+                "lzcnt" => "abm",
+                same => same,
+            };
+            assert_eq!(flags.contains(&flag), !missing.contains(&name), "{name}");
+        }
+    }
+}

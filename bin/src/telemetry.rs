@@ -1,0 +1,88 @@
+//! Logs and metrics of the process.
+
+use std::{io, io::IsTerminal, time::Duration};
+
+use anyhow::Context;
+use metrics::{describe_gauge, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{COMMIT, VERSION},
+    config::{LogConfig, LogFormat},
+};
+
+const BUILD_INFO: &str = "pulse_build_info";
+
+/// Buckets for durations, in seconds: from a row read to a whole compaction.
+const SECONDS_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// Buckets for numbers of blocks: reorganisations from one block to the deepest.
+const BLOCKS_BUCKETS: [f64; 9] = [1.0, 2.0, 3.0, 6.0, 10.0, 50.0, 100.0, 500.0, 2_000.0];
+
+/// How often measured values move into their buckets and the process is looked at.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Starts logging to standard error. Call once.
+///
+/// # Errors
+/// When the filter does not parse, or logging was started before.
+pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.filter).context("log.filter")?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let result = match config.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    result.map_err(|err| anyhow::anyhow!(err)).context("starting the logs")
+}
+
+/// Starts recording metrics. Call once, before anything is counted. The handle renders
+/// them.
+///
+/// # Errors
+/// When a recorder was installed before.
+pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .and_then(|builder| {
+            let suffix = Matcher::Suffix("_blocks".to_owned());
+            builder.set_buckets_for_metric(suffix, &BLOCKS_BUCKETS)
+        })
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("starting the metrics")?;
+
+    describe_gauge!(BUILD_INFO, "Always 1; version and commit are its labels.");
+    gauge!(BUILD_INFO, "version" => VERSION, "commit" => COMMIT).set(1.0);
+    pulse_api::describe_metrics();
+    pulse_indexer::metrics::describe();
+    pulse_meta::metrics::describe();
+    pulse_node::metrics::describe();
+    let process = metrics_process::Collector::default();
+    process.describe();
+    process.collect();
+    Ok(handle)
+}
+
+/// Keeps the metrics in order until `stop`. A task of its own.
+///
+/// # Errors
+/// Never; the signature is that of a task.
+pub async fn run_upkeep(handle: PrometheusHandle, stop: CancellationToken) -> anyhow::Result<()> {
+    let process = metrics_process::Collector::default();
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = interval.tick() => {}
+        }
+        process.collect();
+        handle.run_upkeep();
+    }
+}

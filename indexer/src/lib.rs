@@ -1,0 +1,3 @@
+//! From a connected block to an answer. Knows no HTTP and no peers.
+
+pub mod query;

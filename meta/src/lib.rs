@@ -1,0 +1,33 @@
+//! Metadata of a node: its identity, the peers it has met, statistics of its runs.
+//!
+//! Nothing that an answer depends on lives here, and no cursor: those are in the
+//! index, in one batch with their rows. What lives here is either rebuilt by itself
+//! (peers, statistics) or mirrored to a plain file (the identity), because the
+//! database below, sled 0.34, can refuse to open after an abrupt stop.
+//!
+//! ```text
+//! <data dir>/meta/                       the sled database
+//! <data dir>/identity.key                mirror of the identity key, mode 0600
+//! <data dir>/meta.damaged-<time>-<n>/    a database that could not be read, kept
+//! ```
+//!
+//! # Correctness
+//! A database that does not open, or whose contents do not read, is moved aside and
+//! never deleted; a new one is filled from the mirror, one warning is logged, and
+//! `pulse_meta_recoveries_total` counts it. The node runs on.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod damage;
+pub mod durable;
+mod error;
+pub mod identity;
+pub mod metrics;
+mod peers;
+mod stats;
+mod store;
+
+pub use error::MetaError;
+pub use peers::{KnownPeer, MAX_PEERS};
+pub use stats::RunStats;
+pub use store::{MetaStore, Opened};

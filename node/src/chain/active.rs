@@ -1,0 +1,125 @@
+//! The active chain as the kernel last told it: hashes by height, and the tip.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
+use tokio::sync::watch;
+
+/// A step of the active chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChainStep {
+    /// The block became the tip.
+    Connected(ChainTip),
+    /// The block was the tip; its parent (with this time) is again.
+    Disconnected(ChainTip),
+}
+
+/// Hashes of the active chain by height, 32 bytes per block, and a watch of its tip.
+///
+/// # Correctness
+/// Steps are applied together when the kernel announces a tip, so that a reader
+/// never sees the inside of a reorganisation.
+pub(super) struct ActiveChain {
+    hashes: RwLock<Vec<BlockHash>>,
+    tip: watch::Sender<ChainTip>,
+}
+
+impl ActiveChain {
+    /// The chain with the given hashes, genesis first.
+    pub fn new(hashes: Vec<BlockHash>, tip: ChainTip) -> Arc<Self> {
+        Arc::new(Self {
+            hashes: RwLock::new(hashes),
+            tip: watch::Sender::new(tip),
+        })
+    }
+
+    /// Applies `steps` in order and publishes the tip that they lead to.
+    pub fn apply(&self, steps: &[ChainStep]) {
+        let mut tip = None;
+        {
+            let mut hashes = self.hashes.write();
+            for step in steps {
+                match step {
+                    ChainStep::Connected(block) => {
+                        hashes.truncate(block.height as usize);
+                        hashes.push(block.hash);
+                        tip = Some(*block);
+                    }
+                    ChainStep::Disconnected(block) => {
+                        hashes.truncate(block.height as usize);
+                        tip = None;
+                    }
+                }
+            }
+        }
+        // Steps that end with a disconnection are half a reorganisation; the kernel
+        // goes on with what it connects instead.
+        if let Some(tip) = tip {
+            self.tip.send_if_modified(|old| {
+                let changed = *old != tip;
+                *old = tip;
+                changed
+            });
+        }
+    }
+
+    /// Hash at `height`, `None` above the tip.
+    pub fn hash_at(&self, height: Height) -> Option<BlockHash> {
+        self.hashes.read().get(height as usize).copied()
+    }
+
+    /// Whether the block of that hash and height is in the chain.
+    pub fn contains(&self, hash: &BlockHash, height: Height) -> bool {
+        self.hash_at(height).as_ref() == Some(hash)
+    }
+
+    /// Watch of the tip.
+    pub fn tip(&self) -> watch::Receiver<ChainTip> {
+        self.tip.subscribe()
+    }
+
+    /// The tip now.
+    pub fn current_tip(&self) -> ChainTip {
+        *self.tip.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_primitives::bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn block(height: Height, tag: u8) -> ChainTip {
+        ChainTip {
+            height,
+            hash: BlockHash::from_byte_array([tag; 32]),
+            time: height,
+        }
+    }
+
+    #[test]
+    fn a_reorganisation_replaces_the_branch_and_publishes_once() {
+        let genesis = block(0, 0);
+        let chain = ActiveChain::new(vec![genesis.hash], genesis);
+        chain.apply(&[
+            ChainStep::Connected(block(1, 1)),
+            ChainStep::Connected(block(2, 2)),
+        ]);
+        let mut watch = chain.tip();
+        watch.mark_unchanged();
+        chain.apply(&[
+            ChainStep::Disconnected(block(2, 2)),
+            ChainStep::Disconnected(block(1, 1)),
+            ChainStep::Connected(block(1, 11)),
+            ChainStep::Connected(block(2, 12)),
+            ChainStep::Connected(block(3, 13)),
+        ]);
+        assert!(watch.has_changed().unwrap());
+        assert_eq!(*watch.borrow_and_update(), block(3, 13));
+        assert!(chain.contains(&block(1, 11).hash, 1));
+        assert!(!chain.contains(&block(2, 2).hash, 2));
+        assert_eq!(chain.hash_at(4), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the kernel tells while it works, collected for its thread.
+//!
+//! Callbacks run on the kernel's thread under its main lock: they copy, push, and
+//! return. They never call back into the kernel, never block, and never panic.
+
+use std::sync::Arc;
+
+use bitcoinkernel::{
+    Block, BlockTreeEntry, BlockValidationStateRef, ContextBuilder, ValidationMode,
+    notifications::types::BlockValidationResult, prelude::*,
+};
+use parking_lot::Mutex;
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, hashes::Hash},
+    tip::ChainTip,
+};
+use tokio::sync::mpsc;
+
+use super::{ChainEvent, InvalidBlock, active::ChainStep};
+
+/// Collects what the callbacks hear until the kernel's thread takes it.
+#[derive(Default)]
+pub(super) struct Observed {
+    steps: Mutex<Vec<ChainStep>>,
+    invalid: Mutex<Vec<InvalidBlock>>,
+}
+
+impl Observed {
+    /// Steps of the active chain since the last call, in order.
+    pub fn take_steps(&self) -> Vec<ChainStep> {
+        std::mem::take(&mut *self.steps.lock())
+    }
+
+    /// Blocks found invalid since the last call.
+    pub fn take_invalid(&self) -> Vec<InvalidBlock> {
+        std::mem::take(&mut *self.invalid.lock())
+    }
+}
+
+/// Registers the callbacks. `on_tip` is called when the kernel announces a tip.
+pub(super) fn register(
+    builder: ContextBuilder,
+    observed: &Arc<Observed>,
+    events: mpsc::UnboundedSender<ChainEvent>,
+    on_tip: impl Fn() + Send + Sync + 'static,
+) -> ContextBuilder {
+    let connected = Arc::clone(observed);
+    let disconnected = Arc::clone(observed);
+    let checked = Arc::clone(observed);
+    let flush_events = events.clone();
+    builder
+        .with_block_connected_validation(move |block: Block, entry: BlockTreeEntry<'_>| {
+            let step = ChainStep::Connected(tip_of(&block, &entry));
+            connected.steps.lock().push(step);
+        })
+        .with_block_disconnected_validation(move |block: Block, entry: BlockTreeEntry<'_>| {
+            let step = ChainStep::Disconnected(tip_of(&block, &entry));
+            disconnected.steps.lock().push(step);
+        })
+        .with_block_checked_validation(move |block: Block, state: BlockValidationStateRef<'_>| {
+            // An internal error is no verdict about the block.
+            if state.mode() == ValidationMode::Invalid {
+                let result = state.result();
+                checked.invalid.lock().push(InvalidBlock {
+                    hash: BlockHash::from_byte_array(block.hash().to_bytes()),
+                    mutated: result == BlockValidationResult::Mutated,
+                    reason: format!("{result:?}"),
+                });
+            }
+        })
+        .with_block_tip_notification(move |_, _, _| on_tip())
+        .with_flush_error_notification(move |message: String| {
+            // The receiver is gone only while the node stops.
+            let _ = flush_events.send(ChainEvent::Fatal(message));
+        })
+        .with_fatal_error_notification(move |message: String| {
+            let _ = events.send(ChainEvent::Fatal(message));
+        })
+}
+
+fn tip_of(block: &Block, entry: &BlockTreeEntry<'_>) -> ChainTip {
+    ChainTip {
+        // The kernel's heights of connected blocks are never negative.
+        height: Height::try_from(entry.height()).unwrap_or(0),
+        hash: BlockHash::from_byte_array(entry.block_hash().to_bytes()),
+        time: block.header().timestamp(),
+    }
+}

@@ -1,0 +1,326 @@
+//! The validated chain: the only user of the kernel.
+//!
+//! ```text
+//! submit_headers, submit_block -> kernel thread -> callbacks -> ActiveChain -> tip watch
+//!                                      |
+//!                                 blk/rev files -> BlockSource (load, locate, read)
+//! ```
+//!
+//! # Correctness
+//! The kernel alone decides what is valid. It runs on one thread of its own; its
+//! callbacks only collect. Blocks and undo data are read from its files without it,
+//! and every read is proven.
+
+mod active;
+mod blockfiles;
+mod callbacks;
+mod engine;
+mod log;
+mod source;
+mod undo;
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc, thread};
+
+use bitcoinkernel::Context;
+use parking_lot::{Mutex, RwLock};
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, block::Header},
+    network::ChainParams,
+    tip::ChainTip,
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::headers::HeaderStore;
+use active::ActiveChain;
+use blockfiles::BlockFiles;
+use engine::{Command, Engine};
+
+/// Requests that may wait for the kernel's thread. Blocks are up to 4 MB each, so
+/// this bounds the queue at 16 MB.
+const QUEUE: usize = 4;
+
+/// What the kernel said of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockVerdict {
+    /// Stored, and valid as far as it could be judged: a block whose parents are
+    /// missing is only judged once it connects (see [`ChainEvent::BlockInvalid`]).
+    Accepted,
+    /// The kernel had it already.
+    Duplicate,
+    /// The block breaks a rule. The peer that sent it is to be dropped.
+    Invalid(InvalidBlock),
+}
+
+/// Why a block is invalid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidBlock {
+    /// Hash of the header that came with it.
+    pub hash: BlockHash,
+    /// `true` when the header is right but the body does not belong to it (bad merkle
+    /// root or witness commitment): another peer may have the real block.
+    pub mutated: bool,
+    /// The kernel's result class, for logs.
+    pub reason: String,
+}
+
+/// What the kernel said of a run of headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadersVerdict {
+    /// All are in the kernel's block tree now.
+    Accepted,
+    /// The header at `index` of the run breaks a rule; those before it were accepted.
+    Invalid {
+        /// Position in the run.
+        index: usize,
+        /// The kernel's result class, for logs.
+        reason: String,
+        /// `true` if it is only too far in the future (more than two hours) and may become valid.
+        too_new: bool,
+    },
+}
+
+/// Something the chain tells without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainEvent {
+    /// A block that had been accepted turned out invalid when it was to be connected.
+    BlockInvalid(InvalidBlock),
+    /// The kernel cannot go on (disk full, damaged database). The node must stop.
+    Fatal(String),
+}
+
+/// Why the chain gave no verdict. Never the peer's fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// The kernel's thread has ended (shutdown or fatal error).
+    #[error("the validation engine has stopped")]
+    Stopped,
+    /// The kernel failed without a verdict, for example because the disk is full.
+    #[error("the validation engine failed: {0}")]
+    Failed(String),
+}
+
+/// Where the kernel lives and how much of the machine it may use.
+#[derive(Debug, Clone)]
+pub struct ChainConfig {
+    /// The kernel's directory; it is created if missing.
+    pub dir: PathBuf,
+    /// The network.
+    pub params: ChainParams,
+    /// Threads that check scripts beside the kernel's own. 0 to 15.
+    pub script_threads: u8,
+}
+
+/// Hashes of blocks whose bodies this process saw stored beside the active chain.
+type StoredBlocks = HashSet<BlockHash>;
+
+/// Handle to the kernel's thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Chain {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    view: View,
+    headers: Arc<HeaderStore>,
+    stored: Arc<RwLock<StoredBlocks>>,
+    events: Mutex<Option<mpsc::UnboundedReceiver<ChainEvent>>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// What of the kernel can be used from any thread.
+struct View {
+    context: Arc<Context>,
+    active: Arc<ActiveChain>,
+    files: Arc<BlockFiles>,
+}
+
+impl Chain {
+    /// Opens the kernel and starts its thread. Blocks the caller while the kernel
+    /// loads, which can take minutes after a kill.
+    ///
+    /// Headers that the store has and the kernel lacks (it is older after a kill) are
+    /// fed to the kernel; headers of the active chain that the store lacks (its file
+    /// was lost) are taken from the kernel.
+    ///
+    /// # Panics
+    /// When called from inside an async runtime's thread.
+    ///
+    /// # Errors
+    /// [`ChainError::Failed`] with what to do, when the kernel's databases do not open.
+    pub fn open(config: &ChainConfig, headers: Arc<HeaderStore>) -> Result<Self, ChainError> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let (opened_sender, opened) = oneshot::channel();
+        let stored: Arc<RwLock<StoredBlocks>> = Arc::default();
+        let thread = thread::Builder::new()
+            .name("kernel".to_owned())
+            .spawn({
+                let (config, headers) = (config.clone(), Arc::clone(&headers));
+                let stored = Arc::clone(&stored);
+                move || {
+                    // The logger belongs to this thread and outlives the kernel.
+                    let _logger = log::connect();
+                    match Engine::open(&config, event_sender, stored)
+                        .and_then(|opened| align_headers(opened, &headers))
+                    {
+                        Ok((engine, view)) => {
+                            let _ = opened_sender.send(Ok(view));
+                            engine.run(receiver);
+                        }
+                        Err(err) => {
+                            let _ = opened_sender.send(Err(err));
+                        }
+                    }
+                }
+            })
+            .map_err(|err| ChainError::Failed(format!("starting the kernel's thread: {err}")))?;
+        let view = opened
+            .blocking_recv()
+            .map_err(|_| ChainError::Failed("the kernel's thread panicked".to_owned()))??;
+        let tip = view.active.current_tip();
+        info!(height = tip.height, hash = %tip.hash, "chain opened");
+        Ok(Self {
+            inner: Arc::new(Inner {
+                commands,
+                view,
+                headers,
+                stored,
+                events: Mutex::new(Some(events)),
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// Feeds headers, oldest first; the first one's parent must be known.
+    ///
+    /// # Errors
+    /// [`ChainError`] when there is no verdict.
+    pub async fn submit_headers(&self, headers: Vec<Header>) -> Result<HeadersVerdict, ChainError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Headers(headers, reply), answer).await
+    }
+
+    /// Feeds a serialised block; returns when the kernel is done with it (and with
+    /// every block that it could connect because of it). Blocks may come in any order
+    /// once their headers are known.
+    ///
+    /// # Errors
+    /// [`ChainError`] when there is no verdict.
+    pub async fn submit_block(&self, block: Vec<u8>) -> Result<BlockVerdict, ChainError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Block(block, reply), answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, ChainError>>,
+    ) -> Result<T, ChainError> {
+        let stopped = |_| ChainError::Stopped;
+        self.inner
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| ChainError::Stopped)?;
+        answer.await.map_err(stopped)?
+    }
+
+    /// Tip of the active chain.
+    #[must_use]
+    pub fn active_tip(&self) -> ChainTip {
+        self.inner.view.active.current_tip()
+    }
+
+    /// Height of the active chain's tip.
+    #[must_use]
+    pub fn active_height(&self) -> Height {
+        self.active_tip().height
+    }
+
+    /// Whether the kernel is known to hold the body of this block: it is in the active
+    /// chain, or this process saw it stored. Bodies stored ahead of their parents by
+    /// an earlier process are not remembered; feeding them again is a duplicate.
+    #[must_use]
+    pub fn has_block(&self, hash: &BlockHash) -> bool {
+        self.inner.stored.read().contains(hash)
+            || self
+                .inner
+                .headers
+                .height_of(hash)
+                .is_some_and(|height| self.inner.view.active.contains(hash, height))
+    }
+
+    /// Unasked news. Can be taken once.
+    #[must_use]
+    pub fn take_events(&self) -> Option<mpsc::UnboundedReceiver<ChainEvent>> {
+        self.inner.events.lock().take()
+    }
+
+    /// Interrupts what the kernel is doing, flushes it to disk, and ends its thread.
+    /// Blocks the caller until that is done. Later calls do nothing.
+    pub fn close(&self) {
+        let Some(thread) = self.inner.thread.lock().take() else {
+            return;
+        };
+        if let Err(err) = self.inner.view.context.interrupt() {
+            warn!(%err, "interrupting the kernel");
+        }
+        // A closed channel means that the thread has ended already.
+        let _ = self.inner.commands.blocking_send(Command::Stop);
+        if thread.join().is_err() {
+            warn!("the kernel's thread panicked");
+        }
+        info!("chain closed");
+    }
+}
+
+/// Makes the header store and the kernel's block tree know the same chain.
+fn align_headers(
+    (engine, view): (Engine, View),
+    headers: &HeaderStore,
+) -> Result<(Engine, View), ChainError> {
+    let active = &view.active;
+    let mut recovered = 0u32;
+    for height in 1..=active.current_tip().height {
+        let known = active
+            .hash_at(height)
+            .is_some_and(|hash| headers.contains(&hash));
+        if known {
+            continue;
+        }
+        let header = engine.active_header(height);
+        let inserted = header.is_some_and(|header| headers.insert(&[header]).is_ok());
+        if !inserted {
+            return Err(ChainError::Failed(format!(
+                "the header of block {height} cannot be read from the kernel's block tree"
+            )));
+        }
+        recovered += 1;
+    }
+    if recovered > 0 {
+        warn!(
+            count = recovered,
+            "headers recovered from the kernel's block tree"
+        );
+    }
+    let mut fed = 0u32;
+    for header in headers.all() {
+        let hash = header.block_hash();
+        if engine.knows(&hash) {
+            continue;
+        }
+        if let HeadersVerdict::Invalid { reason, .. } = engine.process_headers(&[header])? {
+            warn!(%hash, reason, "a stored header is invalid");
+            headers.mark_invalid(&hash);
+        }
+        fed += 1;
+    }
+    if fed > 0 {
+        info!(count = fed, "stored headers fed to the kernel");
+    }
+    Ok((engine, view))
+}

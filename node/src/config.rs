@@ -1,0 +1,241 @@
+//! The `[p2p]` section of the configuration: which peers, and how patient with them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of peers and of the download (`[p2p]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyncConfig {
+    /// Peers to sync from, as `HOST:PORT` or `HOST` (then with the network's port); DNS
+    /// names and `[IPV6]:PORT` are allowed. Default: none.
+    pub connect: Vec<String>,
+    /// Blocks requested ahead of those in hand, in blocks. Default 1024.
+    pub window_blocks: u32,
+    /// Blocks requested from one peer at a time. Default 16.
+    pub in_flight_per_peer: usize,
+    /// Memory for blocks that wait for validation, in MiB. A block that the chain waits
+    /// for is always requested. Default 64.
+    pub buffer_mib: usize,
+    /// How long one peer may hold up a full window before it is disconnected, in seconds.
+    /// Doubles with each such peer up to 64 s, and shrinks again as blocks come. Default 2.
+    pub stall_timeout_secs: u64,
+    /// How long a peer that was asked for blocks may go without delivering one, in
+    /// seconds. Default 600.
+    pub block_timeout_secs: u64,
+    /// How long a peer may take for all its headers, in seconds, besides one millisecond
+    /// per expected header. Default 900.
+    pub headers_timeout_secs: u64,
+    /// First wait before a lost peer is tried again, in seconds; doubles with each
+    /// failure. Default 1.
+    pub retry_min_secs: u64,
+    /// Longest such wait, in seconds. Default 60.
+    pub retry_max_secs: u64,
+    /// Wait before a peer that misbehaved is tried again, in seconds. Default 600.
+    pub retry_misbehaving_secs: u64,
+    /// Limit for resolving a name and for a TCP connection, in seconds. Default 10.
+    pub connect_timeout_secs: u64,
+    /// Limit for the version handshake, in seconds. Default 60.
+    pub handshake_timeout_secs: u64,
+    /// Time between pings, in seconds. Default 120.
+    pub ping_interval_secs: u64,
+    /// A peer that sends nothing for this long is disconnected, in seconds. Default 1200.
+    pub inactivity_timeout_secs: u64,
+    /// The node makes its own chain (`--simulate`) and needs no peer to be synced. Not a
+    /// key of the file.
+    #[serde(skip)]
+    pub simulate: bool,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            connect: Vec::new(),
+            window_blocks: 1024,
+            in_flight_per_peer: 16,
+            buffer_mib: 64,
+            stall_timeout_secs: 2,
+            block_timeout_secs: 600,
+            headers_timeout_secs: 900,
+            retry_min_secs: 1,
+            retry_max_secs: 60,
+            retry_misbehaving_secs: 600,
+            connect_timeout_secs: 10,
+            handshake_timeout_secs: 60,
+            ping_interval_secs: 120,
+            inactivity_timeout_secs: 1200,
+            simulate: false,
+        }
+    }
+}
+
+/// Which key of the section is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// An entry of `connect` is not `HOST:PORT`.
+    #[error("p2p.connect: {entry:?} is not HOST:PORT, HOST or [IPV6]:PORT")]
+    Address {
+        /// The entry.
+        entry: String,
+    },
+    /// A number is zero.
+    #[error("p2p.{key} must be at least 1")]
+    Zero {
+        /// Name of the key.
+        key: &'static str,
+    },
+    /// The least wait is longer than the longest.
+    #[error("p2p.retry_min_secs is greater than p2p.retry_max_secs")]
+    RetryOrder,
+}
+
+impl SyncConfig {
+    /// Checks every key and gives the peers, with `default_port` where none is named.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first key found wrong.
+    pub fn peers(&self, default_port: u16) -> Result<Vec<PeerAddr>, ConfigError> {
+        let at_least_one = [
+            ("window_blocks", u64::from(self.window_blocks)),
+            ("in_flight_per_peer", self.in_flight_per_peer as u64),
+            ("buffer_mib", self.buffer_mib as u64),
+            ("stall_timeout_secs", self.stall_timeout_secs),
+            ("block_timeout_secs", self.block_timeout_secs),
+            ("headers_timeout_secs", self.headers_timeout_secs),
+            ("retry_min_secs", self.retry_min_secs),
+            ("retry_misbehaving_secs", self.retry_misbehaving_secs),
+            ("connect_timeout_secs", self.connect_timeout_secs),
+            ("handshake_timeout_secs", self.handshake_timeout_secs),
+            ("ping_interval_secs", self.ping_interval_secs),
+            ("inactivity_timeout_secs", self.inactivity_timeout_secs),
+        ];
+        if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Zero { key });
+        }
+        if self.retry_min_secs > self.retry_max_secs {
+            return Err(ConfigError::RetryOrder);
+        }
+        self.connect
+            .iter()
+            .map(|entry| {
+                PeerAddr::parse(entry, default_port).ok_or_else(|| ConfigError::Address {
+                    entry: entry.clone(),
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_mib.saturating_mul(1 << 20)
+    }
+
+    pub(crate) fn stall_timeout(&self) -> Duration {
+        Duration::from_secs(self.stall_timeout_secs)
+    }
+
+    pub(crate) fn block_timeout(&self) -> Duration {
+        Duration::from_secs(self.block_timeout_secs)
+    }
+
+    pub(crate) fn headers_timeout(&self) -> Duration {
+        Duration::from_secs(self.headers_timeout_secs)
+    }
+}
+
+/// Where a peer listens: a name or an IP address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerAddr {
+    /// DNS name or IP address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl PeerAddr {
+    /// Parses `HOST:PORT`, `HOST`, `IPV6` or `[IPV6]:PORT`.
+    #[must_use]
+    pub fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']')?;
+            std::net::Ipv6Addr::from_str(host).ok()?;
+            (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+        } else if std::net::Ipv6Addr::from_str(text).is_ok() {
+            (text, Some(""))
+        } else {
+            match text.split_once(':') {
+                // "host:" is a mistake, unlike "host".
+                Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
+                None => (text, Some("")),
+            }
+        };
+        let port = match port? {
+            "" => default_port,
+            port => port.parse().ok().filter(|port| *port != 0)?,
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || !host.chars().all(allowed) {
+            return None;
+        }
+        Some(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_addresses_parse_with_and_without_port() {
+        for (text, shown) in [
+            ("node.example:1234", "node.example:1234"),
+            ("node.example", "node.example:8333"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("::1", "[::1]:8333"),
+            ("[::1]", "[::1]:8333"),
+            ("[2001:db8::1]:9", "[2001:db8::1]:9"),
+        ] {
+            assert_eq!(PeerAddr::parse(text, 8333).unwrap().to_string(), shown);
+        }
+        for text in [
+            "", ":8333", "host:", "host:0", "host:65536", "host:x", "a b:1", "[::1", "[::1]x",
+            "[host]:1", "a:1:2", "http://host",
+        ] {
+            assert_eq!(PeerAddr::parse(text, 8333), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_named() {
+        let mut config = SyncConfig {
+            connect: vec!["host:".to_owned()],
+            ..SyncConfig::default()
+        };
+        let err = config.peers(8333).unwrap_err().to_string();
+        assert!(err.contains("p2p.connect") && err.contains("host:"), "{err}");
+        config.window_blocks = 0;
+        assert_eq!(
+            config.peers(8333),
+            Err(ConfigError::Zero {
+                key: "window_blocks"
+            })
+        );
+        assert!(toml::from_str::<SyncConfig>("windowblocks = 3").is_err());
+        assert!(toml::from_str::<SyncConfig>("simulate = true").is_err());
+        assert_eq!(toml::from_str::<SyncConfig>("").unwrap(), SyncConfig::default());
+    }
+}

@@ -1,0 +1,97 @@
+//! Every metric of this crate: its name, its meaning, and how it is recorded.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+const P2P_PEERS: &str = "pulse_p2p_peers";
+const P2P_RECEIVED_BYTES: &str = "pulse_p2p_received_bytes_total";
+const P2P_SENT_BYTES: &str = "pulse_p2p_sent_bytes_total";
+const P2P_DISCONNECTS: &str = "pulse_p2p_disconnects_total";
+const SYNC_HEADERS_HEIGHT: &str = "pulse_sync_headers_height";
+const SYNC_IN_FLIGHT: &str = "pulse_sync_blocks_in_flight";
+const SYNC_BUFFERED_BYTES: &str = "pulse_sync_buffered_bytes";
+const SYNC_BLOCKS: &str = "pulse_sync_blocks_total";
+const SYNC_TXS: &str = "pulse_sync_transactions_total";
+const SYNC_SUBMIT_SECONDS: &str = "pulse_sync_submit_seconds";
+
+/// Registers the HELP text of every metric. Call once, when the recorder is installed.
+pub fn describe() {
+    describe_gauge!(P2P_PEERS, Unit::Count, "Peers with a finished handshake");
+    describe_counter!(
+        P2P_RECEIVED_BYTES,
+        Unit::Bytes,
+        "Bytes received from Bitcoin peers"
+    );
+    describe_counter!(P2P_SENT_BYTES, Unit::Bytes, "Bytes sent to Bitcoin peers");
+    describe_counter!(
+        P2P_DISCONNECTS,
+        Unit::Count,
+        "Connections to Bitcoin peers that ended or failed, by reason"
+    );
+    describe_gauge!(
+        SYNC_HEADERS_HEIGHT,
+        Unit::Count,
+        "Height of the best valid header chain"
+    );
+    describe_gauge!(
+        SYNC_IN_FLIGHT,
+        Unit::Count,
+        "Blocks requested from peers and not yet received"
+    );
+    describe_gauge!(
+        SYNC_BUFFERED_BYTES,
+        Unit::Bytes,
+        "Blocks received and not yet judged by the kernel"
+    );
+    describe_counter!(
+        SYNC_BLOCKS,
+        Unit::Count,
+        "Blocks from peers, by what the kernel said of them"
+    );
+    describe_counter!(
+        SYNC_TXS,
+        Unit::Count,
+        "Transactions in blocks from peers that the kernel accepted"
+    );
+    describe_histogram!(
+        SYNC_SUBMIT_SECONDS,
+        Unit::Seconds,
+        "Time from handing a block to the kernel to its answer"
+    );
+}
+
+pub(crate) fn peers(count: usize) {
+    gauge!(P2P_PEERS).set(count as f64);
+}
+
+pub(crate) fn received_bytes(count: u64) {
+    counter!(P2P_RECEIVED_BYTES).increment(count);
+}
+
+pub(crate) fn sent_bytes(count: u64) {
+    counter!(P2P_SENT_BYTES).increment(count);
+}
+
+/// `reason` is one of a fixed set of words.
+pub(crate) fn disconnect(reason: &'static str) {
+    counter!(P2P_DISCONNECTS, "reason" => reason).increment(1);
+}
+
+pub(crate) fn headers_height(height: u32) {
+    gauge!(SYNC_HEADERS_HEIGHT).set(f64::from(height));
+}
+
+pub(crate) fn window(in_flight: usize, buffered_bytes: usize) {
+    gauge!(SYNC_IN_FLIGHT).set(in_flight as f64);
+    gauge!(SYNC_BUFFERED_BYTES).set(buffered_bytes as f64);
+}
+
+/// `verdict` is `accepted`, `duplicate`, `mutated` or `invalid`.
+pub(crate) fn block_judged(verdict: &'static str, txs: u64, elapsed: Duration) {
+    counter!(SYNC_BLOCKS, "verdict" => verdict).increment(1);
+    counter!(SYNC_TXS).increment(txs);
+    histogram!(SYNC_SUBMIT_SECONDS).record(elapsed.as_secs_f64());
+}

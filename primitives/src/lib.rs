@@ -1,0 +1,21 @@
+//! Words that all crates of pulse-node share.
+//!
+//! No I/O and no runtime: only types, the parameters of each network, and the
+//! ports through which the crates meet. Data flows one way:
+//!
+//! ```text
+//! peer -> block -> validation -> tip change -> index batch -> query -> JSON
+//! ```
+//!
+//! `bitcoin` is re-exported so that the workspace has one version of it.
+
+pub use bitcoin;
+
+pub mod block;
+pub mod network;
+pub mod ports;
+pub mod status;
+pub mod tip;
+
+/// Height of a block: its distance from genesis, in blocks. Genesis is 0.
+pub type Height = u32;

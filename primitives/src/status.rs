@@ -1,0 +1,88 @@
+//! What the node knows about itself, and the one definition of "synced".
+
+use bitcoin::Work;
+use serde::Serialize;
+
+use crate::{Height, tip::ChainTip};
+
+/// The index may be this many blocks behind the best header and still count as synced.
+pub const SYNCED_LAG_BLOCKS: Height = 2;
+
+/// State of peers, headers and validation at one moment.
+#[derive(Debug, Clone)]
+pub struct NodeReport {
+    /// Tip of the best valid header chain.
+    pub best_header: ChainTip,
+    /// Total work of that chain.
+    pub best_header_work: Work,
+    /// Work that a chain must have before it is trusted (`--min-chain-work`).
+    pub min_chain_work: Work,
+    /// Whether a peer has answered a header request since the start (or the node
+    /// simulates its own chain).
+    pub headers_answered: bool,
+    /// Tip of the active chain, as validated by the kernel.
+    pub active_tip: ChainTip,
+    /// Peers with a finished handshake.
+    pub peers: Vec<PeerReport>,
+    /// Blocks requested from peers and not yet received.
+    pub blocks_in_flight: usize,
+    /// Blocks received since the start.
+    pub blocks_received: u64,
+    /// Bytes received from peers since the start.
+    pub bytes_received: u64,
+    /// Peers dropped for misbehaviour since the start.
+    pub peers_dropped: u64,
+}
+
+/// One connected peer.
+#[derive(Debug, Clone, Serialize)]
+pub struct PeerReport {
+    /// Address as given or as seen.
+    pub addr: String,
+    /// User agent that the peer claims (BIP 14), printable ASCII only.
+    pub user_agent: String,
+    /// Height that the peer claimed in its version message.
+    pub start_height: i32,
+    /// Blocks requested from this peer and not yet received.
+    pub in_flight: usize,
+}
+
+/// Whether answers can be trusted to be complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Readiness {
+    /// The index follows the best chain.
+    Synced,
+    /// Why it does not yet.
+    NotSynced {
+        /// One sentence for an operator.
+        reason: String,
+    },
+}
+
+impl NodeReport {
+    /// The definition of "synced": a peer has answered our header request once, the
+    /// best header chain has the minimum work, and the index is within
+    /// [`SYNCED_LAG_BLOCKS`] of it. The age of the tip never decides.
+    #[must_use]
+    pub fn readiness(&self, index_tip: Option<ChainTip>) -> Readiness {
+        let reason = if !self.headers_answered {
+            "no peer has answered a header request yet".to_owned()
+        } else if self.best_header_work < self.min_chain_work {
+            format!(
+                "the best header chain (height {}) has less than the minimum chain work",
+                self.best_header.height
+            )
+        } else {
+            match index_tip {
+                None => "the index is empty".to_owned(),
+                Some(tip) if tip.height + SYNCED_LAG_BLOCKS < self.best_header.height => format!(
+                    "indexed {} of {} blocks",
+                    tip.height, self.best_header.height
+                ),
+                Some(_) => return Readiness::Synced,
+            }
+        };
+        Readiness::NotSynced { reason }
+    }
+}
