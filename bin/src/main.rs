@@ -1,1 +1,118 @@
-fn main(){}
+//! The executable: parse, dispatch, exit code. Wiring only; no rule about Bitcoin lives
+//! in this crate.
+//!
+//! Exit codes: 0 when all went well, 1 when running failed, 2 when what was typed or
+//! configured makes no sense. An error is one line on standard error.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+mod commands;
+mod config;
+mod cpu;
+mod data_dir;
+mod listen;
+mod run;
+mod tasks;
+mod telemetry;
+
+use std::{env, io::stdout, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    config::{Config, ConfigError},
+};
+
+const EXIT_RUNTIME: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Before anything that could already use a missing instruction.
+    let missing = cpu::missing_features();
+    if !missing.is_empty() {
+        report(&format!(
+            "this processor lacks {}; this build needs x86-64-v3 and pclmulqdq",
+            missing.join(", ")
+        ));
+        return ExitCode::from(EXIT_RUNTIME);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) if err.use_stderr() => {
+            let text = err.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            let reason = line.strip_prefix("error: ").unwrap_or(line);
+            report(&format!("{reason} (see pulse-node --help)"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        // Help and version.
+        Err(err) => {
+            return match err.print() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(EXIT_RUNTIME),
+            };
+        }
+    };
+    match execute(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            report(&format!("{err:#}"));
+            let is_usage = err.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_RUNTIME })
+        }
+    }
+}
+
+fn execute(cli: &Cli) -> anyhow::Result<()> {
+    // Needs no configuration, and none that is broken should stand in its way.
+    if let Some(Command::Simulate(args)) = &cli.command {
+        return commands::simulate(args, stdout().lock());
+    }
+    let loaded = config::load(&cli.flags, env::vars_os())?;
+    let config = loaded.config;
+    let Some(command) = &cli.command else {
+        return run_node(config, &loaded.warnings);
+    };
+    for warning in &loaded.warnings {
+        warn(warning);
+    }
+    match command {
+        Command::Config => commands::config(&config, stdout().lock()),
+        Command::Id => commands::id(&config, stdout().lock()),
+        Command::Digest => run::digest(&config, stdout().lock()),
+        Command::Simulate(args) => commands::simulate(args, stdout().lock()),
+    }
+}
+
+fn run_node(config: Config, warnings: &[String]) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log)?;
+    for warning in warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("pulse-async")
+        .build()
+        .context("starting the runtime")?;
+    let result = runtime.block_on(run::run(config));
+    // What has not ended by now has been given its time.
+    runtime.shutdown_background();
+    result
+}
+
+#[allow(clippy::print_stderr, reason = "the one line that an error is")]
+fn report(reason: &str) {
+    eprintln!("pulse-node: error: {}", one_line(reason));
+}
+
+#[allow(clippy::print_stderr, reason = "commands have no log")]
+fn warn(warning: &str) {
+    eprintln!("pulse-node: warning: {}", one_line(warning));
+}
+
+fn one_line(text: &str) -> String {
+    text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ")
+}

@@ -11,6 +11,8 @@
 mod load;
 mod raw;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub use load::{Loaded, load};
 pub use raw::{LogConfig, LogFormat, RawConfig};

@@ -41,6 +41,9 @@ pub struct NodeSection {
     pub simulate: bool,
     /// Time between two simulated blocks, in seconds. Default 10.
     pub simulate_interval_secs: u64,
+    /// Seed of a simulated chain that is to be made: equal seeds, equal keys. A chain that
+    /// exists keeps its own. Default 1.
+    pub simulate_seed: u64,
     /// Time for a clean stop, in seconds; what has not ended then is left behind.
     /// Default 60.
     pub stop_timeout_secs: u64,
@@ -55,6 +58,7 @@ impl Default for NodeSection {
             min_chain_work: String::new(),
             simulate: false,
             simulate_interval_secs: 10,
+            simulate_seed: 1,
             stop_timeout_secs: 60,
         }
     }

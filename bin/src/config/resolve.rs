@@ -47,6 +47,8 @@ pub struct Config {
 pub struct Simulate {
     /// Time between two blocks.
     pub interval: Duration,
+    /// Seed of a chain that is to be made; one that exists keeps its own.
+    pub seed: u64,
 }
 
 impl Config {
@@ -89,7 +91,10 @@ impl Config {
 
         Ok(Self {
             data_dir,
-            simulate: raw.node.simulate.then_some(Simulate { interval }),
+            simulate: raw.node.simulate.then_some(Simulate {
+                interval,
+                seed: raw.node.simulate_seed,
+            }),
             stop_timeout,
             p2p: raw.p2p.clone(),
             peers,

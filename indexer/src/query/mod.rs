@@ -1,20 +1,40 @@
 //! Answers from the index. Read-only; each [`View`] is one RocksDB snapshot, so that
 //! an answer never mixes two tips.
+//!
+//! # Correctness
+//! Raw bytes come from the kernel's block files, whose positions can go stale. So
+//! every read proves itself: a transaction by its txid, the outputs that it spends by
+//! a keyed check, a whole block by its header hash and merkle root. What does not
+//! prove itself is reported to the sync loop and answered with
+//! [`QueryError::PositionRenewing`], never as absence and never as other bytes.
+//!
+//! Scripts are known to the index by a 64-bit keyed hash. Transactions and unspent
+//! outputs of a script are compared with the script itself when they are read, so
+//! that two scripts that share a hash do not see each other's; totals cannot be. The
+//! chance that a given script of mainnet shares its hash with any other is 1 in 10^10.
 
+mod block;
+mod merkle;
 pub mod model;
+mod outspend;
+mod read;
+mod script;
+mod tx;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, OutPoint, Txid},
-    ports::BlockSource,
+    bitcoin::{BlockHash, Txid},
+    ports::{BlockSource, BlockSourceError},
     tip::ChainTip,
 };
+use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::watch;
 
-use model::{
-    BlockInfo, BlockRef, MerkleBlockProof, MerkleProof, ScriptStats, Spender, TxDetail, Utxo,
+use crate::{
+    index::Shared,
+    store::{StoreError, audit::FamilyStats, reader::Reader},
 };
 
 /// Why a query has no answer.
@@ -28,6 +48,19 @@ pub enum QueryError {
         /// Height of the block whose position is stale.
         height: Height,
     },
+    /// The block is not part of this view: it comes from another one, and a
+    /// reorganisation lies between them. Ask again with a new view (503).
+    #[error("block {hash} left the indexed chain meanwhile; try again")]
+    NotInView {
+        /// Hash of the block.
+        hash: BlockHash,
+    },
+    /// The index cannot be read.
+    #[error("index store")]
+    Store(#[from] StoreError),
+    /// The block files cannot be read.
+    #[error("block files")]
+    Source(#[from] BlockSourceError),
 }
 
 /// The scripthash of the REST API: SHA-256 of the script, not reversed.
@@ -36,111 +69,80 @@ pub type ScriptHash = [u8; 32];
 /// Handle to the read side. Cheap to clone.
 #[derive(Clone)]
 pub struct Query {
-    _source: Arc<dyn BlockSource>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    source: Arc<dyn BlockSource>,
+    /// Ids of the transactions of whole blocks, proven by their merkle root.
+    txids: Cache<BlockHash, Arc<Vec<Txid>>, TxidsWeight>,
+}
+
+#[derive(Clone)]
+struct TxidsWeight;
+
+impl Weighter<BlockHash, Arc<Vec<Txid>>> for TxidsWeight {
+    fn weight(&self, _: &BlockHash, txids: &Arc<Vec<Txid>>) -> u64 {
+        // The list, and about as much as the cache keeps beside it.
+        32 * txids.len() as u64 + 128
+    }
 }
 
 /// One snapshot of the index.
 pub struct View<'a> {
-    _query: &'a Query,
+    query: &'a Inner,
+    reader: Reader<'a>,
+    tip: Option<ChainTip>,
 }
 
-#[allow(unused_variables, clippy::todo)]
 impl Query {
-    /// A consistent view of the index as it is now.
-    pub fn view(&self) -> Result<View<'_>, QueryError> {
-        todo!()
+    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn BlockSource>) -> Self {
+        let cache_bytes = u64::from(shared.config.txids_cache_mib) << 20;
+        // A block of mainnet has some 2,000 transactions.
+        let blocks = usize::try_from(cache_bytes / 64_000).unwrap_or(usize::MAX);
+        Self {
+            inner: Arc::new(Inner {
+                shared,
+                source,
+                txids: Cache::with_weighter(blocks, cache_bytes, TxidsWeight),
+            }),
+        }
     }
+
+    /// A consistent view of the index as it is now.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn view(&self) -> Result<View<'_>, QueryError> {
+        let reader = self.inner.shared.store.reader();
+        Ok(View {
+            tip: reader.cursor()?.map(|cursor| cursor.tip),
+            query: &self.inner,
+            reader,
+        })
+    }
+
     /// Watch of the index tip (`None`: nothing indexed yet). A new tip is published
     /// only after its rows are readable.
+    #[must_use]
     pub fn tip_watch(&self) -> watch::Receiver<Option<ChainTip>> {
-        todo!()
+        self.inner.shared.tip.subscribe()
+    }
+
+    /// Sizes of the index by column family, as the database keeps them. Cheap.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn index_stats(&self) -> Result<BTreeMap<&'static str, FamilyStats>, QueryError> {
+        Ok(self.inner.shared.store.stats()?)
     }
 }
 
-#[allow(unused_variables, clippy::todo)]
 impl View<'_> {
     /// Tip of this view.
+    #[must_use]
     pub fn tip(&self) -> Option<ChainTip> {
-        todo!()
-    }
-    /// The block at `height`, `None` above the tip.
-    pub fn block_at(&self, height: Height) -> Result<Option<BlockInfo>, QueryError> {
-        todo!()
-    }
-    /// The block of that hash, `None` if unknown, not yet indexed, or stale.
-    pub fn block_by_hash(&self, hash: &BlockHash) -> Result<Option<BlockInfo>, QueryError> {
-        todo!()
-    }
-    /// Whether the header of that hash is known, indexed or not (to tell 503 from 404 while syncing).
-    pub fn header_known(&self, hash: &BlockHash) -> bool {
-        todo!()
-    }
-    /// The serialised block.
-    pub fn block_raw(&self, block: &BlockInfo) -> Result<Vec<u8>, QueryError> {
-        todo!()
-    }
-    /// Ids of the block's transactions, in block order.
-    pub fn block_txids(&self, block: &BlockInfo) -> Result<Arc<Vec<Txid>>, QueryError> {
-        todo!()
-    }
-    /// Up to `count` transactions of the block from position `start`.
-    pub fn block_txs(
-        &self,
-        block: &BlockInfo,
-        start: u32,
-        count: u32,
-    ) -> Result<Vec<TxDetail>, QueryError> {
-        todo!()
-    }
-    /// The confirmed transaction of that id.
-    pub fn tx(&self, txid: &Txid) -> Result<Option<TxDetail>, QueryError> {
-        todo!()
-    }
-    /// Its serialised bytes and the confirming block.
-    pub fn tx_raw(&self, txid: &Txid) -> Result<Option<(Vec<u8>, BlockRef)>, QueryError> {
-        todo!()
-    }
-    /// The block that confirms the transaction.
-    pub fn tx_block(&self, txid: &Txid) -> Result<Option<BlockRef>, QueryError> {
-        todo!()
-    }
-    /// Merkle branch of a confirmed transaction.
-    pub fn merkle_proof(&self, txid: &Txid) -> Result<Option<MerkleProof>, QueryError> {
-        todo!()
-    }
-    /// Partial merkle tree matching exactly this transaction.
-    pub fn merkle_block(&self, txid: &Txid) -> Result<Option<MerkleBlockProof>, QueryError> {
-        todo!()
-    }
-    /// Confirmed spender of an output; `None` if unspent or unknown.
-    pub fn spender(&self, outpoint: &OutPoint) -> Result<Option<Spender>, QueryError> {
-        todo!()
-    }
-    /// Confirmed spender of each output; `None` if the transaction is unknown.
-    pub fn spenders(&self, txid: &Txid) -> Result<Option<Vec<Option<Spender>>>, QueryError> {
-        todo!()
-    }
-    /// Confirmed totals of a script; zeros if it was never used.
-    pub fn script_stats(&self, script: &ScriptHash) -> Result<ScriptStats, QueryError> {
-        todo!()
-    }
-    /// Up to `limit` confirmed transactions of a script, newest first, starting after
-    /// `after` (exclusive). Empty when `after` is not in the history.
-    pub fn script_txs(
-        &self,
-        script: &ScriptHash,
-        after: Option<&Txid>,
-        limit: usize,
-    ) -> Result<Vec<TxDetail>, QueryError> {
-        todo!()
-    }
-    /// Confirmed unspent outputs of a script in chain order, `None` when there are
-    /// more than `limit`.
-    pub fn script_utxos(
-        &self,
-        script: &ScriptHash,
-        limit: usize,
-    ) -> Result<Option<Vec<Utxo>>, QueryError> {
-        todo!()
+        self.tip
     }
 }

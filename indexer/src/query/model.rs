@@ -3,9 +3,7 @@
 
 use pulse_primitives::{
     Height,
-    bitcoin::{
-        BlockHash, MerkleBlock, OutPoint, Transaction, TxOut, Txid, block::Header,
-    },
+    bitcoin::{BlockHash, MerkleBlock, OutPoint, Transaction, TxOut, Txid, block::Header},
 };
 
 /// A block of the indexed chain.

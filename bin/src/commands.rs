@@ -1,0 +1,76 @@
+//! Commands that do something instead of running the node.
+
+use std::{
+    io::{IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use pulse_meta::MetaStore;
+use pulse_simulator::{ChainSummary, SimulateFileOptions, write_chain};
+
+use crate::{cli::SimulateArgs, config::Config, data_dir::DataDir};
+
+/// How often the progress of a long command is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// `pulse-node config`: the configuration in force.
+pub fn config(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
+    out.write_all(config.to_toml()?.as_bytes())?;
+    Ok(())
+}
+
+/// `pulse-node id`: the peer id. Asks the plain file first, so that it works beside a
+/// running node; makes the identity when there is none.
+pub fn id(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
+    let peer_id = match MetaStore::read_peer_id(&config.data_dir)? {
+        Some(peer_id) => peer_id,
+        None => {
+            let seed = config.simulate.map(|simulate| simulate.seed);
+            let dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
+            MetaStore::open(dir.root())?.0.peer_id()
+        }
+    };
+    writeln!(out, "{peer_id}")?;
+    Ok(())
+}
+
+/// `pulse-node simulate`: a generated chain in a file.
+pub fn simulate(args: &SimulateArgs, mut out: impl Write) -> anyhow::Result<()> {
+    let options = SimulateFileOptions {
+        blocks: args.blocks,
+        txs_per_block: args.txs_per_block,
+        seed: args.seed,
+        out: args.out.clone(),
+    };
+    let started = Instant::now();
+    let shows_progress = std::io::stderr().is_terminal();
+    let mut shown = started;
+    let summary = write_chain(&options, |summary: &ChainSummary| {
+        if shows_progress && shown.elapsed() >= PROGRESS_INTERVAL {
+            shown = Instant::now();
+            // Only for a person who looks; it may fail.
+            let _ = writeln!(
+                std::io::stderr(),
+                "block {} of {}, {} transactions",
+                summary.height,
+                args.blocks,
+                summary.txs
+            );
+        }
+    })?;
+    writeln!(
+        out,
+        "{}: {} blocks, {} transactions, {} inputs, {} outputs, {} bytes, tip {}, {:.1} s",
+        args.out.display(),
+        u64::from(summary.height) + 1,
+        summary.txs,
+        summary.inputs,
+        summary.outputs,
+        summary.bytes,
+        summary.tip,
+        started.elapsed().as_secs_f64()
+    )
+    .context("standard output")?;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! What a block does to the index. Pure: no store, no clock, no other block.
+//!
+//! Apply and rollback are one batch seen from two sides: [`IndexBatch::from_block`]
+//! gives the same rows each time it meets the same block at the same place, so what
+//! it put can be taken away with nothing but the block in hand.
+
+use std::ops::Range;
+
+use pulse_primitives::block::BlockPosition;
+
+use crate::{
+    keys::{Keys, ScriptKey},
+    prepared::{Inconsistent, Prepared},
+    query::model::ScriptStats,
+    rows::{
+        TxNum,
+        block::BlockRow,
+        delta::{Created, Delta, Spent},
+        tx,
+        txpos::{CHUNK_TXS, TxPos, put_chunk},
+    },
+};
+
+/// All rows of one block.
+pub(crate) struct IndexBatch {
+    /// What has to be known to take the block back; `tx`, `hist`, `agg`, `utxo` and
+    /// `spend` rows follow from it.
+    pub delta: Delta,
+    /// The `blk` row.
+    pub row: BlockRow,
+    /// The `pos` row.
+    pub position: BlockPosition,
+    /// Key and value of each `txpos` row, the value as a range of `chunk_bytes`.
+    pub chunks: Vec<(TxNum, Range<usize>)>,
+    /// Values of the `txpos` rows.
+    pub chunk_bytes: Vec<u8>,
+}
+
+/// `hist` rows and changes of `agg` rows, both sorted by script key.
+pub(crate) struct ScriptChanges {
+    /// One entry per script and transaction.
+    pub postings: Vec<(ScriptKey, TxNum)>,
+    /// What to add to (or take from) the totals of each script.
+    pub totals: Vec<(ScriptKey, ScriptStats)>,
+}
+
+impl IndexBatch {
+    /// The rows of `block`, whose coinbase gets `first_txnum`. `funding` holds the
+    /// number of the transaction that created the output of each input, in block
+    /// order and without the coinbase.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] if the transaction numbers are used up or a number of
+    /// outputs does not fit.
+    pub(crate) fn from_block(
+        block: &Prepared,
+        first_txnum: TxNum,
+        funding: &[TxNum],
+        keys: &Keys,
+    ) -> Result<Self, Inconsistent> {
+        let connected = &block.connected;
+        let inconsistent = |what| Inconsistent {
+            height: connected.height,
+            what,
+        };
+        let count = u32::try_from(block.txids.len()).map_err(|_| inconsistent("transactions"))?;
+        if first_txnum.checked_add(count).is_none() {
+            return Err(inconsistent("transaction numbers are used up"));
+        }
+        if funding.len() != block.spent_scripts.len() {
+            return Err(inconsistent("number of funding transactions"));
+        }
+
+        let mut created = Vec::with_capacity(block.output_scripts.len());
+        let mut scripts = block.output_scripts.iter();
+        for (txnum, tx) in (first_txnum..).zip(&connected.block.txdata) {
+            for ((vout, output), script) in (0..).zip(&tx.output).zip(&mut scripts) {
+                if let Some(script) = *script {
+                    created.push(Created {
+                        script,
+                        txnum,
+                        vout,
+                        amount: output.value.to_sat(),
+                        spent_here: false,
+                    });
+                }
+            }
+        }
+
+        let mut spent = Vec::with_capacity(funding.len());
+        let mut sources = funding.iter().zip(&block.spent_scripts);
+        let spenders = (first_txnum + 1..).zip(&connected.block.txdata[1..]);
+        for ((spender, tx), outputs) in spenders.zip(&connected.spent) {
+            for ((input, output), (txnum, script)) in tx.input.iter().zip(outputs).zip(&mut sources)
+            {
+                let vout = input.previous_output.vout;
+                if *txnum >= first_txnum {
+                    let at = created
+                        .binary_search_by_key(&(*txnum, vout), |output| (output.txnum, output.vout))
+                        .map_err(|_| inconsistent("spends an output that the block lacks"))?;
+                    created[at].spent_here = true;
+                }
+                spent.push(Spent {
+                    script: *script,
+                    txnum: *txnum,
+                    vout,
+                    amount: output.output.value.to_sat(),
+                    spender,
+                });
+            }
+        }
+
+        let (chunks, chunk_bytes) = chunks(block, first_txnum, keys);
+        let header = connected.block.header;
+        Ok(Self {
+            delta: Delta {
+                hash: block.hash,
+                height: connected.height,
+                first_txnum,
+                tx_prefixes: block
+                    .tx_hashes
+                    .iter()
+                    .map(|hash| tx::prefix(*hash))
+                    .collect(),
+                created,
+                spent,
+            },
+            row: BlockRow {
+                header,
+                first_txnum,
+                tx_count: count,
+                size: connected.position.block_len,
+                weight: u32::try_from(connected.block.weight().to_wu())
+                    .map_err(|_| inconsistent("weight"))?,
+            },
+            position: connected.position,
+            chunks,
+            chunk_bytes,
+        })
+    }
+}
+
+/// The `txpos` rows of a block.
+fn chunks(
+    block: &Prepared,
+    first_txnum: TxNum,
+    keys: &Keys,
+) -> (Vec<(TxNum, Range<usize>)>, Vec<u8>) {
+    let connected = &block.connected;
+    let mut next = TxPos {
+        txnum: first_txnum,
+        height: connected.height,
+        offset: connected.first_tx_offset,
+        len: 0,
+        undo_offset: connected.first_undo_offset,
+        undo_len: 0,
+        undo_check: [0; 4],
+    };
+    // The coinbase has no undo entry.
+    let undo_lens = std::iter::once(0).chain(connected.undo_lens.iter().copied());
+    let positions = connected
+        .tx_lens
+        .iter()
+        .zip(undo_lens)
+        .map(|(len, undo_len)| {
+            let undo = next.undo_offset as usize..(next.undo_offset + undo_len) as usize;
+            let pos = TxPos {
+                len: *len,
+                undo_len,
+                undo_check: if undo_len > 0 {
+                    keys.undo_check(&connected.undo[undo])
+                } else {
+                    [0; 4]
+                },
+                ..next
+            };
+            next.txnum += 1;
+            next.offset += len;
+            next.undo_offset += undo_len;
+            pos
+        })
+        .collect::<Vec<_>>();
+    let mut bytes = Vec::with_capacity(9 * positions.len() + 16);
+    let chunks = positions
+        .chunks(CHUNK_TXS)
+        .map(|chunk| {
+            let start = bytes.len();
+            put_chunk(&mut bytes, chunk);
+            (chunk[0].txnum, start..bytes.len())
+        })
+        .collect();
+    (chunks, bytes)
+}
+
+impl Delta {
+    /// What the block changed for each script.
+    pub(crate) fn script_changes(&self) -> ScriptChanges {
+        let created = self
+            .created
+            .iter()
+            .map(|o| (o.script, o.txnum, false, o.amount));
+        let spent = self
+            .spent
+            .iter()
+            .map(|o| (o.script, o.spender, true, o.amount));
+        let mut events = created.chain(spent).collect::<Vec<_>>();
+        events.sort_unstable_by_key(|(script, txnum, ..)| (*script, *txnum));
+
+        let mut postings: Vec<(ScriptKey, TxNum)> = Vec::with_capacity(events.len());
+        let mut totals: Vec<(ScriptKey, ScriptStats)> = Vec::with_capacity(events.len());
+        for (script, txnum, is_spend, amount) in events {
+            if totals.last().is_none_or(|(last, _)| *last != script) {
+                totals.push((script, ScriptStats::default()));
+            }
+            let (_, total) = totals.last_mut().expect("one was pushed if there was none");
+            if postings.last() != Some(&(script, txnum)) {
+                postings.push((script, txnum));
+                total.tx_count += 1;
+            }
+            let (count, sum) = if is_spend {
+                (&mut total.spent_txo_count, &mut total.spent_txo_sum)
+            } else {
+                (&mut total.funded_txo_count, &mut total.funded_txo_sum)
+            };
+            *count += 1;
+            *sum = sum.wrapping_add(amount);
+        }
+        ScriptChanges { postings, totals }
+    }
+
+    /// First transaction number of each of the block's `txpos` rows.
+    pub(crate) fn chunk_keys(&self) -> impl Iterator<Item = TxNum> {
+        (self.first_txnum..)
+            .take(self.tx_prefixes.len())
+            .step_by(CHUNK_TXS)
+    }
+}

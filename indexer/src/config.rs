@@ -1,0 +1,43 @@
+//! The `[index]` section of the configuration.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IndexConfig {
+    /// Cache of uncompressed index blocks, in MiB. Default 256.
+    pub cache_mib: u32,
+    /// Memory for rows that are not yet in table files, in MiB. Default 256.
+    pub write_buffer_mib: u32,
+    /// Cache of the transaction ids of whole blocks, in MiB. Default 64.
+    pub txids_cache_mib: u32,
+    /// Most files that the index keeps open. Default 512.
+    pub max_open_files: u32,
+    /// Threads for flushing and compacting the index. Default 2.
+    pub background_jobs: u32,
+    /// Recent transactions whose numbers stay in memory, so that spending them needs
+    /// no look-up in the index; about 20 bytes each. Default 2,097,152.
+    pub recent_txs: u32,
+    /// Newest blocks whose changes are stored so that they can be taken back without
+    /// their block files. Default 288.
+    pub undo_blocks: u32,
+    /// Salt of the row keys as 32 hex digits, for a new index only. Default: random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self {
+            cache_mib: 256,
+            write_buffer_mib: 256,
+            txids_cache_mib: 64,
+            max_open_files: 512,
+            background_jobs: 2,
+            recent_txs: 2_097_152,
+            undo_blocks: 288,
+            salt: None,
+        }
+    }
+}

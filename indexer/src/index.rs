@@ -1,0 +1,130 @@
+//! The index as a whole: opened once, shared by the sync loop and the queries.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use pulse_primitives::{
+    bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    config::IndexConfig,
+    metrics,
+    query::Query,
+    stale::StalePositions,
+    store::{Store, StoreError, audit::FamilyStats, open::OpenError},
+    sync::IndexSync,
+};
+
+/// What the sync loop and the queries share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) config: IndexConfig,
+    pub(crate) genesis: BlockHash,
+    pub(crate) tip: watch::Sender<Option<ChainTip>>,
+    pub(crate) stale: StalePositions,
+}
+
+/// The open index of one network. Cheap to clone; the last clone, query and syncer
+/// to go closes it.
+#[derive(Clone)]
+pub struct Index {
+    shared: Arc<Shared>,
+}
+
+impl Index {
+    /// Opens the index in the directory `path`, or makes a new one there.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the directory belongs to another network or format version,
+    /// is open in another process, or is damaged. Nothing is deleted.
+    pub fn open(
+        path: &Path,
+        config: &IndexConfig,
+        params: &ChainParams,
+    ) -> Result<Self, OpenError> {
+        let store = Store::open(path, config, params)?;
+        let tip = store.reader().cursor()?.map(|cursor| cursor.tip);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                store,
+                config: config.clone(),
+                genesis: params.genesis_hash(),
+                tip: watch::Sender::new(tip),
+                stale: StalePositions::default(),
+            }),
+        })
+    }
+
+    /// The read side, which reads raw bytes through `source`.
+    #[must_use]
+    pub fn query(&self, source: Arc<dyn BlockSource>) -> Query {
+        Query::new(Arc::clone(&self.shared), source)
+    }
+
+    /// What keeps the index in step with the active chain of `source`.
+    #[must_use]
+    pub fn syncer(&self, source: Arc<dyn BlockSource>) -> IndexSync {
+        IndexSync::new(Arc::clone(&self.shared), source)
+    }
+
+    /// Watch of the newest indexed block, `None` while there is none.
+    #[must_use]
+    pub fn tip(&self) -> watch::Receiver<Option<ChainTip>> {
+        self.shared.tip.subscribe()
+    }
+
+    /// Notified when a query met a stale block position: time for
+    /// [`IndexSync::catch_up`], besides each change of the source's tip.
+    #[must_use]
+    pub fn renewals(&self) -> Arc<Notify> {
+        self.shared.stale.woken()
+    }
+
+    /// SHA-256 over every row that an answer depends on, and the salt. Two indexes
+    /// with the same salt that stand at the same block have the same digest, however
+    /// they got there. Reads the whole index.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn digest(&self) -> Result<[u8; 32], StoreError> {
+        self.shared.store.digest()
+    }
+
+    /// Exact number of rows by column family. Reads the whole index.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn row_counts(&self) -> Result<BTreeMap<&'static str, u64>, StoreError> {
+        self.shared.store.row_counts()
+    }
+
+    /// Sizes by column family, as the database keeps them. Cheap.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn stats(&self) -> Result<BTreeMap<&'static str, FamilyStats>, StoreError> {
+        self.shared.store.stats()
+    }
+
+    /// Writes the sizes of the database to the metrics. Cheap; call now and then.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    pub fn record_metrics(&self) -> Result<(), StoreError> {
+        for (name, stats) in self.shared.store.stats()? {
+            metrics::family(name, &stats);
+        }
+        metrics::cache(self.shared.store.cache_bytes()?);
+        Ok(())
+    }
+
+    /// Writes everything in memory to files and waits until it is on disk. Not
+    /// needed for safety; makes the next start faster.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.shared.store.flush()
+    }
+}

@@ -1,0 +1,95 @@
+//! Names of the metrics of the index. No other file of this crate spells one.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use pulse_primitives::Height;
+
+use crate::store::audit::FamilyStats;
+
+const TIP_HEIGHT: &str = "pulse_index_tip_height";
+const COMMIT_SECONDS: &str = "pulse_index_commit_seconds";
+const BLOCKS: &str = "pulse_index_blocks_total";
+const TRANSACTIONS: &str = "pulse_index_transactions_total";
+const ROWS_WRITTEN: &str = "pulse_index_rows_written_total";
+const ROLLBACKS: &str = "pulse_index_rollbacks_total";
+const STALE_POSITIONS: &str = "pulse_index_stale_positions_total";
+const POSITIONS_RENEWED: &str = "pulse_index_positions_renewed_total";
+const DB_FILE_BYTES: &str = "pulse_db_file_bytes";
+const DB_MEMORY_BYTES: &str = "pulse_db_memory_bytes";
+const DB_ROWS: &str = "pulse_db_rows";
+const DB_CACHE_BYTES: &str = "pulse_db_cache_bytes";
+
+/// Registers the help texts. Call once, after the recorder is installed.
+pub fn describe() {
+    describe_gauge!(TIP_HEIGHT, "Height of the newest indexed block");
+    describe_histogram!(
+        COMMIT_SECONDS,
+        "Time to write one group of blocks, in seconds"
+    );
+    describe_counter!(BLOCKS, "Blocks indexed since the start");
+    describe_counter!(TRANSACTIONS, "Transactions indexed since the start");
+    describe_counter!(ROWS_WRITTEN, "Index rows written since the start");
+    describe_counter!(ROLLBACKS, "Blocks taken back because of reorganisations");
+    describe_counter!(
+        STALE_POSITIONS,
+        "Reads that found other bytes than recorded in the block files"
+    );
+    describe_counter!(POSITIONS_RENEWED, "Block positions that were recorded anew");
+    describe_gauge!(DB_FILE_BYTES, "Bytes in table files, by column family");
+    describe_gauge!(
+        DB_MEMORY_BYTES,
+        "Bytes of rows not yet in table files, by column family"
+    );
+    describe_gauge!(DB_ROWS, "Estimated number of rows, by column family");
+    describe_gauge!(DB_CACHE_BYTES, "Bytes of the block cache in use");
+}
+
+#[allow(clippy::cast_precision_loss, reason = "metrics are floats")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// The index stands at this height.
+pub(crate) fn tip(height: Height) {
+    gauge!(TIP_HEIGHT).set(f64::from(height));
+}
+
+/// A group of blocks was written.
+pub(crate) fn committed(blocks: u64, rows: u64, elapsed: Duration) {
+    histogram!(COMMIT_SECONDS).record(elapsed.as_secs_f64());
+    counter!(BLOCKS).increment(blocks);
+    counter!(ROWS_WRITTEN).increment(rows);
+}
+
+/// Transactions of a block were indexed.
+pub(crate) fn transactions(count: u64) {
+    counter!(TRANSACTIONS).increment(count);
+}
+
+/// A block was taken back.
+pub(crate) fn rolled_back() {
+    counter!(ROLLBACKS).increment(1);
+}
+
+/// A read found other bytes than recorded.
+pub(crate) fn stale_position() {
+    counter!(STALE_POSITIONS).increment(1);
+}
+
+/// A position was recorded anew.
+pub(crate) fn position_renewed() {
+    counter!(POSITIONS_RENEWED).increment(1);
+}
+
+/// Sizes of one column family.
+pub(crate) fn family(name: &'static str, stats: &FamilyStats) {
+    gauge!(DB_FILE_BYTES, "family" => name).set(float(stats.file_bytes));
+    gauge!(DB_MEMORY_BYTES, "family" => name).set(float(stats.memory_bytes));
+    gauge!(DB_ROWS, "family" => name).set(float(stats.rows));
+}
+
+/// Bytes of the block cache in use.
+pub(crate) fn cache(bytes: u64) {
+    gauge!(DB_CACHE_BYTES).set(float(bytes));
+}

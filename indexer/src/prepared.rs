@@ -1,0 +1,113 @@
+//! What can be computed of a block before its place in the index is known: ids and
+//! keyed hashes. The expensive part, done where blocks are loaded.
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, Txid},
+    block::ConnectedBlock,
+};
+
+use crate::keys::{Keys, ScriptKey, is_unspendable};
+
+/// A connected block with its ids and keyed hashes.
+pub(crate) struct Prepared {
+    /// The block as the source gave it.
+    pub connected: ConnectedBlock,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Ids of its transactions, in block order.
+    pub txids: Vec<Txid>,
+    /// Keyed hash of each txid.
+    pub tx_hashes: Vec<u64>,
+    /// Key of each output's script in block order; `None` if it can never be spent.
+    pub output_scripts: Vec<Option<ScriptKey>>,
+    /// Key of each spent output's script, in block order.
+    pub spent_scripts: Vec<ScriptKey>,
+}
+
+/// The parts of a connected block do not fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("block at height {height} is inconsistent: {what}")]
+pub struct Inconsistent {
+    /// Height of the block.
+    pub height: Height,
+    /// What does not fit.
+    pub what: &'static str,
+}
+
+impl Prepared {
+    /// Computes ids and keys of `connected`.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] if lengths or counts of the block's parts differ.
+    pub(crate) fn new(connected: ConnectedBlock, keys: &Keys) -> Result<Self, Inconsistent> {
+        check(&connected).map_err(|what| Inconsistent {
+            height: connected.height,
+            what,
+        })?;
+        let txs = &connected.block.txdata;
+        let txids = txs.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>();
+        let output_scripts = txs
+            .iter()
+            .flat_map(|tx| &tx.output)
+            .map(|output| {
+                let script = &output.script_pubkey;
+                (!is_unspendable(script)).then(|| keys.script(script))
+            })
+            .collect();
+        let spent_scripts = connected
+            .spent
+            .iter()
+            .flatten()
+            .map(|spent| keys.script(&spent.output.script_pubkey))
+            .collect();
+        Ok(Self {
+            hash: connected.block.block_hash(),
+            tx_hashes: txids.iter().map(|txid| keys.txid(txid)).collect(),
+            txids,
+            output_scripts,
+            spent_scripts,
+            connected,
+        })
+    }
+
+    /// Size in the block files, which stands for the memory that the block takes.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        let position = &self.connected.position;
+        let bytes = u64::from(position.block_len) + u64::from(position.undo_len);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+}
+
+fn check(block: &ConnectedBlock) -> Result<(), &'static str> {
+    let txs = &block.block.txdata;
+    if txs.is_empty() || u32::try_from(txs.len()).is_err() {
+        return Err("number of transactions");
+    }
+    if block.tx_lens.len() != txs.len() {
+        return Err("number of transaction lengths");
+    }
+    if block.spent.len() != txs.len() - 1 || block.undo_lens.len() != block.spent.len() {
+        return Err("number of undo entries");
+    }
+    if block
+        .spent
+        .iter()
+        .zip(&txs[1..])
+        .any(|(spent, tx)| spent.len() != tx.input.len())
+    {
+        return Err("number of spent outputs");
+    }
+    let end = |offset: u32, lens: &[u32]| {
+        lens.iter()
+            .try_fold(offset, |end, len| end.checked_add(*len))
+    };
+    if end(block.first_tx_offset, &block.tx_lens).is_none_or(|end| end > block.position.block_len) {
+        return Err("transaction lengths");
+    }
+    let undo_len = u32::try_from(block.undo.len()).unwrap_or(u32::MAX);
+    if end(block.first_undo_offset, &block.undo_lens).is_none_or(|end| end > undo_len) {
+        return Err("undo lengths");
+    }
+    Ok(())
+}

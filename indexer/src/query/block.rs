@@ -1,0 +1,211 @@
+//! Blocks: what they are, their bytes, their transactions.
+
+use std::sync::Arc;
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{Block, BlockHash, Txid, consensus::deserialize, merkle_tree},
+};
+
+use super::{
+    QueryError, View,
+    model::{BlockInfo, BlockRef, TxDetail},
+};
+use crate::rows::block::BlockRow;
+
+/// Blocks whose times make up the median time (`nMedianTimeSpan` of Bitcoin Core).
+const MEDIAN_TIME_SPAN: Height = 11;
+
+impl View<'_> {
+    /// The block at `height`, `None` above the tip.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn block_at(&self, height: Height) -> Result<Option<BlockInfo>, QueryError> {
+        let first = (height.saturating_add(1)).saturating_sub(MEDIAN_TIME_SPAN);
+        let mut times = Vec::new();
+        let mut last = None;
+        let heights = first..height.saturating_add(1);
+        let expected = heights.len();
+        self.reader.for_each_block(heights, |row| {
+            times.push(row.header.time);
+            last = Some(row.clone());
+        })?;
+        let Some(row) = last.filter(|_| times.len() == expected) else {
+            return Ok(None);
+        };
+        times.sort_unstable();
+        Ok(Some(info(height, &row, times[times.len() / 2])))
+    }
+
+    /// The block of that hash, `None` if unknown, not yet indexed, or stale.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn block_by_hash(&self, hash: &BlockHash) -> Result<Option<BlockInfo>, QueryError> {
+        let Some(height) = self.query.source.header_height(hash) else {
+            return Ok(None);
+        };
+        let info = self.block_at(height)?;
+        Ok(info.filter(|info| info.hash == *hash))
+    }
+
+    /// Whether the header of that hash is known, indexed or not (to tell 503 from 404 while syncing).
+    #[must_use]
+    pub fn header_known(&self, hash: &BlockHash) -> bool {
+        self.query.source.header_height(hash).is_some()
+    }
+
+    /// The serialised block.
+    ///
+    /// # Errors
+    /// [`QueryError::PositionRenewing`] if it is not where the index says,
+    /// [`QueryError::NotInView`], or a failed read.
+    pub fn block_raw(&self, block: &BlockInfo) -> Result<Vec<u8>, QueryError> {
+        let (bytes, decoded, _) = self.read_block(block)?;
+        // The merkle root does not cover the witnesses.
+        if !decoded.check_witness_commitment() {
+            return Err(self.stale(block.height));
+        }
+        Ok(bytes)
+    }
+
+    /// Ids of the block's transactions, in block order.
+    ///
+    /// # Errors
+    /// As [`View::block_raw`].
+    pub fn block_txids(&self, block: &BlockInfo) -> Result<Arc<Vec<Txid>>, QueryError> {
+        if let Some(txids) = self.query.txids.get(&block.hash) {
+            return Ok(txids);
+        }
+        let (_, _, txids) = self.read_block(block)?;
+        let txids = Arc::new(txids);
+        self.query.txids.insert(block.hash, Arc::clone(&txids));
+        Ok(txids)
+    }
+
+    /// Up to `count` transactions of the block from position `start`.
+    ///
+    /// # Errors
+    /// As [`View::block_raw`].
+    pub fn block_txs(
+        &self,
+        block: &BlockInfo,
+        start: u32,
+        count: u32,
+    ) -> Result<Vec<TxDetail>, QueryError> {
+        let height = block.height;
+        let row = self.row_of(block)?;
+        let end = start.saturating_add(count).min(row.tx_count);
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let txnums = row.first_txnum + start..row.first_txnum + end;
+        let found = self.reader.tx_positions().range(txnums.clone())?;
+        let (Some(first), Some(last)) = (found.first(), found.last()) else {
+            return Err(super::read::missing("txpos"));
+        };
+        if found.len() != txnums.len() || found.iter().any(|pos| pos.height != height) {
+            return Err(super::read::missing("txpos"));
+        }
+
+        // The transactions lie side by side, and so do their undo entries.
+        let position = self.position(height)?;
+        let source = &self.query.source;
+        let stale = |err| self.source_error(height, err);
+        let len = last.offset + last.len - first.offset;
+        let raw = source
+            .read_block(&position, first.offset, len)
+            .map_err(stale)?;
+        let undo_len = last.undo_offset + last.undo_len - first.undo_offset;
+        let undo = if undo_len > 0 {
+            source
+                .read_undo(&position, first.undo_offset, undo_len)
+                .map_err(stale)?
+        } else {
+            Vec::new()
+        };
+
+        let block = BlockRef {
+            height,
+            hash: block.hash,
+            time: row.header.time,
+        };
+        let (mut raw, mut undo) = (raw.as_slice(), undo.as_slice());
+        found
+            .iter()
+            .map(|pos| {
+                let tx = take(&mut raw, pos.len).ok_or_else(|| self.stale(height))?;
+                let undo = take(&mut undo, pos.undo_len).ok_or_else(|| self.stale(height))?;
+                let tx = self.prove_tx(*pos, tx.to_vec())?;
+                let prevouts = if pos.undo_len > 0 {
+                    self.prove_prevouts(&tx, undo)?
+                } else {
+                    Vec::new()
+                };
+                Ok(TxDetail {
+                    tx: tx.tx,
+                    txid: tx.txid,
+                    prevouts,
+                    block,
+                })
+            })
+            .collect()
+    }
+
+    /// The row of a block of this view.
+    fn row_of(&self, block: &BlockInfo) -> Result<BlockRow, QueryError> {
+        let row = self.reader.block(block.height)?;
+        row.filter(|row| row.hash() == block.hash)
+            .ok_or(QueryError::NotInView { hash: block.hash })
+    }
+
+    /// Reads a whole block and proves it by header hash and merkle root.
+    fn read_block(&self, info: &BlockInfo) -> Result<(Vec<u8>, Block, Vec<Txid>), QueryError> {
+        self.row_of(info)?;
+        let position = self.position(info.height)?;
+        let read = self
+            .query
+            .source
+            .read_block(&position, 0, position.block_len);
+        let bytes = read.map_err(|err| self.source_error(info.height, err))?;
+        match prove_block(&bytes, &info.hash) {
+            Some((block, txids)) => Ok((bytes, block, txids)),
+            None => Err(self.stale(info.height)),
+        }
+    }
+}
+
+/// Decodes a block if its header has that hash and its transactions that merkle root.
+fn prove_block(bytes: &[u8], hash: &BlockHash) -> Option<(Block, Vec<Txid>)> {
+    let block = deserialize::<Block>(bytes).ok()?;
+    if block.block_hash() != *hash {
+        return None;
+    }
+    let txids = block
+        .txdata
+        .iter()
+        .map(|tx| tx.compute_txid())
+        .collect::<Vec<_>>();
+    let root = merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash()))?;
+    (root == block.header.merkle_root.to_raw_hash()).then_some((block, txids))
+}
+
+/// Takes `len` bytes from the front.
+fn take<'a>(bytes: &mut &'a [u8], len: u32) -> Option<&'a [u8]> {
+    let (head, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    *bytes = rest;
+    Some(head)
+}
+
+fn info(height: Height, row: &BlockRow, median_time: u32) -> BlockInfo {
+    BlockInfo {
+        height,
+        hash: row.hash(),
+        header: row.header,
+        tx_count: row.tx_count,
+        size: row.size,
+        weight: row.weight,
+        median_time,
+    }
+}

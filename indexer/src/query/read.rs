@@ -1,0 +1,150 @@
+//! Reads of the block files that prove what they read.
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{Transaction, TxOut, Txid, consensus::deserialize, hashes::Hash},
+    block::BlockPosition,
+    ports::BlockSourceError,
+};
+
+use super::{
+    QueryError, View,
+    model::{BlockRef, TxDetail},
+};
+use crate::{
+    rows::{TxNum, block::BlockRow, txpos::TxPos},
+    store::{StoreError, reader::TxPositions},
+};
+
+/// A transaction whose bytes were proven to be those of its number.
+pub(super) struct ProvenTx {
+    pub pos: TxPos,
+    pub bytes: Vec<u8>,
+    pub tx: Transaction,
+    pub txid: Txid,
+}
+
+/// The error for a row that must exist because another one does.
+pub(super) fn missing(family: &'static str) -> QueryError {
+    QueryError::Store(StoreError::Damaged {
+        family,
+        what: "a row is missing that another one refers to",
+    })
+}
+
+impl View<'_> {
+    /// Reports the position of a block as stale, and says so to the client.
+    pub(super) fn stale(&self, height: Height) -> QueryError {
+        self.query.shared.stale.report(height);
+        QueryError::PositionRenewing { height }
+    }
+
+    pub(super) fn source_error(&self, height: Height, err: BlockSourceError) -> QueryError {
+        match err {
+            BlockSourceError::Stale { .. } => self.stale(height),
+            err => QueryError::Source(err),
+        }
+    }
+
+    pub(super) fn row(&self, height: Height) -> Result<BlockRow, QueryError> {
+        self.reader.block(height)?.ok_or_else(|| missing("blk"))
+    }
+
+    pub(super) fn position(&self, height: Height) -> Result<BlockPosition, QueryError> {
+        self.reader.position(height)?.ok_or_else(|| missing("pos"))
+    }
+
+    /// The block at `height` as a confirmation.
+    pub(super) fn block_ref(&self, height: Height) -> Result<BlockRef, QueryError> {
+        let row = self.row(height)?;
+        Ok(BlockRef {
+            height,
+            hash: row.hash(),
+            time: row.header.time,
+        })
+    }
+
+    /// Where transaction `txnum` lies.
+    pub(super) fn tx_pos(
+        &self,
+        positions: &TxPositions<'_>,
+        txnum: TxNum,
+    ) -> Result<TxPos, QueryError> {
+        positions.find(txnum)?.ok_or_else(|| missing("txpos"))
+    }
+
+    /// Reads a transaction and proves it.
+    pub(super) fn read_tx(&self, pos: TxPos) -> Result<ProvenTx, QueryError> {
+        let block = self.position(pos.height)?;
+        let read = self.query.source.read_block(&block, pos.offset, pos.len);
+        let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
+        self.prove_tx(pos, bytes)
+    }
+
+    /// Proves that `bytes` are those of the transaction at `pos`: they must decode,
+    /// and the txid must be the one that was indexed under its number.
+    pub(super) fn prove_tx(&self, pos: TxPos, bytes: Vec<u8>) -> Result<ProvenTx, QueryError> {
+        let Ok(tx) = deserialize::<Transaction>(&bytes) else {
+            return Err(self.stale(pos.height));
+        };
+        let txid = tx.compute_txid();
+        if !self.reader.is_tx(self.reader.keys.txid(&txid), pos.txnum)? {
+            return Err(self.stale(pos.height));
+        }
+        Ok(ProvenTx {
+            pos,
+            bytes,
+            tx,
+            txid,
+        })
+    }
+
+    /// Reads the outputs that a transaction spends and proves them.
+    pub(super) fn read_prevouts(&self, tx: &ProvenTx) -> Result<Vec<TxOut>, QueryError> {
+        let pos = &tx.pos;
+        if pos.undo_len == 0 {
+            return Ok(Vec::new());
+        }
+        let block = self.position(pos.height)?;
+        let source = &self.query.source;
+        let read = source.read_undo(&block, pos.undo_offset, pos.undo_len);
+        let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
+        self.prove_prevouts(tx, &bytes)
+    }
+
+    /// Proves that `bytes` are the undo entry of a transaction: they must have the
+    /// check that was recorded, and one output per input.
+    pub(super) fn prove_prevouts(
+        &self,
+        tx: &ProvenTx,
+        bytes: &[u8],
+    ) -> Result<Vec<TxOut>, QueryError> {
+        let height = tx.pos.height;
+        if self.reader.keys.undo_check(bytes) != tx.pos.undo_check {
+            return Err(self.stale(height));
+        }
+        let decoded = self.query.source.decode_undo(bytes);
+        let spent = decoded.map_err(|err| self.source_error(height, err))?;
+        if spent.len() != tx.tx.input.len() {
+            return Err(self.stale(height));
+        }
+        Ok(spent.into_iter().map(|spent| spent.output).collect())
+    }
+
+    /// Puts a proven transaction together with what it spends.
+    pub(super) fn detail(&self, tx: ProvenTx, block: BlockRef) -> Result<TxDetail, QueryError> {
+        let prevouts = self.read_prevouts(&tx)?;
+        Ok(TxDetail {
+            tx: tx.tx,
+            txid: tx.txid,
+            prevouts,
+            block,
+        })
+    }
+}
+
+/// SHA-256 of a script, as queries name it.
+pub(super) fn script_hash(output: &TxOut) -> super::ScriptHash {
+    use pulse_primitives::bitcoin::hashes::sha256;
+    sha256::Hash::hash(output.script_pubkey.as_bytes()).to_byte_array()
+}

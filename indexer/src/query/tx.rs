@@ -1,0 +1,80 @@
+//! Transactions by id.
+
+use pulse_primitives::bitcoin::Txid;
+
+use super::{
+    QueryError, View,
+    model::{BlockRef, TxDetail},
+    read::ProvenTx,
+};
+use crate::rows::txpos::TxPos;
+
+impl View<'_> {
+    /// The confirmed transaction of that id. Of two with the same id (BIP 30) the
+    /// later one.
+    ///
+    /// # Errors
+    /// [`QueryError::PositionRenewing`] if it is not where the index says, or a
+    /// failed read.
+    pub fn tx(&self, txid: &Txid) -> Result<Option<TxDetail>, QueryError> {
+        let Some(tx) = self.find_tx(txid)? else {
+            return Ok(None);
+        };
+        let block = self.block_ref(tx.pos.height)?;
+        Ok(Some(self.detail(tx, block)?))
+    }
+
+    /// Its serialised bytes and the confirming block.
+    ///
+    /// # Errors
+    /// As [`View::tx`].
+    pub fn tx_raw(&self, txid: &Txid) -> Result<Option<(Vec<u8>, BlockRef)>, QueryError> {
+        let Some(tx) = self.find_tx(txid)? else {
+            return Ok(None);
+        };
+        Ok(Some((tx.bytes, self.block_ref(tx.pos.height)?)))
+    }
+
+    /// The block that confirms the transaction.
+    ///
+    /// # Errors
+    /// As [`View::tx`].
+    pub fn tx_block(&self, txid: &Txid) -> Result<Option<BlockRef>, QueryError> {
+        match self.find_tx_pos(txid)? {
+            Some(pos) => Ok(Some(self.block_ref(pos.height)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds a transaction by id and reads it.
+    pub(super) fn find_tx(&self, txid: &Txid) -> Result<Option<ProvenTx>, QueryError> {
+        let positions = self.reader.tx_positions();
+        for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
+            let tx = self.read_tx(self.tx_pos(&positions, txnum)?)?;
+            if tx.txid == *txid {
+                return Ok(Some(tx));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a transaction by id, without reading it if its block's ids are at hand.
+    pub(super) fn find_tx_pos(&self, txid: &Txid) -> Result<Option<TxPos>, QueryError> {
+        let positions = self.reader.tx_positions();
+        for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
+            let pos = self.tx_pos(&positions, txnum)?;
+            let row = self.row(pos.height)?;
+            let found = match self.query.txids.get(&row.hash()) {
+                Some(txids) => {
+                    let index = usize::try_from(txnum - row.first_txnum).ok();
+                    index.and_then(|index| txids.get(index)) == Some(txid)
+                }
+                None => self.read_tx(pos)?.txid == *txid,
+            };
+            if found {
+                return Ok(Some(pos));
+            }
+        }
+        Ok(None)
+    }
+}

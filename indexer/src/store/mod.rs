@@ -1,0 +1,140 @@
+//! The RocksDB database: the only place that knows of it.
+//!
+//! - [`open`]: options, format version, binding to a network
+//! - [`reader`]: one snapshot, typed rows
+//! - [`writer`]: one batch per group of blocks, the cursor in it
+//! - [`audit`]: digest, counts and sizes of all rows
+
+pub(crate) mod audit;
+pub(crate) mod open;
+pub(crate) mod reader;
+pub(crate) mod writer;
+
+use parking_lot::Mutex;
+use rocksdb::{ColumnFamily, DB};
+
+use crate::{
+    keys::{Keys, Salt},
+    rows::codec::BadRow,
+};
+
+/// Why the index could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// RocksDB refused: the disk is full or broken, or a file is damaged.
+    #[error("index database")]
+    Rocks(#[from] rocksdb::Error),
+    /// A row does not decode, or contradicts another.
+    #[error(
+        "row of column family {family} is damaged: {what}. Hint: stop the node, move the index/ directory aside and start again to build it anew"
+    )]
+    Damaged {
+        /// Column family of the row.
+        family: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// A column family. docs/schema.md says what each holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Family {
+    Tx,
+    TxPos,
+    Hist,
+    Agg,
+    Utxo,
+    Spend,
+    Blk,
+    Pos,
+    Undo,
+    Meta,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Tx,
+        Self::TxPos,
+        Self::Hist,
+        Self::Agg,
+        Self::Utxo,
+        Self::Spend,
+        Self::Blk,
+        Self::Pos,
+        Self::Undo,
+        Self::Meta,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tx => "tx",
+            Self::TxPos => "txpos",
+            Self::Hist => "hist",
+            Self::Agg => "agg",
+            Self::Utxo => "utxo",
+            Self::Spend => "spend",
+            Self::Blk => "blk",
+            Self::Pos => "pos",
+            Self::Undo => "undo",
+            Self::Meta => "meta",
+        }
+    }
+
+    /// The error for a row of this family that does not decode.
+    pub(crate) fn damaged(self, row: BadRow) -> StoreError {
+        StoreError::Damaged {
+            family: self.name(),
+            what: row.0,
+        }
+    }
+}
+
+/// The open database of one network.
+pub(crate) struct Store {
+    db: DB,
+    salt: Salt,
+    /// Keyed hashes under the database's salt.
+    pub(crate) keys: Keys,
+    /// Held by whoever follows the chain, so that two never do.
+    pub(crate) writing: Mutex<()>,
+}
+
+impl Store {
+    fn cf(&self, family: Family) -> &ColumnFamily {
+        self.db
+            .cf_handle(family.name())
+            .expect("every family was opened")
+    }
+
+    /// Handles of all families, looked up once per snapshot or batch.
+    fn families(&self) -> Families<'_> {
+        Families(Family::ALL.map(|family| self.cf(family)))
+    }
+
+    /// Writes everything in memory to files.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        self.sync_wal()?;
+        for family in Family::ALL {
+            self.db.flush_cf(self.cf(family))?;
+        }
+        Ok(())
+    }
+
+    /// Makes all that was written so far survive a power cut.
+    pub(crate) fn sync_wal(&self) -> Result<(), StoreError> {
+        Ok(self.db.flush_wal(true)?)
+    }
+}
+
+/// Handles of all families.
+#[derive(Clone, Copy)]
+struct Families<'a>([&'a ColumnFamily; 10]);
+
+impl<'a> std::ops::Index<Family> for Families<'a> {
+    type Output = &'a ColumnFamily;
+
+    fn index(&self, family: Family) -> &Self::Output {
+        &self.0[family as usize]
+    }
+}

@@ -1,0 +1,270 @@
+//! Opens the database: options, format version, binding to a network.
+//!
+//! A database of another format or network is refused, never changed or deleted.
+
+use std::{collections::BTreeSet, path::Path};
+
+use parking_lot::Mutex;
+use pulse_primitives::{bitcoin::hashes::Hash, network::ChainParams};
+use rand::{RngCore, rngs::OsRng};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, MergeOperands,
+    Options, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+};
+
+use super::{Family, Store, StoreError};
+use crate::{
+    config::IndexConfig,
+    keys::{Keys, Salt},
+    rows::{meta, script, tx},
+};
+
+/// Version of the row formats. docs/schema.md has its history.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// Why the index could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another version of the program wrote it.
+    #[error(
+        "the index has format version {found}, this program reads {expected}. Hint: use the program that wrote it, or move the index/ directory aside to build it anew"
+    )]
+    FormatVersion {
+        /// Version of the index.
+        found: u32,
+        /// Version of this program.
+        expected: u32,
+    },
+    /// It belongs to another network (or another custom signet).
+    #[error(
+        "the index belongs to another network than {network}. Hint: each network needs a data directory of its own"
+    )]
+    OtherNetwork {
+        /// The network that was asked for.
+        network: &'static str,
+    },
+    /// The directory holds a RocksDB database that is not an index.
+    #[error("the index directory holds something else: {what}")]
+    NotAnIndex {
+        /// What gives it away.
+        what: String,
+    },
+    /// The configured salt is not 32 hex digits.
+    #[error("index.salt must be 32 hex digits")]
+    Salt,
+    /// The database cannot be read or written, or is open in another process.
+    #[error("index store")]
+    Store(#[from] StoreError),
+}
+
+impl From<rocksdb::Error> for OpenError {
+    fn from(err: rocksdb::Error) -> Self {
+        Self::Store(err.into())
+    }
+}
+
+impl Store {
+    /// Opens the database in the directory `path`, or makes a new one there.
+    pub(crate) fn open(
+        path: &Path,
+        config: &IndexConfig,
+        params: &ChainParams,
+    ) -> Result<Self, OpenError> {
+        let options = database_options(config);
+        if path.join("CURRENT").exists() {
+            refuse_strangers(&options, path)?;
+        }
+        let cache = Cache::new_lru_cache(mib(config.cache_mib));
+        let descriptors = Family::ALL.map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache))
+        });
+        let db = DB::open_cf_descriptors(&options, path, descriptors)?;
+        let mut store = Self {
+            db,
+            salt: Salt::default(),
+            keys: Keys::new(&Salt::default()),
+            writing: Mutex::new(()),
+        };
+        store.salt = store.bind(config, params)?;
+        store.keys = Keys::new(&store.salt);
+        Ok(store)
+    }
+
+    /// Checks what the database is, or says it of a new one. Returns its salt.
+    fn bind(&self, config: &IndexConfig, params: &ChainParams) -> Result<Salt, OpenError> {
+        let meta_cf = self.cf(Family::Meta);
+        let configured = config.salt.as_deref().map(parse_salt).transpose()?;
+        let mut chain = params.magic.to_vec();
+        chain.extend_from_slice(params.genesis_hash().as_byte_array());
+
+        let Some(version) = self.db.get_cf(meta_cf, meta::VERSION)? else {
+            self.refuse_rows_without_version()?;
+            let salt = configured.unwrap_or_else(|| {
+                let mut salt = Salt::default();
+                OsRng.fill_bytes(&mut salt);
+                salt
+            });
+            let mut batch = WriteBatch::default();
+            batch.put_cf(meta_cf, meta::VERSION, FORMAT_VERSION.to_be_bytes());
+            batch.put_cf(meta_cf, meta::CHAIN, &chain);
+            batch.put_cf(meta_cf, meta::SALT, salt);
+            let mut sync = WriteOptions::default();
+            sync.set_sync(true);
+            self.db.write_opt(batch, &sync)?;
+            return Ok(salt);
+        };
+
+        let damaged = |what| StoreError::Damaged {
+            family: Family::Meta.name(),
+            what,
+        };
+        let found = <[u8; 4]>::try_from(version.as_slice()).map_err(|_| damaged("version"))?;
+        let found = u32::from_be_bytes(found);
+        if found != FORMAT_VERSION {
+            return Err(OpenError::FormatVersion {
+                found,
+                expected: FORMAT_VERSION,
+            });
+        }
+        if self.db.get_cf(meta_cf, meta::CHAIN)?.as_ref() != Some(&chain) {
+            return Err(OpenError::OtherNetwork {
+                network: params.name(),
+            });
+        }
+        let salt = self.db.get_cf(meta_cf, meta::SALT)?;
+        let salt = salt.and_then(|salt| Salt::try_from(salt).ok());
+        Ok(salt.ok_or_else(|| damaged("salt"))?)
+    }
+
+    fn refuse_rows_without_version(&self) -> Result<(), OpenError> {
+        for family in Family::ALL {
+            let mut iter = self.db.raw_iterator_cf(self.cf(family));
+            iter.seek_to_first();
+            iter.status()?;
+            if iter.valid() {
+                return Err(OpenError::NotAnIndex {
+                    what: format!("rows in {} but no format version", family.name()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a database with column families that are not ours, before opening it
+/// could add ours to it.
+fn refuse_strangers(options: &Options, path: &Path) -> Result<(), OpenError> {
+    let ours = Family::ALL
+        .map(Family::name)
+        .into_iter()
+        .collect::<BTreeSet<_>>();
+    let found = DB::list_cf(options, path)?;
+    match found
+        .iter()
+        .find(|name| *name != "default" && !ours.contains(name.as_str()))
+    {
+        Some(name) => Err(OpenError::NotAnIndex {
+            what: format!("column family {name}"),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn parse_salt(hex: &str) -> Result<Salt, OpenError> {
+    let mut salt = Salt::default();
+    hex::decode_to_slice(hex, &mut salt).map_err(|_| OpenError::Salt)?;
+    Ok(salt)
+}
+
+fn mib(value: u32) -> usize {
+    usize::try_from(u64::from(value) << 20).unwrap_or(usize::MAX)
+}
+
+fn database_options(config: &IndexConfig) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_max_open_files(i32::try_from(config.max_open_files).unwrap_or(i32::MAX));
+    options.set_max_background_jobs(i32::try_from(config.background_jobs).unwrap_or(i32::MAX));
+    // One bound on the memory of all families together: a family is flushed early
+    // when the others need the room.
+    options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
+        mib(config.write_buffer_mib),
+        false,
+    ));
+    options.set_max_total_wal_size(2 * mib(config.write_buffer_mib) as u64);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(4 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(8 << 10);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_optimize_filters_for_memory(true);
+
+    let mut options = Options::default();
+    // The defaults would rewrite the whole database every 30 days for nothing.
+    options.set_ttl(0);
+    options.set_periodic_compaction_seconds(0);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_write_buffer_size(64 << 20);
+    options.set_max_write_buffer_number(4);
+
+    match family {
+        Family::Tx => prefix_filter(&mut options, &mut table, tx::PREFIX_LEN),
+        Family::Hist | Family::Utxo => prefix_filter(&mut options, &mut table, script::PREFIX_LEN),
+        Family::Agg => {
+            options.set_merge_operator_associative("pulse.totals", merge_totals);
+            // Keeps the totals of a busy script from becoming a long list of
+            // additions that each reader has to do again.
+            options.set_max_successive_merges(16);
+            key_filter(&mut options, &mut table);
+        }
+        Family::Spend => key_filter(&mut options, &mut table),
+        // Read by neighbouring keys that exist, so a filter would never say no.
+        Family::TxPos | Family::Blk | Family::Pos | Family::Undo | Family::Meta => {}
+    }
+    if matches!(family, Family::TxPos) {
+        // Sizes and checks: nothing that a compressor could use.
+        options.set_compression_type(DBCompressionType::None);
+        options.set_bottommost_compression_type(DBCompressionType::None);
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// Filters on the first `len` bytes of the keys, for families that are read by prefix.
+fn prefix_filter(options: &mut Options, table: &mut BlockBasedOptions, len: usize) {
+    options.set_prefix_extractor(SliceTransform::create_fixed_prefix(len));
+    table.set_whole_key_filtering(false);
+    filter(options, table);
+}
+
+/// Filters on whole keys, for families that are read by key.
+fn key_filter(options: &mut Options, table: &mut BlockBasedOptions) {
+    filter(options, table);
+}
+
+fn filter(options: &mut Options, table: &mut BlockBasedOptions) {
+    table.set_hybrid_ribbon_filter(10.0, 1);
+    // Most look-ups find something, and then in the last level, where nine tenths of
+    // the filters would be.
+    options.set_optimize_filters_for_hits(true);
+}
+
+/// Adds up the totals of a script. `None` (a damaged value) fails the read.
+fn merge_totals(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    script::merge_totals(existing.into_iter().chain(operands))
+}

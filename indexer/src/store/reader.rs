@@ -1,0 +1,310 @@
+//! Typed rows of one snapshot.
+
+use std::{cell::RefCell, ops::Range};
+
+use pulse_primitives::{Height, block::BlockPosition};
+use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
+
+use super::{Families, Family, Store, StoreError};
+use crate::{
+    keys::{Keys, ScriptKey},
+    query::model::ScriptStats,
+    rows::{
+        TxNum, block as block_rows, codec::BadRow, delta::Delta, meta, script, spend, tx, txpos,
+    },
+};
+
+/// Rows as they were at one moment.
+pub(crate) struct Reader<'a> {
+    cfs: Families<'a>,
+    snapshot: Snapshot<'a>,
+    pub(crate) keys: &'a Keys,
+}
+
+impl Store {
+    /// Rows as they are now.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader {
+            cfs: self.families(),
+            snapshot: self.db.snapshot(),
+            keys: &self.keys,
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn get<T>(
+        &self,
+        family: Family,
+        key: impl AsRef<[u8]>,
+        decode: impl FnOnce(&[u8]) -> Result<T, BadRow>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.snapshot.get_pinned_cf(self.cfs[family], key)? {
+            Some(value) => Ok(Some(decode(&value).map_err(|row| family.damaged(row))?)),
+            None => Ok(None),
+        }
+    }
+
+    fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
+        self.snapshot.raw_iterator_cf_opt(self.cfs[family], options)
+    }
+
+    /// How far the index has come; `None` while it is empty.
+    pub(crate) fn cursor(&self) -> Result<Option<meta::Cursor>, StoreError> {
+        self.get(Family::Meta, meta::CURSOR, meta::Cursor::decode)
+    }
+
+    /// Heights that may have a stored delta.
+    pub(crate) fn ring(&self) -> Result<meta::Ring, StoreError> {
+        let ring = self.get(Family::Meta, meta::RING, meta::Ring::decode)?;
+        Ok(ring.unwrap_or_default())
+    }
+
+    /// The stored delta of the block at `height`, if there is one.
+    pub(crate) fn delta(&self, height: Height) -> Result<Option<Delta>, StoreError> {
+        self.get(Family::Undo, block_rows::key(height), Delta::decode)
+    }
+
+    /// The block at `height`.
+    pub(crate) fn block(&self, height: Height) -> Result<Option<block_rows::BlockRow>, StoreError> {
+        let decode = block_rows::BlockRow::decode;
+        self.get(Family::Blk, block_rows::key(height), decode)
+    }
+
+    /// Gives each block of a range of heights to `visit`, lowest first. Missing ones
+    /// are left out.
+    pub(crate) fn for_each_block(
+        &self,
+        heights: Range<Height>,
+        mut visit: impl FnMut(&block_rows::BlockRow),
+    ) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_range(block_rows::key(heights.start)..block_rows::key(heights.end));
+        let mut iter = self.iter(Family::Blk, options);
+        iter.seek_to_first();
+        while let Some(value) = iter.value() {
+            let row = block_rows::BlockRow::decode(value);
+            visit(&row.map_err(|row| Family::Blk.damaged(row))?);
+            iter.next();
+        }
+        Ok(iter.status()?)
+    }
+
+    /// Where the block at `height` lies.
+    pub(crate) fn position(&self, height: Height) -> Result<Option<BlockPosition>, StoreError> {
+        let decode = block_rows::decode_position;
+        self.get(Family::Pos, block_rows::key(height), decode)
+    }
+
+    /// Numbers of the transactions that may have the id with this keyed hash, newest
+    /// first.
+    pub(crate) fn tx_candidates(&self, hash: u64) -> Result<Vec<TxNum>, StoreError> {
+        let mut candidates = self.tx_lookup().candidates(hash, 0..TxNum::MAX)?;
+        candidates.reverse();
+        Ok(candidates)
+    }
+
+    /// A cursor over `tx` rows, for many look-ups.
+    pub(crate) fn tx_lookup(&self) -> TxLookup<'_> {
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        TxLookup {
+            iter: self.iter(Family::Tx, options),
+        }
+    }
+
+    /// Whether transaction `txnum` has an id with this keyed hash: the proof that
+    /// bytes read at its position are its bytes.
+    pub(crate) fn is_tx(&self, hash: u64, txnum: TxNum) -> Result<bool, StoreError> {
+        let key = tx::key(tx::prefix(hash), txnum);
+        Ok(self.get(Family::Tx, key, |_| Ok(()))?.is_some())
+    }
+
+    /// A cursor over `txpos` rows.
+    pub(crate) fn tx_positions(&self) -> TxPositions<'_> {
+        TxPositions {
+            iter: RefCell::new(self.iter(Family::TxPos, ReadOptions::default())),
+        }
+    }
+
+    /// Totals of a script; zeros if it never occurred.
+    pub(crate) fn totals(&self, script: ScriptKey) -> Result<ScriptStats, StoreError> {
+        let totals = self.get(Family::Agg, script.to_be_bytes(), script::totals)?;
+        Ok(totals.unwrap_or_default())
+    }
+
+    /// Transactions of a script, newest first, from those before `before` on.
+    pub(crate) fn history(
+        &self,
+        script: ScriptKey,
+        before: Option<TxNum>,
+    ) -> impl Iterator<Item = Result<TxNum, StoreError>> {
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        options.set_iterate_lower_bound(script::hist_key(script, 0).as_ref());
+        let mut iter = self.iter(Family::Hist, options);
+        let upper = before.map_or(Some(TxNum::MAX), |before| before.checked_sub(1));
+        if let Some(upper) = upper {
+            iter.seek_for_prev(script::hist_key(script, upper));
+        }
+        let prefix = script.to_be_bytes();
+        std::iter::from_fn(move || {
+            let Some(key) = iter.key().filter(|key| key.starts_with(&prefix)) else {
+                return iter.status().err().map(|err| Err(err.into()));
+            };
+            let txnum = script::hist_txnum(key).map_err(|row| Family::Hist.damaged(row));
+            iter.prev();
+            Some(txnum)
+        })
+    }
+
+    /// Whether a script occurs in a transaction.
+    pub(crate) fn has_history(&self, script: ScriptKey, txnum: TxNum) -> Result<bool, StoreError> {
+        let key = script::hist_key(script, txnum);
+        Ok(self.get(Family::Hist, key, |_| Ok(()))?.is_some())
+    }
+
+    /// Unspent outputs of a script in chain order, as transaction, index and
+    /// satoshis; at most `limit`.
+    pub(crate) fn utxos(
+        &self,
+        script: ScriptKey,
+        limit: usize,
+    ) -> Result<Vec<(TxNum, u32, u64)>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        let mut iter = self.iter(Family::Utxo, options);
+        let prefix = script.to_be_bytes();
+        let mut utxos = Vec::new();
+        iter.seek(prefix);
+        while let Some((key, value)) = iter.item() {
+            if utxos.len() == limit || !key.starts_with(&prefix) {
+                break;
+            }
+            let row = script::utxo_outpoint(key)
+                .and_then(|(txnum, vout)| Ok((txnum, vout, script::amount(value)?)));
+            utxos.push(row.map_err(|row| Family::Utxo.damaged(row))?);
+            iter.next();
+        }
+        iter.status()?;
+        Ok(utxos)
+    }
+
+    /// The transaction that spends an output.
+    pub(crate) fn spender(&self, funding: TxNum, vout: u32) -> Result<Option<TxNum>, StoreError> {
+        self.get(Family::Spend, spend::key(funding, vout), spend::spender)
+    }
+
+    /// The spent outputs of a transaction with their spenders, by rising index.
+    pub(crate) fn spenders(&self, funding: TxNum) -> Result<Vec<(u32, TxNum)>, StoreError> {
+        let mut iter = self.iter(Family::Spend, ReadOptions::default());
+        let prefix = funding.to_be_bytes();
+        let mut spenders = Vec::new();
+        iter.seek(prefix);
+        while let Some((key, value)) = iter.item() {
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            let row = spend::vout(key).and_then(|vout| Ok((vout, spend::spender(value)?)));
+            spenders.push(row.map_err(|row| Family::Spend.damaged(row))?);
+            iter.next();
+        }
+        iter.status()?;
+        Ok(spenders)
+    }
+}
+
+/// Finds transaction numbers by keyed hash.
+pub(crate) struct TxLookup<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+impl TxLookup<'_> {
+    /// Numbers within `range` of the transactions that may have the id with this
+    /// keyed hash, oldest first.
+    pub(crate) fn candidates(
+        &mut self,
+        hash: u64,
+        range: Range<TxNum>,
+    ) -> Result<Vec<TxNum>, StoreError> {
+        let prefix = tx::prefix(hash);
+        let mut candidates = Vec::new();
+        self.iter.seek(tx::key(prefix, range.start));
+        while let Some(key) = self.iter.key().filter(|key| key.starts_with(&prefix)) {
+            let txnum = tx::txnum(key).map_err(|row| Family::Tx.damaged(row))?;
+            if txnum >= range.end {
+                break;
+            }
+            candidates.push(txnum);
+            self.iter.next();
+        }
+        self.iter.status()?;
+        Ok(candidates)
+    }
+}
+
+/// Finds the positions of transactions.
+pub(crate) struct TxPositions<'a> {
+    iter: RefCell<DBRawIterator<'a>>,
+}
+
+impl TxPositions<'_> {
+    /// Position of transaction `txnum`; `None` behind the last one.
+    pub(crate) fn find(&self, txnum: TxNum) -> Result<Option<txpos::TxPos>, StoreError> {
+        let mut iter = self.iter.borrow_mut();
+        iter.seek_for_prev(txnum.to_be_bytes());
+        let Some((key, value)) = iter.item() else {
+            iter.status()?;
+            return Ok(None);
+        };
+        let damaged = |row| Family::TxPos.damaged(row);
+        for pos in txpos::iter_chunk(key, value).map_err(damaged)? {
+            let pos = pos.map_err(damaged)?;
+            if pos.txnum == txnum {
+                return Ok(Some(pos));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Positions of a range of transactions, in chain order; shorter if it goes
+    /// behind the last one.
+    pub(crate) fn range(&self, range: Range<TxNum>) -> Result<Vec<txpos::TxPos>, StoreError> {
+        let mut iter = self.iter.borrow_mut();
+        let mut found = Vec::with_capacity(range.len());
+        let damaged = |row| Family::TxPos.damaged(row);
+        iter.seek_for_prev(range.start.to_be_bytes());
+        while let Some((key, value)) = iter.item() {
+            for pos in txpos::iter_chunk(key, value).map_err(damaged)? {
+                let pos = pos.map_err(damaged)?;
+                if pos.txnum >= range.end {
+                    return Ok(found);
+                }
+                if pos.txnum >= range.start {
+                    found.push(pos);
+                }
+            }
+            iter.next();
+        }
+        iter.status()?;
+        Ok(found)
+    }
+}
+
+/// Reads a whole family in key order, whatever its prefix filter says.
+pub(super) fn for_each_row(
+    db: &DB,
+    cf: &impl AsColumnFamilyRef,
+    mut row: impl FnMut(&[u8], &[u8]),
+) -> Result<(), StoreError> {
+    let mut options = ReadOptions::default();
+    options.set_total_order_seek(true);
+    options.fill_cache(false);
+    let mut iter = db.raw_iterator_cf_opt(cf, options);
+    iter.seek_to_first();
+    while let Some((key, value)) = iter.item() {
+        row(key, value);
+        iter.next();
+    }
+    Ok(iter.status()?)
+}

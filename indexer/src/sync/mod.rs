@@ -1,0 +1,547 @@
+//! Keeps the index in step with the active chain.
+//!
+//! cursor -> fork point -> roll back (newest first) -> apply (oldest first)
+//!
+//! # Correctness
+//! The cursor commits in the same write batch as the rows of its blocks, so a crash
+//! leaves both or neither, and starting again is the same code as running. What is
+//! kept in memory is read from the store anew after every error.
+//!
+//! The node may be behind the index after a kill. As long as its tip is a block of
+//! the indexed chain nothing is taken back; while it comes forward over the blocks
+//! again, only their positions are renewed.
+//!
+//! # Limits
+//! Forks within the ring of stored deltas roll back without reading a block; deeper
+//! ones read each block that is taken back, at any depth. The index is never deleted
+//! here.
+
+mod chain;
+mod funding;
+mod queue;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, OutPoint},
+    block::ConnectedBlock,
+    ports::{BlockSource, BlockSourceError},
+    tip::ChainTip,
+};
+
+use crate::{
+    batch::IndexBatch,
+    index::Shared,
+    metrics,
+    prepared::{Inconsistent, Prepared},
+    rows::{delta::Delta, meta::Cursor},
+    store::{StoreError, writer::Group},
+};
+use chain::{Chain, RecentBlock};
+use queue::Queue;
+
+/// Within this many blocks of the best header every block is written at once and
+/// synced to disk.
+const NEAR_TIP_BLOCKS: Height = 6;
+
+/// A group of blocks is written when it has this many bytes ...
+const GROUP_BYTES: usize = 16 << 20;
+
+/// ... or has been collecting for this long.
+const GROUP_TIME: Duration = Duration::from_millis(200);
+
+/// Far from the tip the write-ahead log is synced this often. A power cut takes back
+/// whole groups that are younger.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often, and after which pause, a block that cannot be read is asked for again:
+/// during a reorganisation that can pass.
+const RETRIES: u32 = 30;
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the index could not follow the chain. The index is unharmed: calling
+/// [`IndexSync::catch_up`] again goes on where it stands.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// A block of the active chain cannot be read.
+    #[error("block {hash} at height {height} is not available from the node")]
+    BlockUnavailable {
+        /// Height of the block.
+        height: Height,
+        /// Its hash.
+        hash: BlockHash,
+        /// Why not.
+        #[source]
+        source: BlockSourceError,
+    },
+    /// A block left the active chain, and nothing tells any more what it changed.
+    #[error(
+        "block {hash} at height {height} left the active chain, but the index no longer stores what it changed and the block files do not hold it. Hint: if this stays so after the node has caught up, stop it, move the index/ directory aside and start again to build it anew"
+    )]
+    RollbackImpossible {
+        /// Height of the block.
+        height: Height,
+        /// Its hash.
+        hash: BlockHash,
+        /// Why the block could not be read.
+        #[source]
+        source: BlockSourceError,
+    },
+    /// The transaction that created a spent output is not in the block that the undo
+    /// data names.
+    #[error("the index has no transaction {} in block {height}, whose output is spent", outpoint.txid)]
+    FundingMissing {
+        /// The spent output.
+        outpoint: OutPoint,
+        /// Height at which it was created, by the undo data.
+        height: Height,
+    },
+    /// The node's chain starts with another block.
+    #[error("the node's chain starts with {found}, the index with {expected}")]
+    OtherGenesis {
+        /// Genesis of the index's network.
+        expected: BlockHash,
+        /// Genesis of the node's chain.
+        found: BlockHash,
+    },
+    /// The source gave a block whose parts do not fit together.
+    #[error("block from the node")]
+    Inconsistent(#[from] Inconsistent),
+    /// The store failed.
+    #[error("index store")]
+    Store(#[from] StoreError),
+}
+
+/// Follows the active chain. One at a time does so; a second one waits.
+pub struct IndexSync {
+    shared: Arc<Shared>,
+    source: Arc<dyn BlockSource>,
+    /// `None` before the first call and after an error.
+    chain: Option<Chain>,
+    /// Positions up to this height are those of this run of the node.
+    renewed_to: Option<Height>,
+    last_sync: Instant,
+}
+
+/// What to do next.
+enum Step {
+    Apply,
+    RollBack,
+    /// The node stands at this height of the indexed chain.
+    Rest(Height),
+    /// The chain moved between two looks at it.
+    LookAgain,
+}
+
+/// How a run of blocks ended.
+enum Applied {
+    /// With the last block there was.
+    All,
+    /// With a block that does not follow the one before: the chain moved.
+    Moved,
+    /// With a block that could not be read.
+    Unavailable(Height, BlockHash, BlockSourceError),
+}
+
+impl IndexSync {
+    pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn BlockSource>) -> Self {
+        Self {
+            shared,
+            source,
+            chain: None,
+            renewed_to: None,
+            last_sync: Instant::now(),
+        }
+    }
+
+    /// Brings the index to the tip of the source, or returns early when `stop` is set.
+    /// To be called at the start, when the source's tip changes, and when
+    /// [`Index::renewals`](crate::Index::renewals) is notified. Blocks the thread.
+    ///
+    /// # Errors
+    /// [`SyncError`]; everything written up to then stays and is consistent.
+    pub fn catch_up(&mut self, stop: &AtomicBool) -> Result<(), SyncError> {
+        let shared = Arc::clone(&self.shared);
+        let _writing = shared.store.writing.lock();
+        let result = self.follow(stop);
+        if result.is_err() {
+            self.chain = None;
+        }
+        result
+    }
+
+    fn follow(&mut self, stop: &AtomicBool) -> Result<(), SyncError> {
+        let mut chain = match self.chain.take() {
+            Some(chain) if chain.cursor == self.shared.store.reader().cursor()? => chain,
+            _ => Chain::load(&self.shared.store.reader(), self.shared.config.recent_txs)?,
+        };
+        self.renew_reported(&chain)?;
+        let mut failures = 0;
+        while !stop.load(Ordering::Relaxed) {
+            match self.next_step(&chain)? {
+                Step::Rest(height) => {
+                    self.renew_up_to(&chain, height)?;
+                    break;
+                }
+                Step::LookAgain => self.pause(&mut failures),
+                Step::RollBack => {
+                    self.roll_back(&mut chain, stop)?;
+                    failures = 0;
+                }
+                Step::Apply => {
+                    if let Some(cursor) = chain.cursor {
+                        self.renew_up_to(&chain, cursor.tip.height)?;
+                    }
+                    let before = chain.next_height();
+                    let applied = self.apply(&mut chain, stop)?;
+                    if chain.next_height() > before {
+                        failures = 0;
+                        self.renewed_to = chain.cursor.map(|cursor| cursor.tip.height);
+                    }
+                    match applied {
+                        Applied::All | Applied::Moved => {}
+                        Applied::Unavailable(height, hash, source) if failures >= RETRIES => {
+                            return Err(SyncError::BlockUnavailable {
+                                height,
+                                hash,
+                                source,
+                            });
+                        }
+                        Applied::Unavailable(..) => self.pause(&mut failures),
+                    }
+                }
+            }
+        }
+        self.chain = Some(chain);
+        Ok(())
+    }
+
+    fn pause(&self, failures: &mut u32) {
+        *failures += 1;
+        std::thread::sleep(RETRY_PAUSE);
+    }
+
+    fn next_step(&self, chain: &Chain) -> Result<Step, SyncError> {
+        let Some(cursor) = chain.cursor else {
+            return match self.source.hash_at(0) {
+                Some(found) if found != self.shared.genesis => Err(SyncError::OtherGenesis {
+                    expected: self.shared.genesis,
+                    found,
+                }),
+                Some(_) => Ok(Step::Apply),
+                None => Ok(Step::Rest(0)),
+            };
+        };
+        let height = cursor.tip.height;
+        match self.source.hash_at(height) {
+            Some(hash) if hash == cursor.tip.hash => {
+                Ok(match self.source.hash_at(height.saturating_add(1)) {
+                    Some(_) => Step::Apply,
+                    None => Step::Rest(height),
+                })
+            }
+            Some(found) if height == 0 => Err(SyncError::OtherGenesis {
+                expected: self.shared.genesis,
+                found,
+            }),
+            Some(_) => Ok(Step::RollBack),
+            None => {
+                let tip = *self.source.tip().borrow();
+                if tip.height >= height {
+                    return Ok(Step::LookAgain);
+                }
+                let indexed = self.shared.store.reader().block(tip.height)?;
+                let same = indexed.is_some_and(|row| row.hash() == tip.hash);
+                Ok(if same {
+                    Step::Rest(tip.height)
+                } else {
+                    Step::RollBack
+                })
+            }
+        }
+    }
+
+    /// Applies the blocks that follow the cursor in the active chain. One thread loads
+    /// and hashes them, this one builds and writes the rows.
+    fn apply(&mut self, chain: &mut Chain, stop: &AtomicBool) -> Result<Applied, SyncError> {
+        let shared = Arc::clone(&self.shared);
+        let source = Arc::clone(&self.source);
+        let first = chain.next_height();
+        let queue = Queue::new();
+        std::thread::scope(|scope| {
+            let load = || {
+                let _closes = queue.closes();
+                for height in first.. {
+                    let Some(hash) = source.hash_at(height) else {
+                        return;
+                    };
+                    let loaded = match source.load(&hash, height) {
+                        Ok(connected) => Ok(Prepared::new(connected, &shared.store.keys)),
+                        Err(err) => Err((height, hash, err)),
+                    };
+                    let bytes = match &loaded {
+                        Ok(Ok(block)) => block.stored_bytes(),
+                        _ => 0,
+                    };
+                    let last = !matches!(loaded, Ok(Ok(_)));
+                    if !queue.push(loaded, bytes) || last || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            };
+            std::thread::Builder::new()
+                .name("index-load".to_owned())
+                .spawn_scoped(scope, load)
+                .expect("the system can start a thread");
+            // Dropped before the scope waits for the thread, however this ends.
+            let _closes = queue.closes();
+            self.consume(chain, &queue, stop)
+        })
+    }
+
+    fn consume(
+        &mut self,
+        chain: &mut Chain,
+        queue: &Queue<Loaded>,
+        stop: &AtomicBool,
+    ) -> Result<Applied, SyncError> {
+        let shared = Arc::clone(&self.shared);
+        let (store, config) = (&shared.store, &shared.config);
+        loop {
+            // Within a group the store is read as it was before it; what the group
+            // adds is found in memory.
+            let reader = store.reader();
+            let mut lookup = reader.tx_lookup();
+            let mut group = store.group(chain.ring);
+            let started = Instant::now();
+            let mut near_tip = false;
+            let ended = loop {
+                let full = group.size() >= GROUP_BYTES || started.elapsed() >= GROUP_TIME;
+                if group.blocks() > 0 && (full || near_tip || stop.load(Ordering::Relaxed)) {
+                    break None;
+                }
+                let block = match queue.pop() {
+                    None => break Some(Applied::All),
+                    Some(Ok(block)) => block?,
+                    Some(Err((height, hash, err))) => {
+                        break Some(Applied::Unavailable(height, hash, err));
+                    }
+                };
+                if !chain.connects(&block) {
+                    break Some(Applied::Moved);
+                }
+                let height = block.connected.height;
+                let first_txnum = chain.next_txnum();
+                let table = RecentBlock::new(block.hash, first_txnum, &block.tx_hashes);
+                let funding = funding::resolve(
+                    &block,
+                    &table,
+                    chain,
+                    &reader,
+                    &mut lookup,
+                    |hash, height| self.load(hash, height),
+                )?;
+                let batch = IndexBatch::from_block(&block, first_txnum, &funding, &store.keys)?;
+                let best = self.source.best_header_height();
+                near_tip = height.saturating_add(NEAR_TIP_BLOCKS) >= best;
+                let store_delta = height.saturating_add(config.undo_blocks) > best;
+                let cursor = group.add(&batch, config.undo_blocks, store_delta);
+                chain.push(table, cursor);
+                metrics::transactions(u64::from(batch.row.tx_count));
+            };
+            drop(lookup);
+            drop(reader);
+            self.commit(chain, group, near_tip)?;
+            match ended {
+                None if stop.load(Ordering::Relaxed) => return Ok(Applied::All),
+                None => {}
+                Some(ended) => return Ok(ended),
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        chain: &mut Chain,
+        group: Group<'_>,
+        near_tip: bool,
+    ) -> Result<(), SyncError> {
+        let started = Instant::now();
+        let (blocks, rows) = (group.blocks(), group.rows());
+        let sync = near_tip || self.last_sync.elapsed() >= SYNC_INTERVAL;
+        let (cursor, ring) = group.commit(sync)?;
+        chain.committed(ring);
+        if sync {
+            self.last_sync = Instant::now();
+        }
+        if let Some(cursor) = cursor {
+            metrics::committed(blocks, rows, started.elapsed());
+            self.publish(&cursor);
+            let ChainTip { height, hash, .. } = cursor.tip;
+            tracing::debug!(height, %hash, count = blocks, "blocks indexed");
+        }
+        Ok(())
+    }
+
+    fn publish(&self, cursor: &Cursor) {
+        metrics::tip(cursor.tip.height);
+        self.shared.tip.send_replace(Some(cursor.tip));
+    }
+
+    /// Takes the newest block back.
+    fn roll_back(&mut self, chain: &mut Chain, stop: &AtomicBool) -> Result<(), SyncError> {
+        let Some(cursor) = chain.cursor else {
+            return Ok(());
+        };
+        let ChainTip { height, hash, .. } = cursor.tip;
+        let Some(delta) = self.delta(chain, &cursor, stop)? else {
+            return Ok(());
+        };
+        let damaged = |what| StoreError::Damaged {
+            family: "blk",
+            what,
+        };
+        let previous_height = height.checked_sub(1).ok_or(damaged("genesis"))?;
+        let store = &self.shared.store;
+        let previous = store
+            .reader()
+            .block(previous_height)?
+            .ok_or(damaged("missing"))?;
+        let previous = Cursor {
+            tip: ChainTip {
+                height: previous_height,
+                hash: previous.hash(),
+                time: previous.header.time,
+            },
+            next_txnum: delta.first_txnum,
+        };
+        let ring = store.roll_back(&delta, &previous, chain.ring)?;
+        chain.pop(previous, ring);
+        self.renewed_to = self.renewed_to.map(|to| to.min(previous_height));
+        self.publish(&previous);
+        metrics::rolled_back();
+        tracing::info!(height, %hash, "block taken back");
+        Ok(())
+    }
+
+    /// What the newest block changed: as stored, or found out from the block again.
+    /// `None` if it was stopped meanwhile.
+    fn delta(
+        &self,
+        chain: &Chain,
+        cursor: &Cursor,
+        stop: &AtomicBool,
+    ) -> Result<Option<Delta>, SyncError> {
+        let ChainTip { height, hash, .. } = cursor.tip;
+        let store = &self.shared.store;
+        let reader = store.reader();
+        if let Some(delta) = reader.delta(height)?.filter(|delta| delta.hash == hash) {
+            return Ok(Some(delta));
+        }
+        let mut failures = 0;
+        let connected = loop {
+            match self.source.load(&hash, height) {
+                Ok(connected) => break connected,
+                Err(source) if failures >= RETRIES => {
+                    return Err(SyncError::RollbackImpossible {
+                        height,
+                        hash,
+                        source,
+                    });
+                }
+                Err(_) if stop.load(Ordering::Relaxed) => return Ok(None),
+                Err(_) => self.pause(&mut failures),
+            }
+        };
+        let block = Prepared::new(connected, &store.keys)?;
+        let first_txnum = chain.txnums_at(height).map(|range| range.start);
+        let first_txnum = first_txnum.filter(|_| block.hash == hash);
+        let first_txnum = first_txnum.ok_or(Inconsistent {
+            height,
+            what: "another block than asked for",
+        })?;
+        let table = RecentBlock::new(hash, first_txnum, &block.tx_hashes);
+        let mut lookup = reader.tx_lookup();
+        let funding = funding::resolve(
+            &block,
+            &table,
+            chain,
+            &reader,
+            &mut lookup,
+            |hash, height| self.load(hash, height),
+        )?;
+        let batch = IndexBatch::from_block(&block, first_txnum, &funding, &store.keys)?;
+        Ok(Some(batch.delta))
+    }
+
+    fn load(&self, hash: &BlockHash, height: Height) -> Result<ConnectedBlock, SyncError> {
+        let unavailable = |source| SyncError::BlockUnavailable {
+            height,
+            hash: *hash,
+            source,
+        };
+        self.source.load(hash, height).map_err(unavailable)
+    }
+
+    /// Looks the blocks up again that queries found moved.
+    fn renew_reported(&self, chain: &Chain) -> Result<(), SyncError> {
+        let indexed = chain.next_height();
+        for height in self.shared.stale.heights() {
+            if height < indexed {
+                self.renew(height)?;
+            } else {
+                self.shared.stale.healed(height);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the positions of the blocks that the node has come over again.
+    fn renew_up_to(&mut self, chain: &Chain, height: Height) -> Result<(), SyncError> {
+        if chain.cursor.is_none() {
+            return Ok(());
+        }
+        if let Some(renewed_to) = self.renewed_to {
+            for height in renewed_to.saturating_add(1)..=height {
+                self.renew(height)?;
+            }
+        }
+        self.renewed_to = Some(height);
+        Ok(())
+    }
+
+    fn renew(&self, height: Height) -> Result<(), SyncError> {
+        let (store, stale) = (&self.shared.store, &self.shared.stale);
+        let reader = store.reader();
+        let Some(row) = reader.block(height)? else {
+            stale.healed(height);
+            return Ok(());
+        };
+        match self.source.locate(&row.hash(), height) {
+            Ok(position) => {
+                if reader.position(height)? != Some(position) {
+                    store.renew_position(height, &position)?;
+                    metrics::position_renewed();
+                    tracing::debug!(height, "block position renewed");
+                }
+                stale.healed(height);
+            }
+            Err(err) => {
+                tracing::debug!(height, %err, "block position not found yet");
+                stale.keep(height);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A loaded block, or why there is none.
+type Loaded = Result<Result<Prepared, Inconsistent>, (Height, BlockHash, BlockSourceError)>;
