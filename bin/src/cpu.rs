@@ -5,6 +5,8 @@
 //! The standard library's detection macro cannot be used: the compiler knows what it
 //! was told to assume and folds the question away. So the processor is asked itself.
 
+use std::io::Write;
+
 /// Name, CPUID leaf, register and bit of every feature that the build assumes beyond
 /// baseline x86-64. From the x86-64 psABI's definition of level v3, and the manuals of
 /// Intel and AMD for the bits.
@@ -39,31 +41,64 @@ enum Register {
     Ecx,
 }
 
-/// Names of the features that are missing; empty when all is well.
+/// Features that are missing, as bits of the numbers of their entries in [`NEEDED`];
+/// 0 when all is well.
+///
+/// # Correctness
+/// Runs on processors that lack what the compiler may use, so it holds nothing that
+/// would be worth vector instructions: no allocation, no formatting, no large moves.
 #[cfg(target_arch = "x86_64")]
-pub fn missing_features() -> Vec<&'static str> {
+#[inline(never)]
+pub fn missing_features() -> u32 {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
 
-    NEEDED
-        .iter()
-        .filter(|(_, leaf, register, bit)| {
-            // A leaf above the highest one that the processor has reads as another.
-            let exists = __cpuid(leaf & 0x8000_0000).eax >= *leaf;
-            let result = __cpuid_count(*leaf, 0);
-            let bits = match register {
-                Register::Ebx => result.ebx,
-                Register::Ecx => result.ecx,
-            };
-            !exists || bits >> bit & 1 == 0
-        })
-        .map(|(name, ..)| *name)
-        .collect()
+    let mut missing = 0;
+    let mut number = 0;
+    while number < NEEDED.len() {
+        let (_, leaf, register, bit) = NEEDED[number];
+        // A leaf above the highest one that the processor has reads as another.
+        let exists = __cpuid(leaf & 0x8000_0000).eax >= leaf;
+        let result = __cpuid_count(leaf, 0);
+        let bits = match register {
+            Register::Ebx => result.ebx,
+            Register::Ecx => result.ecx,
+        };
+        if !exists || bits >> bit & 1 == 0 {
+            missing |= 1 << number;
+        }
+        number += 1;
+    }
+    missing
 }
 
 /// Other architectures are built for their baseline.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn missing_features() -> Vec<&'static str> {
-    Vec::new()
+pub fn missing_features() -> u32 {
+    0
+}
+
+/// Says on standard error which features are missing, as carefully as they were found.
+#[inline(never)]
+pub fn report_missing(missing: u32) {
+    let write = |text: &str| {
+        // There is nobody left to tell.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    };
+    write("pulse-node: error: this processor lacks");
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut number = 0;
+        while number < NEEDED.len() {
+            if missing >> number & 1 == 1 {
+                write(" ");
+                write(NEEDED[number].0);
+            }
+            number += 1;
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = missing;
+    write("; this build needs x86-64-v3 and pclmulqdq\n");
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -80,7 +115,7 @@ mod tests {
             .split_whitespace()
             .collect::<Vec<_>>();
         let missing = missing_features();
-        for (name, ..) in NEEDED {
+        for (number, (name, ..)) in NEEDED.into_iter().enumerate() {
             let flag = match name {
                 "sse3" => "pni",
                 "cmpxchg16b" => "cx16",
@@ -91,7 +126,8 @@ mod tests {
                 "lzcnt" => "abm",
                 same => same,
             };
-            assert_eq!(flags.contains(&flag), !missing.contains(&name), "{name}");
+            let is_missing = missing >> number & 1 == 1;
+            assert_eq!(flags.contains(&flag), !is_missing, "{name}");
         }
     }
 }

@@ -5,9 +5,9 @@
 //! .lock            held while a process uses the directory
 //! kernel/          of the kernel: blocks, undo data, its databases
 //! index/           RocksDB
-//! meta/            sled; identity.key is its mirror
+//! meta/            sled
+//! identity.key     mirror of the identity that meta/ holds
 //! headers.dat      headers of all known chains
-//! mempool.dat      unconfirmed transactions, from one run to the next
 //! listen.json      addresses that the running process listens on
 //! ```
 //!
@@ -204,19 +204,9 @@ impl DataDir {
         self.root.join("headers.dat")
     }
 
-    /// Unconfirmed transactions from one run to the next.
-    pub fn mempool(&self) -> PathBuf {
-        self.root.join("mempool.dat")
-    }
-
     /// Where [`DataDir::write_listen`] writes.
     pub fn listen(&self) -> PathBuf {
         self.root.join("listen.json")
-    }
-
-    /// What the directory is bound to.
-    pub fn binding(&self) -> &Binding {
-        &self.binding
     }
 
     /// Seed of the simulated chain that lives here.

@@ -30,22 +30,21 @@ const EXIT_RUNTIME: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // Before anything that could already use a missing instruction.
     let missing = cpu::missing_features();
-    if !missing.is_empty() {
-        report(&format!(
-            "this processor lacks {}; this build needs x86-64-v3 and pclmulqdq",
-            missing.join(", ")
-        ));
+    if missing != 0 {
+        cpu::report_missing(missing);
         return ExitCode::from(EXIT_RUNTIME);
     }
+    start()
+}
+
+/// Apart from `main`, which must not use a missing instruction before it has asked.
+#[inline(never)]
+fn start() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) if err.use_stderr() => {
-            let text = err.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            let reason = line.strip_prefix("error: ").unwrap_or(line);
-            report(&format!("{reason} (see pulse-node --help)"));
+            report(&format!("{} (see pulse-node --help)", usage_reason(&err)));
             return ExitCode::from(EXIT_USAGE);
         }
         // Help and version.
@@ -103,6 +102,13 @@ fn run_node(config: Config, warnings: &[String]) -> anyhow::Result<()> {
     result
 }
 
+/// What was typed wrong, without the usage that clap shows after an empty line.
+fn usage_reason(err: &clap::Error) -> String {
+    let text = err.to_string();
+    let reason = text.split("\n\n").next().unwrap_or_default();
+    one_line(reason.strip_prefix("error: ").unwrap_or(reason))
+}
+
 #[allow(clippy::print_stderr, reason = "the one line that an error is")]
 fn report(reason: &str) {
     eprintln!("pulse-node: error: {}", one_line(reason));
@@ -115,4 +121,28 @@ fn warn(warning: &str) {
 
 fn one_line(text: &str) -> String {
     text.split('\n').map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_that_says_what_is_wrong() {
+        for (words, part) in [
+            (["pulse-node", "--nonsense"], "--nonsense"),
+            (["pulse-node", "simulate"], "--blocks <N>"),
+            (["pulse-node", "nonsense"], "nonsense"),
+        ] {
+            let reason = usage_reason(&Cli::try_parse_from(words).unwrap_err());
+            assert!(reason.contains(part) && !reason.contains('\n'), "{reason}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! Logs and metrics of the process.
 
-use std::{io, io::IsTerminal, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
 use anyhow::Context;
 use metrics::{describe_gauge, gauge};
@@ -14,12 +17,6 @@ use crate::{
 };
 
 const BUILD_INFO: &str = "pulse_build_info";
-
-/// Buckets for durations, in seconds: from a row read to a whole compaction.
-const SECONDS_BUCKETS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
-];
 
 /// Buckets for numbers of blocks: reorganisations from one block to the deepest.
 const BLOCKS_BUCKETS: [f64; 9] = [1.0, 2.0, 3.0, 6.0, 10.0, 50.0, 100.0, 500.0, 2_000.0];
@@ -50,7 +47,7 @@ pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
 /// When a recorder was installed before.
 pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &pulse_api::SECONDS_BUCKETS)
         .and_then(|builder| {
             let suffix = Matcher::Suffix("_blocks".to_owned());
             builder.set_buckets_for_metric(suffix, &BLOCKS_BUCKETS)

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
+    /// Keep an index and serve it. Without it the node only validates, which is for
+    /// measuring. Default true.
+    pub enabled: bool,
     /// Cache of uncompressed index blocks, in MiB. Default 256.
     pub cache_mib: u32,
     /// Memory for rows that are not yet in table files, in MiB. Default 256.
@@ -30,6 +33,7 @@ pub struct IndexConfig {
 impl Default for IndexConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             cache_mib: 256,
             write_buffer_mib: 256,
             txids_cache_mib: 64,

@@ -1,4 +1,9 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! From a socket to a valid chain. Knows neither the index nor JSON.
 
 pub mod chain;
+pub mod config;
 pub mod headers;
+pub mod metrics;
+pub mod p2p;
+pub mod sync;

@@ -225,6 +225,19 @@ fn kernel_reorganises_to_a_longer_branch() {
 }
 
 #[test]
+fn kernel_connects_blocks_as_full_as_they_get() {
+    let mut generator = Generator::new(GeneratorConfig::regtest(11).txs_per_block(5_000));
+    let kernel = Kernel::new(&generator.config().params);
+    let mut weight = 0;
+    for height in 1..=126 {
+        let block = generator.next_block();
+        weight = block.weight().to_wu();
+        kernel.assert_connects(&block, height);
+    }
+    assert!((3_000_000..4_000_000).contains(&weight), "{weight}");
+}
+
+#[test]
 fn kernel_connects_a_custom_signet() {
     let params = ChainParams::new(Network::Signet, Some(vec![0x51]));
     let kernel = Kernel::new(&params);

@@ -107,8 +107,8 @@ impl Layers {
             return Ok(false);
         }
         // A variable has no type: text where text is wanted (a hex number may look like
-        // any other), else what it looks like, else a list with commas.
-        let parsed = text.parse::<Value>().unwrap_or_else(|never| match never {});
+        // any other), else what it is in TOML, else a list with commas.
+        let parsed = toml_value(text).unwrap_or_else(|| Value::from(text));
         let list = text.split(',').map(str::trim).collect::<Vec<_>>();
         match self.lay_value(&key, Value::from(text)) {
             Ok(()) => return Ok(true),
@@ -125,6 +125,12 @@ impl Layers {
     fn lay_value(&mut self, key: &str, value: Value) -> Result<(), Box<figment::Error>> {
         self.lay(self.given.clone().merge(Serialized::default(key, value)))
     }
+}
+
+/// What `text` means on the right side of a line of TOML.
+fn toml_value(text: &str) -> Option<Value> {
+    let mut table = toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?;
+    Value::serialize(table.remove("value")?).ok()
 }
 
 /// The first line is the cause; further ones are about layers that are not ours.

@@ -14,9 +14,9 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-pub use load::{Loaded, load};
+pub use load::load;
 pub use raw::{LogConfig, LogFormat, RawConfig};
-pub use resolve::{Config, Simulate};
+pub use resolve::Config;
 
 use std::path::PathBuf;
 

@@ -11,7 +11,7 @@ use crate::cli::Cli;
 const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../config.example.toml"));
 
 /// Loads from a file with `text`, variables, and the words of a command line.
-fn load_all(text: &str, env: &[(&str, &str)], words: &[&str]) -> Result<Loaded, ConfigError> {
+fn load_all(text: &str, env: &[(&str, &str)], words: &[&str]) -> Result<load::Loaded, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("node.toml");
     fs::write(&path, text).unwrap();
@@ -161,7 +161,7 @@ fn a_wrong_value_is_named_with_where_it_stands() {
         for part in parts {
             assert!(error.contains(part), "{error:?} does not say {part:?}");
         }
-        assert!(!error.contains('\n') || text == "[http", "{error:?}");
+        assert!(!error.contains('\n'), "{error:?}");
     }
 }
 
@@ -223,14 +223,13 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         line.strip_prefix('#')
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
     };
-    let commented = EXAMPLE.lines().filter(|line| is_key(line)).count();
-    assert!(commented > 0);
     let text = EXAMPLE
         .lines()
         .map(|line| if is_key(line) { &line[1..] } else { line })
         .collect::<Vec<_>>()
         .join("\n");
     toml::from_str::<RawConfig>(&text).unwrap();
-    let commented_ops_addr = text.contains("\nops_addr = ");
-    assert!(commented_ops_addr, "ops_addr has no default and is not in the example");
+    for key in ["ops_addr", "salt"] {
+        assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+    }
 }

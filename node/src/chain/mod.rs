@@ -324,3 +324,6 @@ fn align_headers(
     }
     Ok((engine, view))
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ struct PeerHeaders {
     complete: bool,
     /// The best block that it is known to have.
     best: Option<BlockHash>,
+    /// A block that it announced while a request was under way.
+    announced: Option<BlockHash>,
     unconnecting: u32,
 }
 
@@ -136,19 +138,38 @@ impl HeaderSync {
 
     /// The first header of a peer has an unknown parent.
     pub fn unconnected(&mut self, peer: PeerId) -> Next {
+        let first_download = !self.complete;
         let Some(state) = self.peers.get_mut(&peer) else {
             return Next::Done;
         };
         state.unconnecting += 1;
         if state.unconnecting > MAX_UNCONNECTING {
             Next::Drop
-        } else if state.asked.is_some() {
+        } else if first_download || state.asked.is_some() {
             // A new block announced in the middle of the download; the answer that is
             // on its way leads there.
             Next::Done
         } else {
             Next::AskFromBest
         }
+    }
+
+    /// The peer announced a block that is not known; whether it is to be asked from our
+    /// best chain now. If not, [`HeaderSync::take_announced`] reminds of it later.
+    pub fn announced(&mut self, peer: PeerId, hash: BlockHash) -> bool {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        if self.complete && state.asked.is_none() {
+            return true;
+        }
+        state.announced = Some(hash);
+        false
+    }
+
+    /// A block that the peer announced while its headers were on their way.
+    pub fn take_announced(&mut self, peer: PeerId) -> Option<BlockHash> {
+        self.peers.get_mut(&peer)?.announced.take()
     }
 
     /// The peer has this block and its ancestors.

@@ -1,0 +1,244 @@
+//! The whole node on one screen: open, connect, spawn; and stop in the reverse order.
+//!
+//! Stop order: servers and peers end together with the block in hand; then the kernel
+//! is interrupted and flushed, then the index, the headers and the metadata.
+
+mod index;
+mod simulate;
+
+use std::{
+    io::Write,
+    sync::Arc,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use pulse_api::{ApiState, ServerLimits};
+use pulse_indexer::Index;
+use pulse_meta::{MetaStore, Opened};
+use pulse_node::{
+    chain::{Chain, ChainConfig},
+    headers::HeaderStore,
+    sync::Sync,
+};
+use pulse_primitives::ports::{BlockSource, NodeStatus};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    data_dir::{DataDir, Listen},
+    listen, tasks,
+    tasks::Tasks,
+    telemetry,
+};
+
+/// The stores of a data directory, open.
+struct Stores {
+    meta: MetaStore,
+    headers: Arc<HeaderStore>,
+    chain: Chain,
+    index: Option<Index>,
+}
+
+/// Runs the node until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or what ended it.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let metrics = telemetry::init_metrics()?;
+    let stop = CancellationToken::new();
+    tasks::stop_on_signals(stop.clone()).context("installing signal handlers")?;
+
+    let seed = config.simulate.map(|simulate| simulate.seed);
+    let data_dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
+    let http = listen::bind("http.addr", config.http.addr).await?;
+    let ops = match config.http.ops_addr {
+        Some(addr) => Some(listen::bind("http.ops_addr", addr).await?),
+        None => None,
+    };
+    info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
+
+    let stores = {
+        let paths = (data_dir.root().to_owned(), data_dir.headers(), data_dir.kernel());
+        let index_path = data_dir.index();
+        let config = config.clone();
+        blocking(move || {
+            let (root, headers, kernel) = paths;
+            let meta = open_meta(&root)?;
+            let headers = Arc::new(HeaderStore::open(&headers, &config.chain)?);
+            let index = match config.index.enabled {
+                true => Some(Index::open(&index_path, &config.index, &config.chain)?),
+                false => None,
+            };
+            let chain = Chain::open(
+                &ChainConfig {
+                    dir: kernel,
+                    params: config.chain.clone(),
+                    script_threads: script_threads(),
+                },
+                Arc::clone(&headers),
+            )?;
+            Ok(Stores { meta, headers, chain, index })
+        })
+        .await?
+    };
+    let Stores { meta, headers, chain, index } = stores;
+    let meta = Arc::new(meta);
+    let source: Arc<dyn BlockSource> = Arc::new(chain.clone());
+
+    let (sync, handle) = Sync::new(
+        config.p2p.clone(),
+        config.chain.clone(),
+        chain.clone(),
+        Arc::clone(&headers),
+    )?;
+    let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
+
+    let mut tasks = Tasks::new(stop);
+    let listening = Listen {
+        http: http.local_addr()?.to_string(),
+        ops: ops.as_ref().map(|ops| ops.local_addr()).transpose()?.map(|addr| addr.to_string()),
+    };
+    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
+    tasks.spawn("upkeep", {
+        let metrics = metrics.clone();
+        |stop| telemetry::run_upkeep(metrics, stop)
+    });
+    tasks.spawn("metadata", {
+        let (meta, status) = (Arc::clone(&meta), Arc::clone(&status));
+        |stop| record_peers(meta, status, stop)
+    });
+    if let Some(index) = &index {
+        let query = index.query(Arc::clone(&source));
+        let limits = ServerLimits::from(&config.http);
+        let state =
+            ApiState::new(query, Arc::clone(&status), config.chain.clone(), config.http.clone(), metrics);
+        tasks.spawn("index", {
+            let (index, source) = (index.clone(), Arc::clone(&source));
+            |stop| index::run(index, source, stop)
+        });
+        tasks.spawn("sampler", {
+            let state = state.clone();
+            |stop| async move {
+                pulse_api::run_sampler(state, stop).await;
+                Ok(())
+            }
+        });
+        if let Some(ops) = ops {
+            let (router, limits) = (pulse_api::ops_router(state.clone()), limits.clone());
+            tasks.spawn("ops", |stop| async move {
+                pulse_api::serve(ops, router, limits, stop).await;
+                Ok(())
+            });
+        }
+        let router = pulse_api::main_router(state);
+        tasks.spawn("http", |stop| async move {
+            pulse_api::serve(http, router, limits, stop).await;
+            Ok(())
+        });
+    }
+    if let Some(simulate) = config.simulate {
+        let seed = data_dir.seed().unwrap_or(simulate.seed);
+        let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());
+        tasks.spawn("simulate", move |stop| {
+            simulate::run(simulate.interval, seed, params, chain, handle, stop)
+        });
+    }
+    data_dir.write_listen(&listening)?;
+    info!(addr = listening.http, ops = listening.ops, "listening");
+
+    let result = tasks.finish(config.stop_timeout).await;
+    blocking(move || {
+        chain.close();
+        if let Some(index) = &index {
+            index.flush()?;
+        }
+        headers.flush()?;
+        meta.record_stop(now())?;
+        meta.flush()?;
+        drop(data_dir);
+        Ok(())
+    })
+    .await?;
+    info!("stopped");
+    result
+}
+
+/// Prints the digest of the index rows as hex. The node must not be running.
+///
+/// # Errors
+/// When the data directory is in use or its index cannot be read.
+pub fn digest(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
+    let seed = config.simulate.map(|simulate| simulate.seed);
+    let data_dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
+    let index = Index::open(&data_dir.index(), &config.index, &config.chain)?;
+    let tip = *index.tip().borrow();
+    match tip {
+        Some(tip) => writeln!(out, "{} {} {}", hex::encode(index.digest()?), tip.height, tip.hash)?,
+        None => anyhow::bail!("the index is empty"),
+    }
+    for (family, rows) in index.row_counts()? {
+        writeln!(out, "{family} {rows}")?;
+    }
+    Ok(())
+}
+
+fn open_meta(root: &std::path::Path) -> anyhow::Result<MetaStore> {
+    let (meta, opened) = MetaStore::open(root)?;
+    let stats = meta.record_start(now())?;
+    info!(
+        peer_id = %meta.peer_id(),
+        starts = stats.starts,
+        recovered = matches!(opened, Opened::Recovered { .. }),
+        "metadata opened"
+    );
+    Ok(meta)
+}
+
+/// Script checks get all processors but one, which the kernel's own thread uses.
+fn script_threads() -> u8 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from(cores.saturating_sub(1).clamp(1, 15)).unwrap_or(15)
+}
+
+/// Remembers the peers that the node talks to, once a minute.
+async fn record_peers(
+    meta: Arc<MetaStore>,
+    status: Arc<dyn NodeStatus>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut interval = tokio::time::interval(std::time::Duration::from_secs(60));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = interval.tick() => {}
+        }
+        let (meta, peers) = (Arc::clone(&meta), status.report().peers);
+        let recorded = tokio::task::spawn_blocking(move || {
+            peers
+                .iter()
+                .try_for_each(|peer| meta.record_peer(&peer.addr, &peer.user_agent, now()))
+        })
+        .await?;
+        // Known peers are rebuilt by themselves; losing some is no reason to stop.
+        if let Err(err) = recorded {
+            warn!(%err, "known peers could not be recorded");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a thread panicked")?
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

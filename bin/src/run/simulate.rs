@@ -1,0 +1,75 @@
+//! Mines the simulated chain by the clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use pulse_node::{chain::Chain, sync::SyncHandle};
+use pulse_primitives::{
+    bitcoin::consensus::serialize, network::ChainParams, ports::BlockSource,
+};
+use pulse_simulator::{Generator, GeneratorConfig, LiveMiner};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Goes on with the chain that is there, until `stop`.
+///
+/// # Errors
+/// When the chain is not of this seed, or a block of ours is refused.
+pub async fn run(
+    interval: Duration,
+    seed: u64,
+    params: ChainParams,
+    chain: Chain,
+    handle: SyncHandle,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut config = GeneratorConfig::new(params, seed);
+    config.block_interval = u32::try_from(interval.as_secs()).context("block interval")?;
+    let reader = chain.clone();
+    let mut miner = tokio::task::spawn_blocking(move || resume(config, &reader)).await??;
+    info!(height = chain.active_height(), seed, "simulating");
+    loop {
+        let wait = miner.next_due().saturating_sub(now());
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_secs(wait)) => {}
+        }
+        let time = u32::try_from(now()).context("the clock is past 2106")?;
+        let (back, block) = tokio::task::spawn_blocking(move || {
+            let block = miner.mine(time);
+            (miner, block)
+        })
+        .await?;
+        miner = back;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            submitted = handle.submit_local(serialize(&block)) => {
+                submitted.context("a simulated block was refused")?;
+            }
+        }
+    }
+}
+
+/// A miner at the tip of the chain: wallets are found again by reading it.
+fn resume(config: GeneratorConfig, chain: &Chain) -> anyhow::Result<LiveMiner> {
+    let mut failure = None;
+    let blocks = (1..=chain.active_height()).map_while(|height| {
+        let hash = chain.hash_at(height)?;
+        chain
+            .load(&hash, height)
+            .map_err(|err| failure = Some(err))
+            .ok()
+            .map(|loaded| loaded.block)
+    });
+    let generator = Generator::resume(config, blocks)?;
+    match failure {
+        Some(err) => Err(err).context("reading the simulated chain"),
+        None => Ok(LiveMiner::new(generator)),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

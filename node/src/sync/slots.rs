@@ -1,0 +1,160 @@
+//! The configured peers: which are connected, and when the others are tried again.
+//!
+//! Pure; time and chance are passed in.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::{PeerAddr, SyncConfig},
+    p2p::peer::PeerId,
+};
+
+/// How a lost peer is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Penalty {
+    /// It went away: tried again soon, then at doubling intervals.
+    None,
+    /// It was too slow: others come first.
+    Slow,
+    /// It broke the rules.
+    Misbehaved,
+}
+
+enum State {
+    Waiting { until: Instant },
+    Taken(PeerId),
+}
+
+struct Slot {
+    addr: PeerAddr,
+    state: State,
+    /// Connections in a row that were of no use.
+    failures: u32,
+}
+
+/// One slot per configured peer.
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    by_peer: HashMap<PeerId, usize>,
+    retry_min: Duration,
+    retry_max: Duration,
+    retry_misbehaving: Duration,
+}
+
+impl Slots {
+    pub fn new(peers: Vec<PeerAddr>, config: &SyncConfig, now: Instant) -> Self {
+        let slots = peers
+            .into_iter()
+            .map(|addr| Slot {
+                addr,
+                state: State::Waiting { until: now },
+                failures: 0,
+            })
+            .collect();
+        Self {
+            slots,
+            by_peer: HashMap::new(),
+            retry_min: Duration::from_secs(config.retry_min_secs),
+            retry_max: Duration::from_secs(config.retry_max_secs),
+            retry_misbehaving: Duration::from_secs(config.retry_misbehaving_secs),
+        }
+    }
+
+    /// Slots that are to be dialled now.
+    pub fn due(&self, now: Instant) -> Vec<usize> {
+        (0..self.slots.len())
+            .filter(|index| {
+                matches!(self.slots[*index].state, State::Waiting { until } if until <= now)
+            })
+            .collect()
+    }
+
+    /// Gives the slot to a connection; its address.
+    pub fn take(&mut self, index: usize, peer: PeerId) -> PeerAddr {
+        self.slots[index].state = State::Taken(peer);
+        self.by_peer.insert(peer, index);
+        self.slots[index].addr.clone()
+    }
+
+    /// The slot of a connection.
+    pub fn slot_of(&self, peer: PeerId) -> Option<usize> {
+        self.by_peer.get(&peer).copied()
+    }
+
+    /// The connection that has the slot now.
+    pub fn peer_in(&self, index: usize) -> Option<PeerId> {
+        match self.slots[index].state {
+            State::Taken(peer) => Some(peer),
+            State::Waiting { .. } => None,
+        }
+    }
+
+    /// The connection was of use: its next loss counts as the first.
+    pub fn useful(&mut self, peer: PeerId) {
+        if let Some(index) = self.slot_of(peer) {
+            self.slots[index].failures = 0;
+        }
+    }
+
+    /// The connection is over; how long the slot waits. `chance` is in 0..1.
+    pub fn release(
+        &mut self,
+        peer: PeerId,
+        penalty: Penalty,
+        chance: f64,
+        now: Instant,
+    ) -> Option<Duration> {
+        let index = self.by_peer.remove(&peer)?;
+        let slot = &mut self.slots[index];
+        let wait = match penalty {
+            Penalty::None => {
+                let doubled = self.retry_min.saturating_mul(1 << slot.failures.min(16));
+                // Between half of it and all of it, so that many nodes do not come at once.
+                doubled.min(self.retry_max).mul_f64(0.5 + chance / 2.0).max(self.retry_min)
+            }
+            Penalty::Slow => self.retry_max,
+            Penalty::Misbehaved => self.retry_misbehaving,
+        };
+        slot.failures = slot.failures.saturating_add(1);
+        slot.state = State::Waiting { until: now + wait };
+        Some(wait)
+    }
+
+    /// A peer that is away was found to have misbehaved earlier.
+    pub fn punish(&mut self, index: usize, now: Instant) {
+        if let State::Waiting { until } = &mut self.slots[index].state {
+            *until = (*until).max(now + self.retry_misbehaving);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_limit_and_misbehaviour_waits_longest() {
+        let start = Instant::now();
+        let peer = PeerId(1);
+        let addr = PeerAddr::parse("host", 1).unwrap();
+        let mut slots = Slots::new(vec![addr], &SyncConfig::default(), start);
+        let mut lose = |penalty| {
+            slots.take(0, peer);
+            slots.release(peer, penalty, 1.0, start).unwrap().as_secs()
+        };
+        let waits: Vec<_> = (0..8).map(|_| lose(Penalty::None)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(lose(Penalty::Slow), 60);
+        assert_eq!(lose(Penalty::Misbehaved), 600);
+        slots.take(0, peer);
+        slots.useful(peer);
+        assert_eq!(slots.release(peer, Penalty::None, 0.0, start), Some(Duration::from_secs(1)));
+        assert!(slots.due(start).is_empty());
+        assert_eq!(slots.due(start + Duration::from_secs(1)), [0]);
+        slots.punish(0, start);
+        assert!(slots.due(start + Duration::from_secs(599)).is_empty());
+    }
+}
