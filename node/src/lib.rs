@@ -1,5 +1,6 @@
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! From a socket to a valid chain. Knows neither the index nor JSON.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod chain;
 pub mod config;

@@ -1,1 +1,29 @@
-//! x
+//! What tests and benchmarks need around a node: real chain data, chains made to
+//! order, peers that serve blocks (well or badly), and a launcher for our own binary.
+//!
+//! Nothing here shares code with the node's own P2P implementation, so that a mistake
+//! in one does not hide in the other.
+//!
+//! # Panics
+//! Whatever goes wrong here is a broken test, so functions panic with a message rather
+//! than return errors, unless a test is about the error.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod behaviour;
+pub mod block_builder;
+pub mod chaindata;
+pub mod golden;
+pub mod launcher;
+pub mod peer;
+pub mod served_chain;
+mod session;
+pub mod wire;
+
+pub use behaviour::{AnswerOrder, Behaviour};
+pub use block_builder::ChainBuilder;
+pub use chaindata::ChainData;
+pub use golden::{Golden, GoldenScript, GoldenUtxo};
+pub use launcher::{Exit, NodeOptions, PulseNode};
+pub use peer::{PeerLog, ScriptedPeer};
+pub use served_chain::ServedChain;

@@ -96,9 +96,10 @@ impl HeaderSync {
             .iter()
             .filter(|(_, state)| !state.complete && state.deadline.is_none())
             .map(|(peer, _)| *peer);
+        let hedge = HEDGE.min(self.timeout);
         let busy = self.peers.values().any(|state| {
             // Between two messages the headers are being judged: no fault of the peer.
-            state.deadline.is_some() && state.asked.is_none_or(|asked| now < asked + HEDGE)
+            state.deadline.is_some() && state.asked.is_none_or(|asked| now < asked + hedge)
         });
         let limit = match (self.complete, busy) {
             (true, _) => usize::MAX,

@@ -73,7 +73,7 @@ struct Peer {
 }
 
 /// Why the manager ends a connection.
-enum Drop {
+enum Fault {
     Slow(&'static str),
     Misbehaved(&'static str),
 }
@@ -234,13 +234,13 @@ impl Manager {
             self.dial(slot, stop);
         }
         while let Some(peer) = self.headers.overdue(now) {
-            self.drop_peer(peer, Drop::Slow("headers_timeout"));
+            self.drop_peer(peer, Fault::Slow("headers_timeout"));
         }
         while let Some(peer) = self.window.overdue(self.sync.config.block_timeout(), now) {
-            self.drop_peer(peer, Drop::Slow("block_timeout"));
+            self.drop_peer(peer, Fault::Slow("block_timeout"));
         }
         if let Some(peer) = self.stall.check(self.window.blocker(), now) {
-            self.drop_peer(peer, Drop::Slow("stalled"));
+            self.drop_peer(peer, Fault::Slow("stalled"));
         }
         let best = self.sync.store.best().tip.height;
         self.progress.tick(
@@ -308,7 +308,7 @@ impl Manager {
             PeerEventKind::Block(block) => self.on_block(peer, block),
             PeerEventKind::BlocksNotFound(hashes) => {
                 if hashes.iter().any(|hash| self.window.owes(peer, hash)) {
-                    self.drop_peer(peer, Drop::Slow("not_found"));
+                    self.drop_peer(peer, Fault::Slow("not_found"));
                 }
             }
             PeerEventKind::Closed(reason) => self.on_closed(peer, &reason),
@@ -350,13 +350,13 @@ impl Manager {
         self.forget(id, penalty, reason.word());
     }
 
-    fn drop_peer(&mut self, id: PeerId, why: Drop) {
+    fn drop_peer(&mut self, id: PeerId, fault: Fault) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        let (penalty, reason) = match why {
-            Drop::Slow(reason) => (Penalty::Slow, reason),
-            Drop::Misbehaved(reason) => (Penalty::Misbehaved, reason),
+        let (penalty, reason) = match fault {
+            Fault::Slow(reason) => (Penalty::Slow, reason),
+            Fault::Misbehaved(reason) => (Penalty::Misbehaved, reason),
         };
         warn!(peer = %id, addr = peer.addr, reason, "peer dropped");
         self.forget(id, penalty, reason);
@@ -409,7 +409,7 @@ impl Manager {
             .get(&id)
             .is_none_or(|peer| peer.outbox.try_send(message).is_ok());
         if !sent {
-            self.drop_peer(id, Drop::Slow("not_reading"));
+            self.drop_peer(id, Fault::Slow("not_reading"));
         }
     }
 
@@ -438,7 +438,7 @@ impl Manager {
     fn on_headers(&mut self, peer: PeerId, headers: Vec<Header>) {
         let waiting = self.waiting_headers.iter().filter(|(other, _)| *other == peer);
         if waiting.count() >= MAX_WAITING_HEADERS {
-            self.drop_peer(peer, Drop::Misbehaved("headers_flood"));
+            self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
             return;
         }
         self.waiting_headers.push_back((peer, headers));
@@ -484,13 +484,13 @@ impl Manager {
             Intake::Unconnected => self.headers.unconnected(peer),
             Intake::Refused { reason } => {
                 warn!(%peer, reason, "headers refused");
-                self.drop_peer(peer, Drop::Misbehaved("invalid_headers"));
+                self.drop_peer(peer, Fault::Misbehaved("invalid_headers"));
                 return Ok(());
             }
         };
         match next {
             Next::AskFromBest => self.ask_headers(peer, None, now),
-            Next::Drop => self.drop_peer(peer, Drop::Misbehaved("unconnecting_headers")),
+            Next::Drop => self.drop_peer(peer, Fault::Misbehaved("unconnecting_headers")),
             Next::Done | Next::AskForMore => {}
         }
         Ok(())
@@ -566,7 +566,7 @@ impl Manager {
             Received::NoLongerWanted => {}
             Received::Unrequested => {
                 warn!(%peer, %hash, "a block that was not requested");
-                self.drop_peer(peer, Drop::Misbehaved("unrequested_block"));
+                self.drop_peer(peer, Fault::Misbehaved("unrequested_block"));
             }
         }
     }
@@ -629,7 +629,7 @@ impl Manager {
             .filter(|peer| self.peers.contains_key(peer))
             .or_else(|| self.slots.peer_in(slot?));
         match (sender, slot) {
-            (Some(peer), _) => self.drop_peer(peer, Drop::Misbehaved("invalid_block")),
+            (Some(peer), _) => self.drop_peer(peer, Fault::Misbehaved("invalid_block")),
             (None, Some(slot)) => self.slots.punish(slot, Instant::now()),
             (None, None) => {}
         }
@@ -644,7 +644,7 @@ impl Manager {
             .map(|(peer, _)| peer)
             .collect();
         for peer in followers {
-            self.drop_peer(peer, Drop::Misbehaved("invalid_chain"));
+            self.drop_peer(peer, Fault::Misbehaved("invalid_chain"));
         }
     }
 }

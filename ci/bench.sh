@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Whole runs: syncs a generated chain from a local peer, once without an index (the
+# kernel alone) and once as a full node, and appends a row to docs/benchmarks.md.
+#
+#   BLOCKS=1600 TXS=1300 SEED=1 ci/bench.sh
+set -euo pipefail
+"$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source=ci/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+blocks="${BLOCKS:-1600}"
+txs_per_block="${TXS:-1300}"
+seed="${SEED:-1}"
+# Seconds after which a run counts as failed.
+patience="${PATIENCE:-3600}"
+
+bench_dir="$target_dir/bench"
+chain="$bench_dir/chain-$blocks-$txs_per_block-$seed.blk"
+node="$target_dir/release/pulse-node"
+report=docs/benchmarks.md
+server_pid=
+node_pid=
+
+fail() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+cleanup() {
+    [ -z "$node_pid" ] || kill "$node_pid" 2>/dev/null || true
+    [ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null || true
+}
+trap cleanup EXIT
+
+# Microseconds since 1970.
+now_us() {
+    echo "${EPOCHREALTIME/./}"
+}
+
+# A number of decimals of an expression: calc DECIMALS EXPRESSION
+calc() {
+    awk "BEGIN { printf \"%.$1f\", $2 }"
+}
+
+# Waits until a command succeeds: wait_until WHAT COMMAND...
+wait_until() {
+    local what="$1" deadline=$((SECONDS + patience))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "gave up waiting for $what"
+        [ -z "$node_pid" ] || kill -0 "$node_pid" 2>/dev/null || fail "the node has ended while waiting for $what"
+        sleep 0.1
+    done
+}
+
+# Sum of a metric over its labels, from $dir/metrics.
+metric() {
+    awk -v name="$1" '{ split($1, parts, "{") } parts[1] == name { sum += $NF } END { printf "%.0f", sum }' \
+        "$dir/metrics"
+}
+
+api() {
+    curl -sf --max-time 5 "http://$http_addr$1"
+}
+chain_is_synced() {
+    grep -q 'chain synced' "$dir/log"
+}
+index_is_at_tip() {
+    [ "$(api /blocks/tip/height)" = "$blocks" ]
+}
+
+# run NAME CONDITION SETTING...: syncs until the condition holds, stops cleanly, and sets
+# wall_s, stop_s, cpu_s and peak_mib.
+run() {
+    local name="$1" condition="$2" started synced stopped pid_file timer user system
+    shift 2
+    dir="$bench_dir/$name"
+    pid_file="$dir/data/.lock"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    started="$(now_us)"
+    {
+        TIMEFORMAT='%U %S'
+        time env "$@" "$node" --network regtest --data-dir "$dir/data" --connect "$peer" \
+            --http-addr 127.0.0.1:0 >"$dir/log" 2>&1
+    } 2>"$dir/cpu" &
+    timer="$!"
+    wait_until "the node to start" test -s "$dir/data/listen.json"
+    node_pid="$(cat "$pid_file")"
+    http_addr="$(sed 's/.*"http":"\([^"]*\)".*/\1/' "$dir/data/listen.json")"
+    wait_until "the end of the sync ($name)" "$condition"
+    synced="$(now_us)"
+    if [ "$condition" = index_is_at_tip ]; then
+        api /metrics >"$dir/metrics"
+    fi
+    peak_mib="$(awk '/^VmHWM/ { printf "%.0f", $2 / 1024 }' "/proc/$node_pid/status")"
+    kill -TERM "$node_pid"
+    node_pid=
+    wait "$timer" || fail "the node did not stop cleanly: see $dir/log"
+    stopped="$(now_us)"
+    wall_s="$(calc 1 "($synced - $started) / 1e6")"
+    stop_s="$(calc 1 "($stopped - $synced) / 1e6")"
+    read -r user system <"$dir/cpu"
+    cpu_s="$(calc 1 "$user + $system")"
+    echo "$name: $wall_s s, then $stop_s s to stop; $cpu_s CPU s; peak $peak_mib MiB"
+}
+
+step build cargo build --release --locked -p pulse-bin -p pulse-testkit
+mkdir -p "$bench_dir"
+if [ ! -s "$chain" ]; then
+    step "generating the chain" "$node" simulate --blocks "$blocks" \
+        --txs-per-block "$txs_per_block" --seed "$seed" --out "$chain" | tee "$chain.summary"
+fi
+txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
+[ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"
+
+"$target_dir/release/pulse-serve-blocks" --network regtest --listen 127.0.0.1:0 "$chain" \
+    >"$bench_dir/peer" 2>"$bench_dir/peer.log" &
+server_pid="$!"
+wait_until "the peer to listen" test -s "$bench_dir/peer"
+peer="$(head -1 "$bench_dir/peer")"
+
+run kernel chain_is_synced PULSE_INDEX__ENABLED=false
+kernel_wall="$wall_s" kernel_cpu="$cpu_s" kernel_peak="$peak_mib"
+run full index_is_at_tip
+index_bytes="$(du -sb "$dir/data/index" | cut -f1)"
+rows="$(metric pulse_index_rows_written_total)"
+ratio="$(calc 2 "$wall_s / $kernel_wall")"
+bytes_per_tx="$(calc 1 "$index_bytes / $txs")"
+
+machine="$(nproc) x $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB"
+commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
+printf '| %s | %s | %s | %s | %s | %s s, %s CPU s, %s MiB | %s s, %s CPU s, %s MiB | %s | %s (%s) | %s | %s s |\n' \
+    "$(date -u +%F)" "$commit" "$machine" "BLOCKS=$blocks TXS=$txs_per_block SEED=$seed" "$txs" \
+    "$kernel_wall" "$kernel_cpu" "$kernel_peak" "$wall_s" "$cpu_s" "$peak_mib" "$ratio" \
+    "$index_bytes" "$bytes_per_tx" "$rows" "$stop_s" | tee -a "$report"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All tests, those marked as long included, and more rounds of those that try at random.
+set -euo pipefail
+"$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source=ci/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+export PULSE_META_DAMAGES="${PULSE_META_DAMAGES:-2500}"
+step "all tests" cargo test --release --locked --workspace -- --include-ignored

@@ -1,0 +1,554 @@
+//! Starts the built `pulse-node` and watches it from outside, as an operator would.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bitcoin::BlockHash;
+use pulse_primitives::Height;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, de::DeserializeOwned};
+use tempfile::TempDir;
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// Lines of the log that a failure shows.
+const TAIL_LINES: usize = 60;
+/// File in the data directory in which a node tells where it listens.
+const LISTEN_FILE: &str = "listen.json";
+
+/// How to start a node.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    binary: PathBuf,
+    data_dir: Option<PathBuf>,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+    start_timeout: Duration,
+}
+
+impl NodeOptions {
+    /// A node of the binary at this path (`env!("CARGO_BIN_EXE_pulse-node")`), on
+    /// mainnet unless told otherwise, in a temporary directory.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self {
+            binary: binary.into(),
+            data_dir: None,
+            args: Vec::new(),
+            envs: Vec::new(),
+            start_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// `--network`, with no minimum of work, since test chains have little.
+    #[must_use]
+    pub fn network(self, name: &str) -> Self {
+        self.args(["--network", name, "--min-chain-work", "0"])
+    }
+
+    /// `--connect`.
+    #[must_use]
+    pub fn connect(self, addr: SocketAddr) -> Self {
+        self.args(["--connect", &addr.to_string()])
+    }
+
+    /// An existing data directory, which is left in place at the end.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
+        self.args.extend(args.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// A variable of the environment. Variables `PULSE_*` of the test are not inherited.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the node and waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends instead, or takes longer than a minute; the end of its log is shown.
+    #[must_use]
+    pub fn start(self) -> PulseNode {
+        let (temp_dir, data_dir) = self.make_data_dir();
+        let log = data_dir.with_extension("log");
+        let listen = data_dir.join(LISTEN_FILE);
+        if listen.exists() {
+            fs::remove_file(&listen).expect("the old listen.json can be removed");
+        }
+        let log_file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the log can be written");
+        let mut child = self
+            .command(&data_dir)
+            .args(["--http-addr", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(log_file.try_clone().expect("the log can be shared"))
+            .stderr(log_file)
+            .spawn()
+            .unwrap_or_else(|err| panic!("starting {}: {err}", self.binary.display()));
+        let deadline = Instant::now() + self.start_timeout;
+        let listen = loop {
+            if let Some(listen) = read_listen(&listen, child.id()) {
+                break listen;
+            }
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                panic!("the node ended with {status}\n{}", tail(&log));
+            }
+            if Instant::now() > deadline {
+                // It is in the way of nobody if this fails.
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the node does not listen\n{}", tail(&log));
+            }
+            thread::sleep(POLL);
+        };
+        PulseNode {
+            child: Some(child),
+            agent: agent(),
+            listen,
+            data_dir,
+            log,
+            _temp_dir: temp_dir,
+            options: self,
+        }
+    }
+
+    /// Runs the binary until it ends, for starts that are to fail and for commands that
+    /// end by themselves. Nothing is added to the arguments but `--data-dir`.
+    ///
+    /// # Panics
+    /// If it does not end within `timeout`.
+    #[must_use]
+    pub fn run_to_exit(self, timeout: Duration) -> Exit {
+        let (_temp_dir, data_dir) = self.make_data_dir();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            (
+                File::create(&path).expect("a file in a temporary directory"),
+                path,
+            )
+        };
+        let (stdout, stdout_path) = file("stdout");
+        let (stderr, stderr_path) = file("stderr");
+        let started = Instant::now();
+        let mut child = self
+            .command(&data_dir)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap_or_else(|err| panic!("starting {}: {err}", self.binary.display()));
+        let status = wait(&mut child, timeout);
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into();
+        let exit = |status| Exit {
+            status,
+            elapsed: started.elapsed(),
+            stdout: read(&stdout_path),
+            stderr: read(&stderr_path),
+        };
+        match status {
+            Some(status) => exit(status),
+            None => panic!("still running after {timeout:?}\n{}", tail(&stderr_path)),
+        }
+    }
+
+    fn make_data_dir(&self) -> (Option<TempDir>, PathBuf) {
+        if let Some(path) = &self.data_dir {
+            return (None, path.clone());
+        }
+        let temp_dir = tempfile::tempdir().expect("a temporary directory");
+        let data_dir = temp_dir.path().join("node");
+        (Some(temp_dir), data_dir)
+    }
+
+    fn command(&self, data_dir: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PULSE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .envs(self.envs.iter().map(|(name, value)| (name, value)))
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(&self.args);
+        command
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its status.
+    pub status: ExitStatus,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What it wrote to standard output; empty for a node that was started.
+    pub stdout: String,
+    /// What it wrote to standard error; for a node that was started, its whole log.
+    pub stderr: String,
+}
+
+/// Where a node says that it listens.
+#[derive(Debug, Clone, Deserialize)]
+struct Listen {
+    http: SocketAddr,
+    ops: Option<SocketAddr>,
+    pid: u32,
+}
+
+/// An answer of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Value of `Retry-After`, if given.
+    pub retry_after: Option<String>,
+    /// Value of `Content-Type`, if given.
+    pub content_type: Option<String>,
+}
+
+impl Reply {
+    /// The body as text.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// If it is not the JSON of a `T`.
+    #[must_use]
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap_or_else(|err| {
+            let body = String::from_utf8_lossy(&self.body);
+            panic!("status {}: {err} in {body:.400}", self.status)
+        })
+    }
+}
+
+/// A running node. Killed when dropped; after a panic, the end of its log is printed.
+#[derive(Debug)]
+pub struct PulseNode {
+    child: Option<Child>,
+    agent: ureq::Agent,
+    listen: Listen,
+    data_dir: PathBuf,
+    log: PathBuf,
+    _temp_dir: Option<TempDir>,
+    options: NodeOptions,
+}
+
+impl PulseNode {
+    /// Address of the HTTP API.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.listen.http
+    }
+
+    /// Address of the operators' listener, if the node has one.
+    #[must_use]
+    pub fn ops_addr(&self) -> Option<SocketAddr> {
+        self.listen.ops
+    }
+
+    /// Base URL of the API, for clients.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        format!("http://{}/api", self.listen.http)
+    }
+
+    /// The data directory. It lives as long as this value if it is a temporary one.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Id of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.listen.pid
+    }
+
+    /// Gets a path (with its leading `/`) from the HTTP listener.
+    ///
+    /// # Panics
+    /// If there is no answer within ten seconds.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Reply {
+        self.try_get(path)
+            .unwrap_or_else(|err| panic!("GET {path}: {err}\n{}", self.log_tail()))
+    }
+
+    /// As [`PulseNode::get`], from a node that may not be there.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {
+        get(&self.agent, self.listen.http, path)
+    }
+
+    /// As [`PulseNode::get`], from the operators' listener if there is one.
+    #[must_use]
+    pub fn get_ops(&self, path: &str) -> Reply {
+        let addr = self.listen.ops.unwrap_or(self.listen.http);
+        get(&self.agent, addr, path)
+            .unwrap_or_else(|err| panic!("GET {path}: {err}\n{}", self.log_tail()))
+    }
+
+    /// Gets JSON from the API, with status 200.
+    ///
+    /// # Panics
+    /// If the answer is anything else.
+    #[must_use]
+    pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> T {
+        let reply = self.get(path);
+        assert_eq!(reply.status, 200, "GET {path}: {}", reply.text());
+        reply.json()
+    }
+
+    /// Waits until `condition` holds.
+    ///
+    /// # Panics
+    /// If it does not within `timeout`, or if the node ends; with `what` and the end of
+    /// the log.
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) {
+        let deadline = Instant::now() + timeout;
+        while !condition(self) {
+            if let Some(status) = self.try_wait() {
+                panic!("waiting for {what}: the node ended with {status}\n{}", self.log_tail());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waiting for {what}: not within {timeout:?}\n{}",
+                self.log_tail()
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until the node is synced (`/health` answers 200) with its tip at `height`.
+    ///
+    /// # Panics
+    /// As [`PulseNode::wait_until`].
+    pub fn wait_synced_to(&mut self, height: Height, timeout: Duration) {
+        let wanted = height.to_string();
+        self.wait_until(&format!("height {height}"), timeout, |node| {
+            let is = |path: &str, text: Option<&str>| {
+                node.try_get(path).is_ok_and(|reply| {
+                    reply.status == 200 && text.is_none_or(|text| reply.body == text.as_bytes())
+                })
+            };
+            is("/api/blocks/tip/height", Some(&wanted)) && is("/health", None)
+        });
+    }
+
+    /// Waits until the node is synced with this block as its tip.
+    ///
+    /// # Panics
+    /// As [`PulseNode::wait_until`].
+    pub fn wait_synced_to_hash(&mut self, hash: BlockHash, timeout: Duration) {
+        let wanted = hash.to_string();
+        self.wait_until(&format!("block {hash}"), timeout, |node| {
+            node.try_get("/api/blocks/tip/hash")
+                .is_ok_and(|reply| reply.status == 200 && reply.body == wanted.as_bytes())
+                && node
+                    .try_get("/health")
+                    .is_ok_and(|reply| reply.status == 200)
+        });
+    }
+
+    /// Height of the tip as the API tells it; `None` if it does not (yet).
+    #[must_use]
+    pub fn tip_height(&self) -> Option<Height> {
+        let reply = self.try_get("/api/blocks/tip/height").ok()?;
+        (reply.status == 200).then(|| reply.text().parse().expect("a height"))
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Panics
+    /// If it does not come within `timeout`.
+    pub fn terminate(&mut self, timeout: Duration) -> Exit {
+        self.end(Signal::TERM, timeout)
+    }
+
+    /// Sends SIGINT and waits for the end.
+    ///
+    /// # Panics
+    /// If it does not come within `timeout`.
+    pub fn interrupt(&mut self, timeout: Duration) -> Exit {
+        self.end(Signal::INT, timeout)
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(&mut self) -> Exit {
+        self.end(Signal::KILL, Duration::from_secs(30))
+    }
+
+    /// Starts the node anew in the same directory with the same arguments, once it has
+    /// ended.
+    ///
+    /// # Panics
+    /// If it still runs, or as [`NodeOptions::start`].
+    #[must_use]
+    pub fn restart(mut self) -> Self {
+        assert!(self.child.is_none(), "the node still runs");
+        let mut options = self.options.clone();
+        options.data_dir = Some(self.data_dir.clone());
+        let temp_dir = self._temp_dir.take();
+        let mut node = options.start();
+        node._temp_dir = temp_dir;
+        node
+    }
+
+    /// As [`PulseNode::restart`], with other options (whose directory is ignored).
+    #[must_use]
+    pub fn restart_with(mut self, options: NodeOptions) -> Self {
+        let data_dir = self.data_dir.clone();
+        self.options = options.data_dir(data_dir);
+        self.restart()
+    }
+
+    /// Everything that the node has written to standard output and standard error.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into()
+    }
+
+    /// The last lines of it.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// The exit status if the node has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()?
+            .try_wait()
+            .expect("it is our child")
+    }
+
+    fn end(&mut self, signal: Signal, timeout: Duration) -> Exit {
+        let mut child = self.child.take().expect("the node runs");
+        let started = Instant::now();
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // The process may have ended by itself.
+        let _ = kill_process(pid.expect("a process id"), signal);
+        let Some(status) = wait(&mut child, timeout) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("still running {timeout:?} after {signal:?}\n{}", self.log_tail());
+        };
+        Exit {
+            status,
+            elapsed: started.elapsed(),
+            stdout: String::new(),
+            stderr: self.log(),
+        }
+    }
+}
+
+impl Drop for PulseNode {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        #[allow(clippy::print_stderr)] // the test harness shows it with the failed test
+        if thread::panicking() {
+            eprintln!("log of the node:\n{}", self.log_tail());
+        }
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .into()
+}
+
+fn get(agent: &ureq::Agent, addr: SocketAddr, path: &str) -> Result<Reply, ureq::Error> {
+    let mut response = agent.get(format!("http://{addr}{path}")).call()?;
+    let header = |name: &str| {
+        let value = response.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let (retry_after, content_type) = (header("retry-after"), header("content-type"));
+    Ok(Reply {
+        status: response.status().as_u16(),
+        retry_after,
+        content_type,
+        body: response
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_vec()?,
+    })
+}
+
+/// The file's content, if it is complete and of this process.
+fn read_listen(path: &Path, pid: u32) -> Option<Listen> {
+    let listen: Listen = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (listen.pid == pid).then_some(listen)
+}
+
+fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let status: io::Result<Option<ExitStatus>> = child.try_wait();
+        if let Some(status) = status.expect("it is our child") {
+            return Some(status);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
