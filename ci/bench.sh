@@ -114,11 +114,11 @@ fi
 txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
 [ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"
 
-"$target_dir/release/pulse-serve-blocks" --network regtest --listen 127.0.0.1:0 "$chain" \
+"$target_dir/release/pulse-serve-blocks" --network regtest --file "$chain" \
     >"$bench_dir/peer" 2>"$bench_dir/peer.log" &
 server_pid="$!"
-wait_until "the peer to listen" test -s "$bench_dir/peer"
-peer="$(head -1 "$bench_dir/peer")"
+wait_until "the peer to listen" grep -q ' on ' "$bench_dir/peer"
+peer="$(sed -n 's/^serving .* on //p' "$bench_dir/peer")"
 
 run kernel chain_is_synced PULSE_INDEX__ENABLED=false
 kernel_wall="$wall_s" kernel_cpu="$cpu_s" kernel_peak="$peak_mib"

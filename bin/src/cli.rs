@@ -105,9 +105,7 @@ impl Flags {
                 .as_ref()
                 .map(|path| Value::from(path.to_string_lossy().into_owned()))
         };
-        let list = |values: &[String]| {
-            (!values.is_empty()).then(|| Value::from(values.to_vec()))
-        };
+        let list = |values: &[String]| (!values.is_empty()).then(|| Value::from(values.to_vec()));
         [
             ("--data-dir", "node.data_dir", path(&self.data_dir)),
             ("--network", "node.network", text(&self.network)),

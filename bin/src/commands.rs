@@ -74,3 +74,52 @@ pub fn simulate(args: &SimulateArgs, mut out: impl Write) -> anyhow::Result<()> 
     .context("standard output")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use pulse_simulator::{Generator, GeneratorConfig};
+
+    use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn the_wallet_in_the_readme_is_one_of_the_default_simulation() {
+        let seed = RawConfig::default().node.simulate_seed;
+        let generator = Generator::new(GeneratorConfig::regtest(seed));
+        let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+        let key = readme
+            .split('"')
+            .find(|text| text.starts_with("tprv"))
+            .unwrap();
+        for template in ["wpkh({KEY}/84'/1'/0'/0/*)", "wpkh({KEY}/84'/1'/0'/1/*)"] {
+            assert!(readme.contains(template));
+            let descriptor = template.replace("{KEY}", key);
+            assert!(
+                generator.hd_wallets().iter().any(|wallet| {
+                    [&wallet.external_descriptor, &wallet.internal_descriptor]
+                        .contains(&&descriptor)
+                }),
+                "{descriptor}"
+            );
+        }
+    }
+
+    #[test]
+    fn equal_arguments_make_equal_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for name in ["one", "two"] {
+            let args = SimulateArgs {
+                blocks: 5,
+                txs_per_block: 2,
+                seed: 3,
+                out: dir.path().join(name),
+            };
+            let mut out = Vec::new();
+            simulate(&args, &mut out).unwrap();
+            assert!(String::from_utf8(out).unwrap().contains(": 6 blocks, "));
+            files.push(std::fs::read(&args.out).unwrap());
+        }
+        assert_eq!(files[0], files[1]);
+    }
+}

@@ -121,6 +121,8 @@ pub struct Listen {
     pub http: String,
     /// Operator's listener, if there is one of its own.
     pub ops: Option<String>,
+    /// The process, so that a reader can tell a file left behind.
+    pub pid: u32,
 }
 
 /// An open data directory. Locked until it is dropped.
@@ -177,9 +179,7 @@ impl DataDir {
         };
         // That of an earlier run says nothing about this one.
         match fs::remove_file(dir.listen()) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                Err(io_error(&dir.listen(), err))
-            }
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(io_error(&dir.listen(), err)),
             _ => Ok(dir),
         }
     }
@@ -262,7 +262,13 @@ impl Binding {
 
     fn refuse_other_than(&self, asked: &Self, root: &Path) -> Result<(), DataDirError> {
         let seed = None;
-        let same = Self { seed, ..self.clone() } == Self { seed, ..asked.clone() };
+        let same = Self {
+            seed,
+            ..self.clone()
+        } == Self {
+            seed,
+            ..asked.clone()
+        };
         if same {
             return Ok(());
         }
@@ -451,11 +457,17 @@ mod tests {
         let listen = Listen {
             http: "127.0.0.1:8080".to_owned(),
             ops: None,
+            pid: 1,
         };
         open.write_listen(&listen).unwrap();
         let text = fs::read(open.listen()).unwrap();
         assert_eq!(serde_json::from_slice::<Listen>(&text).unwrap(), listen);
         drop(open);
-        assert!(!DataDir::open(dir.path(), &chain, None).unwrap().listen().exists());
+        assert!(
+            !DataDir::open(dir.path(), &chain, None)
+                .unwrap()
+                .listen()
+                .exists()
+        );
     }
 }

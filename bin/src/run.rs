@@ -61,7 +61,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
 
     let stores = {
-        let paths = (data_dir.root().to_owned(), data_dir.headers(), data_dir.kernel());
+        let paths = (
+            data_dir.root().to_owned(),
+            data_dir.headers(),
+            data_dir.kernel(),
+        );
         let index_path = data_dir.index();
         let config = config.clone();
         blocking(move || {
@@ -80,11 +84,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 },
                 Arc::clone(&headers),
             )?;
-            Ok(Stores { meta, headers, chain, index })
+            Ok(Stores {
+                meta,
+                headers,
+                chain,
+                index,
+            })
         })
         .await?
     };
-    let Stores { meta, headers, chain, index } = stores;
+    let Stores {
+        meta,
+        headers,
+        chain,
+        index,
+    } = stores;
     let meta = Arc::new(meta);
     let source: Arc<dyn BlockSource> = Arc::new(chain.clone());
 
@@ -99,7 +113,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut tasks = Tasks::new(stop);
     let listening = Listen {
         http: http.local_addr()?.to_string(),
-        ops: ops.as_ref().map(|ops| ops.local_addr()).transpose()?.map(|addr| addr.to_string()),
+        ops: ops
+            .as_ref()
+            .map(|ops| ops.local_addr())
+            .transpose()?
+            .map(|addr| addr.to_string()),
+        pid: std::process::id(),
     };
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
@@ -113,8 +132,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(index) = &index {
         let query = index.query(Arc::clone(&source));
         let limits = ServerLimits::from(&config.http);
-        let state =
-            ApiState::new(query, Arc::clone(&status), config.chain.clone(), config.http.clone(), metrics);
+        let state = ApiState::new(
+            query,
+            Arc::clone(&status),
+            config.chain.clone(),
+            config.http.clone(),
+            metrics,
+        );
         tasks.spawn("index", {
             let (index, source) = (index.clone(), Arc::clone(&source));
             |stop| index::run(index, source, stop)
@@ -176,7 +200,13 @@ pub fn digest(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
     let index = Index::open(&data_dir.index(), &config.index, &config.chain)?;
     let tip = *index.tip().borrow();
     match tip {
-        Some(tip) => writeln!(out, "{} {} {}", hex::encode(index.digest()?), tip.height, tip.hash)?,
+        Some(tip) => writeln!(
+            out,
+            "{} {} {}",
+            hex::encode(index.digest()?),
+            tip.height,
+            tip.hash
+        )?,
         None => anyhow::bail!("the index is empty"),
     }
     for (family, rows) in index.row_counts()? {

@@ -37,12 +37,6 @@ impl Tasks {
         }
     }
 
-    /// The stop that ends all tasks.
-    #[must_use]
-    pub fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
     /// Runs a task, which must end soon after its token is cancelled.
     pub fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
     where

@@ -37,7 +37,9 @@ pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    result.map_err(|err| anyhow::anyhow!(err)).context("starting the logs")
+    result
+        .map_err(|err| anyhow::anyhow!(err))
+        .context("starting the logs")
 }
 
 /// Starts recording metrics. Call once, before anything is counted. The handle renders
@@ -47,7 +49,10 @@ pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
 /// When a recorder was installed before.
 pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &pulse_api::SECONDS_BUCKETS)
+        .set_buckets_for_metric(
+            Matcher::Suffix("_seconds".to_owned()),
+            &pulse_api::SECONDS_BUCKETS,
+        )
         .and_then(|builder| {
             let suffix = Matcher::Suffix("_blocks".to_owned());
             builder.set_buckets_for_metric(suffix, &BLOCKS_BUCKETS)
@@ -81,5 +86,52 @@ pub async fn run_upkeep(handle: PrometheusHandle, stop: CancellationToken) -> an
         }
         process.collect();
         handle.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    /// Words that start with `pulse_` and stand between two `mark`s.
+    fn names(text: &str, mark: char) -> BTreeSet<String> {
+        text.split(mark)
+            .filter(|word| {
+                word.strip_prefix("pulse_")
+                    .is_some_and(|rest| rest.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric_in_the_code_and_no_other() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let documented = names(
+            &fs::read_to_string(root.join("docs/metrics.md")).unwrap(),
+            '`',
+        );
+        let mut spelled = BTreeSet::from([BUILD_INFO.to_owned()]);
+        for name in ["api", "indexer", "meta", "node"] {
+            let file = root.join(name).join("src/metrics.rs");
+            spelled.extend(names(&fs::read_to_string(file).unwrap(), '"'));
+        }
+        assert_eq!(documented, spelled);
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_buckets_and_the_build() {
+        let handle = init_metrics().unwrap();
+        metrics::histogram!("test_duration_seconds").record(0.3);
+        let text = handle.render();
+        assert!(
+            text.contains("test_duration_seconds_bucket{le=\"1\"} 1"),
+            "{text}"
+        );
+        let build = format!("pulse_build_info{{version=\"{VERSION}\",commit=\"{COMMIT}\"}} 1");
+        assert!(text.contains(&build), "{text}");
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
     }
 }

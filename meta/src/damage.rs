@@ -72,7 +72,9 @@ pub(crate) fn open<T: Send + 'static>(
     let (result_tx, result_rx) = mpsc::sync_channel(1);
     let opener = move || {
         let result = guard(|| read(config.open()?)).unwrap_or_else(|panic| {
-            Err(OpenFailure::Damaged(format!("the database gave up: {panic}")))
+            Err(OpenFailure::Damaged(format!(
+                "the database gave up: {panic}"
+            )))
         });
         // The receiver has gone when the time was over.
         let _ = result_tx.send(result);
@@ -111,7 +113,10 @@ pub(crate) fn move_aside(dir: &Path) -> Result<PathBuf, MetaError> {
         let mut name = dir.file_name().unwrap_or_default().to_owned();
         name.push(format!(".damaged-{now}-{number}"));
         let target = dir.with_file_name(name);
-        if !target.try_exists().map_err(|err| MetaError::io(&target, err))? {
+        if !target
+            .try_exists()
+            .map_err(|err| MetaError::io(&target, err))?
+        {
             break target;
         }
         number += 1;

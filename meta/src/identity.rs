@@ -11,6 +11,7 @@ use crate::durable;
 
 /// What [`read`] found.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Found {
     /// A valid key.
     Key(Keypair),

@@ -350,7 +350,9 @@ mod tests {
         store.record_start(100).unwrap();
         store.record_peer("203.0.113.1:8333", "/one/", 110).unwrap();
         store.record_peer("203.0.113.2:8333", "/two/", 120).unwrap();
-        store.record_peer("203.0.113.1:8333", "/three/", 130).unwrap();
+        store
+            .record_peer("203.0.113.1:8333", "/three/", 130)
+            .unwrap();
         store.add_blocks_indexed(7).unwrap();
         store.record_stop(200).unwrap();
         drop(store);
@@ -403,7 +405,9 @@ mod tests {
         let (store, _) = open(dir.path());
         for i in 0..=MAX_PEERS {
             let now = u64::try_from(i).unwrap();
-            store.record_peer(&format!("peer{i}:1"), "/x/", now).unwrap();
+            store
+                .record_peer(&format!("peer{i}:1"), "/x/", now)
+                .unwrap();
         }
         let peers = store.peers().unwrap();
         assert_eq!(peers.len(), MAX_PEERS);

@@ -23,7 +23,9 @@ fn fill(dir: &Path) {
         store.record_start(run * 10).unwrap();
         for peer in 0..20 {
             let addr = format!("198.51.100.{peer}:8333");
-            store.record_peer(&addr, "/Satoshi:31.0.0/", run * 10 + peer).unwrap();
+            store
+                .record_peer(&addr, "/Satoshi:31.0.0/", run * 10 + peer)
+                .unwrap();
         }
         store.add_blocks_indexed(1_000).unwrap();
         store.record_stop(run * 10 + 9).unwrap();
@@ -135,9 +137,15 @@ fn damaged_files_never_stop_a_start_and_the_identity_stays() {
         // What opened and failed later is replaced at the next start at the latest.
         let (store, _) = MetaStore::open(dir.path()).unwrap();
         assert_eq!(store.peer_id(), id, "seed {seed}: {what}");
-        assert!(works(&store), "seed {seed}: {what}, worked before: {worked}");
+        assert!(
+            works(&store),
+            "seed {seed}: {what}, worked before: {worked}"
+        );
     }
-    assert!(recovered > 0, "no damage was bad enough to test the recovery");
+    assert!(
+        recovered > 0,
+        "no damage was bad enough to test the recovery"
+    );
 }
 
 #[test]
@@ -182,6 +190,8 @@ fn writer_process() {
     fs::write(dir.join("ready"), b"").unwrap();
     for i in 0_u64.. {
         store.record_start(i).unwrap();
-        store.record_peer(&format!("peer{i}:8333"), "/writer/", i).unwrap();
+        store
+            .record_peer(&format!("peer{i}:8333"), "/writer/", i)
+            .unwrap();
     }
 }

@@ -160,7 +160,10 @@ impl PeerAddr {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']')?;
             std::net::Ipv6Addr::from_str(host).ok()?;
-            (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            (
+                host,
+                rest.strip_prefix(':').or(rest.is_empty().then_some("")),
+            )
         } else if std::net::Ipv6Addr::from_str(text).is_ok() {
             (text, Some(""))
         } else {
@@ -212,8 +215,18 @@ mod tests {
             assert_eq!(PeerAddr::parse(text, 8333).unwrap().to_string(), shown);
         }
         for text in [
-            "", ":8333", "host:", "host:0", "host:65536", "host:x", "a b:1", "[::1", "[::1]x",
-            "[host]:1", "a:1:2", "http://host",
+            "",
+            ":8333",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "a b:1",
+            "[::1",
+            "[::1]x",
+            "[host]:1",
+            "a:1:2",
+            "http://host",
         ] {
             assert_eq!(PeerAddr::parse(text, 8333), None, "{text:?}");
         }
@@ -226,7 +239,10 @@ mod tests {
             ..SyncConfig::default()
         };
         let err = config.peers(8333).unwrap_err().to_string();
-        assert!(err.contains("p2p.connect") && err.contains("host:"), "{err}");
+        assert!(
+            err.contains("p2p.connect") && err.contains("host:"),
+            "{err}"
+        );
         config.window_blocks = 0;
         assert_eq!(
             config.peers(8333),
@@ -236,6 +252,9 @@ mod tests {
         );
         assert!(toml::from_str::<SyncConfig>("windowblocks = 3").is_err());
         assert!(toml::from_str::<SyncConfig>("simulate = true").is_err());
-        assert_eq!(toml::from_str::<SyncConfig>("").unwrap(), SyncConfig::default());
+        assert_eq!(
+            toml::from_str::<SyncConfig>("").unwrap(),
+            SyncConfig::default()
+        );
     }
 }

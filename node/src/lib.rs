@@ -1,6 +1,6 @@
 //! From a socket to a valid chain. Knows neither the index nor JSON.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stderr))]
 
 pub mod chain;
 pub mod config;

@@ -108,9 +108,9 @@ impl ScriptKind {
             Self::P2pkh { compressed: true } => legacy(107),
             Self::P2pkh { compressed: false } => legacy(139),
             Self::Multisig(quorum) => legacy(1 + 73 * u64::from(quorum.signatures())),
-            Self::P2shMultisig(quorum) => legacy(
-                7 + 73 * u64::from(quorum.signatures()) + 34 * u64::from(quorum.keys()),
-            ),
+            Self::P2shMultisig(quorum) => {
+                legacy(7 + 73 * u64::from(quorum.signatures()) + 34 * u64::from(quorum.keys()))
+            }
             Self::P2shP2wpkh => 4 * 64 + 109,
             Self::P2wpkh => 4 * 41 + 109,
             Self::P2wshMultisig(quorum) => {
@@ -143,10 +143,7 @@ impl ScriptKind {
         match self {
             Self::P2shMultisig(quorum) => 4 * u64::from(quorum.keys()),
             Self::P2wshMultisig(quorum) => u64::from(quorum.keys()),
-            Self::P2shP2wpkh
-            | Self::P2wpkh
-            | Self::P2wshCltv { .. }
-            | Self::P2wshCsv { .. } => 1,
+            Self::P2shP2wpkh | Self::P2wpkh | Self::P2wshCltv { .. } | Self::P2wshCsv { .. } => 1,
             _ => 0,
         }
     }
@@ -242,12 +239,12 @@ impl AddressBook {
         }
         let draw = mix(self.seed ^ mix(u64::from(id)));
         let variant = draw >> 32;
-        let quorum = if variant % 3 == 0 {
+        let quorum = if variant.is_multiple_of(3) {
             Quorum::OneOfTwo
         } else {
             Quorum::TwoOfThree
         };
-        let compressed = variant % 8 != 0;
+        let compressed = !variant.is_multiple_of(8);
         match draw % 1000 {
             0..25 => ScriptKind::P2pk { compressed },
             25..180 => ScriptKind::P2pkh { compressed },

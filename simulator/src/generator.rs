@@ -360,7 +360,10 @@ impl Generator {
                     address,
                 };
                 if !spent.contains(&coin.outpoint) {
-                    made.push((coin, spendable_at(&self.book, address, height, position == 0)));
+                    made.push((
+                        coin,
+                        spendable_at(&self.book, address, height, position == 0),
+                    ));
                 }
             }
         }
@@ -378,7 +381,11 @@ impl Generator {
         if self.recent_times.len() > 11 {
             self.recent_times.pop_front();
         }
-        let period = self.config.params.consensus.difficulty_adjustment_interval();
+        let period = self
+            .config
+            .params
+            .consensus
+            .difficulty_adjustment_interval();
         if u64::from(self.height).is_multiple_of(period) {
             self.period_start = block.header.time;
         }

@@ -1,7 +1,7 @@
 //! Wallets of the simulation that other wallet software can open by descriptor.
 
 use bitcoin::{
-    Network, NetworkKind,
+    Network,
     bip32::{ChildNumber, DerivationPath, Xpriv},
     hashes::{Hash, sha256},
     secp256k1::{All, Secp256k1, SecretKey},
@@ -42,7 +42,6 @@ impl HdWallet {
         // Regtest and signet share the version bytes of extended keys.
         let master = Xpriv::new_master(Network::Regtest, entropy.as_byte_array())
             .expect("a hash is a valid key but for one in 2^127");
-        debug_assert_eq!(master.network, NetworkKind::Test);
         let chain = |chain: u32| {
             let path: DerivationPath = format!("{purpose}'/1'/0'/{chain}")
                 .parse()
@@ -85,5 +84,62 @@ impl HdWallet {
             .derive_priv(secp, &[child])
             .expect("derivation fails for one hash in 2^127")
             .private_key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{AddressBook, Owner};
+    use bitcoin::{Address, CompressedPublicKey, KnownHrp, ScriptBuf, bip32::Xpub};
+
+    /// What a wallet that opens `descriptor` derives at `index`.
+    fn derive(descriptor: &str, index: u32) -> ScriptBuf {
+        let secp = Secp256k1::new();
+        let start = descriptor.find("tprv").unwrap();
+        let (key, path) = descriptor[start..].split_once('/').unwrap();
+        let path = path
+            .split(')')
+            .next()
+            .unwrap()
+            .replace('*', &index.to_string());
+        let key: Xpriv = key.parse().unwrap();
+        let path: DerivationPath = path.parse().unwrap();
+        let key = Xpub::from_priv(&secp, &key.derive_priv(&secp, &path).unwrap());
+        let public = CompressedPublicKey(key.public_key);
+        let network = Network::Regtest;
+        match &descriptor[..start] {
+            "pkh(" => Address::p2pkh(public, network),
+            "sh(wpkh(" => Address::p2shwpkh(&public, network),
+            "wpkh(" => Address::p2wpkh(&public, KnownHrp::Regtest),
+            "tr(" => Address::p2tr(&secp, key.to_x_only_pub(), None, KnownHrp::Regtest),
+            other => panic!("{other}"),
+        }
+        .script_pubkey()
+    }
+
+    #[test]
+    fn descriptors_lead_to_the_addresses_in_use() {
+        let book = AddressBook::new(21, 5);
+        let mut seen = 0;
+        for id in 0..3_000 {
+            let Owner::Hd {
+                wallet,
+                internal,
+                index,
+            } = book.owner(id)
+            else {
+                continue;
+            };
+            let wallet = &book.hd_wallets()[wallet as usize];
+            let descriptor = if internal {
+                &wallet.internal_descriptor
+            } else {
+                &wallet.external_descriptor
+            };
+            assert_eq!(book.script_pubkey(id), derive(descriptor, index));
+            seen += 1;
+        }
+        assert!(seen > 40);
     }
 }

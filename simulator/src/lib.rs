@@ -34,7 +34,7 @@ pub mod mine;
 mod plan;
 mod sign;
 
-pub use address::ScriptKind;
+pub use address::{Quorum, ScriptKind};
 pub use config::GeneratorConfig;
 pub use file::{
     BlockFileWriter, ChainSummary, SimulateError, SimulateFileOptions, write_blocks, write_chain,

@@ -161,10 +161,9 @@ impl<'a> Signer<'a> {
                     .push_key(&key)
                     .into_script()
             }
-            ScriptKind::Multisig(quorum) => self
-                .multisig_signatures(index, id, quorum)
-                .0
-                .into_script(),
+            ScriptKind::Multisig(quorum) => {
+                self.multisig_signatures(index, id, quorum).0.into_script()
+            }
             ScriptKind::P2shMultisig(quorum) => {
                 let (builder, script) = self.multisig_signatures(index, id, quorum);
                 builder

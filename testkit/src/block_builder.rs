@@ -1,8 +1,6 @@
 //! Chains made to order, block by block.
 
-use bitcoin::{
-    Amount, Block, BlockHash, Script, ScriptBuf, Transaction, TxOut, script::Builder,
-};
+use bitcoin::{Amount, Block, BlockHash, Script, Transaction, TxOut, script::Builder};
 use pulse_primitives::{Height, network::ChainParams};
 use pulse_simulator::mine::{BlockParts, mine_block, next_bits, subsidy};
 
@@ -72,7 +70,7 @@ impl ChainBuilder {
         self.mine_outputs(
             vec![TxOut {
                 value,
-                script_pubkey: ScriptBuf::from(script.to_owned()),
+                script_pubkey: script.to_owned(),
             }],
             txs,
         )

@@ -97,7 +97,10 @@ impl ChainData {
             block: String,
         }
         let entries: Vec<Entry> = parse_json(&self.read("runs/signet-0-120.blocks.json.zst"));
-        entries.iter().map(|entry| parse_hex(&entry.block)).collect()
+        entries
+            .iter()
+            .map(|entry| parse_hex(&entry.block))
+            .collect()
     }
 
     /// Regtest, heights 0 to 206, as the kernel's own tests use it.

@@ -91,9 +91,8 @@ impl Golden {
         }
         let text = std::str::from_utf8(bytes).expect("the file is text");
         let mut lines = text.lines();
-        let summary: Summary =
-            serde_json::from_str(lines.next().expect("there is a first line"))
-                .expect("the first line is a summary");
+        let summary: Summary = serde_json::from_str(lines.next().expect("there is a first line"))
+            .expect("the first line is a summary");
         let scripts: Vec<GoldenScript> = lines
             .map(|line| serde_json::from_str(line).expect("each line is a script"))
             .collect();

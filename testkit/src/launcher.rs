@@ -163,7 +163,8 @@ impl NodeOptions {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into();
+        let read =
+            |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into();
         let exit = |status| Exit {
             status,
             elapsed: started.elapsed(),
@@ -352,7 +353,10 @@ impl PulseNode {
         let deadline = Instant::now() + timeout;
         while !condition(self) {
             if let Some(status) = self.try_wait() {
-                panic!("waiting for {what}: the node ended with {status}\n{}", self.log_tail());
+                panic!(
+                    "waiting for {what}: the node ended with {status}\n{}",
+                    self.log_tail()
+                );
             }
             assert!(
                 Instant::now() < deadline,
@@ -460,10 +464,7 @@ impl PulseNode {
 
     /// The exit status if the node has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
-        self.child
-            .as_mut()?
-            .try_wait()
-            .expect("it is our child")
+        self.child.as_mut()?.try_wait().expect("it is our child")
     }
 
     fn end(&mut self, signal: Signal, timeout: Duration) -> Exit {
@@ -475,7 +476,10 @@ impl PulseNode {
         let Some(status) = wait(&mut child, timeout) else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("still running {timeout:?} after {signal:?}\n{}", self.log_tail());
+            panic!(
+                "still running {timeout:?} after {signal:?}\n{}",
+                self.log_tail()
+            );
         };
         Exit {
             status,

@@ -24,6 +24,6 @@ pub use behaviour::{AnswerOrder, Behaviour};
 pub use block_builder::ChainBuilder;
 pub use chaindata::ChainData;
 pub use golden::{Golden, GoldenScript, GoldenUtxo};
-pub use launcher::{Exit, NodeOptions, PulseNode};
+pub use launcher::{Exit, NodeOptions, PulseNode, Reply};
 pub use peer::{PeerLog, ScriptedPeer};
-pub use served_chain::ServedChain;
+pub use served_chain::{BlockFileError, ServedChain};

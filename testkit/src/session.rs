@@ -200,7 +200,9 @@ impl<'a> Session<'a> {
             let Behaviour::BadPowHeader { height } = behaviour else {
                 continue;
             };
-            let Some(index) = height.checked_sub(from).and_then(|n| usize::try_from(n).ok())
+            let Some(index) = height
+                .checked_sub(from)
+                .and_then(|n| usize::try_from(n).ok())
             else {
                 continue;
             };
@@ -240,9 +242,12 @@ impl<'a> Session<'a> {
     }
 
     fn may_serve(&self) -> bool {
-        !self.shared.behaviours.read().iter().any(
-            |behaviour| matches!(behaviour, Behaviour::StallAfter(n) if self.served >= *n),
-        )
+        !self
+            .shared
+            .behaviours
+            .read()
+            .iter()
+            .any(|behaviour| matches!(behaviour, Behaviour::StallAfter(n) if self.served >= *n))
     }
 
     fn next_block(&mut self) -> Option<BlockHash> {

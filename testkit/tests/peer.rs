@@ -185,7 +185,13 @@ fn new_tips_are_announced_as_the_client_likes_it() {
     peer.push_blocks(branch.blocks());
     let headers = branch.blocks()[3..].iter().map(|block| block.header);
     assert_eq!(modern.read(), NetworkMessage::Headers(headers.collect()));
-    assert_eq!(plain.headers(vec![chain.tip_hash()]).len(), 6, "unknown locator");
+    let expected = NetworkMessage::Inv(vec![Inventory::Block(branch.tip_hash())]);
+    assert_eq!(plain.read(), expected);
+    assert_eq!(
+        plain.headers(vec![chain.tip_hash()]).len(),
+        6,
+        "a locator off the active chain leads back to genesis"
+    );
 }
 
 #[test]
@@ -266,7 +272,10 @@ fn silent_and_foreign_peers_do_not_shake_hands() {
     let foreign = peer(&chain, &[Behaviour::WrongMagic]);
     let mut client = Client::connect(&foreign);
     client.say_hello();
-    assert_eq!(client.try_read().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(
+        client.try_read().unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
 
     let headerless = peer(&chain, &[Behaviour::NoHeaders, Behaviour::NotFound]);
     let mut client = Client::new(&headerless);
@@ -288,7 +297,10 @@ fn order_and_pace_of_answers_can_be_set() {
     };
     let mut reversed = hashes(asked);
     reversed.reverse();
-    assert_eq!(answers(&[Behaviour::Order(AnswerOrder::Reversed)]), reversed);
+    assert_eq!(
+        answers(&[Behaviour::Order(AnswerOrder::Reversed)]),
+        reversed
+    );
     let shuffled = [Behaviour::Order(AnswerOrder::Shuffled(3))];
     let order = answers(&shuffled);
     assert_ne!(order, hashes(asked));
@@ -298,6 +310,8 @@ fn order_and_pace_of_answers_can_be_set() {
     answers(&[Behaviour::Delay(Duration::from_millis(10))]);
     assert!(started.elapsed() >= Duration::from_millis(200));
     let started = Instant::now();
-    answers(&[Behaviour::SlowDrip { bytes_per_second: 20_000 }]);
+    answers(&[Behaviour::SlowDrip {
+        bytes_per_second: 20_000,
+    }]);
     assert!(started.elapsed() >= Duration::from_millis(200));
 }

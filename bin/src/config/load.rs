@@ -49,9 +49,7 @@ pub fn load(
             // Names and values that are no text cannot be ours.
             Some((name.into_string().ok()?, value.into_string().ok()?))
         })
-        .filter(|(name, _)| {
-            name.starts_with(PREFIX) && !NOT_CONFIGURATION.contains(&name.as_str())
-        })
+        .filter(|(name, _)| name.starts_with(PREFIX) && !NOT_CONFIGURATION.contains(&name.as_str()))
         .collect::<Vec<_>>();
     variables.sort();
     for (name, value) in variables {
@@ -60,7 +58,9 @@ pub fn load(
         }
     }
     for (flag, key, value) in flags.given() {
-        layers.lay_value(key, value).map_err(|err| value_error(flag, &err))?;
+        layers
+            .lay_value(key, value)
+            .map_err(|err| value_error(flag, &err))?;
     }
     let config = Config::resolve(layers.raw, layers.given.contains("node.network"))?;
     Ok(Loaded { config, warnings })

@@ -8,7 +8,10 @@ use pulse_primitives::bitcoin::{Network, Work};
 use super::*;
 use crate::cli::Cli;
 
-const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../config.example.toml"));
+const EXAMPLE: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../config.example.toml"
+));
 
 /// Loads from a file with `text`, variables, and the words of a command line.
 fn load_all(text: &str, env: &[(&str, &str)], words: &[&str]) -> Result<load::Loaded, ConfigError> {
@@ -39,7 +42,10 @@ fn as_json(raw: &RawConfig) -> serde_json::Value {
 #[test]
 fn flags_beat_environment_beats_file_beats_defaults() {
     let file = "[http]\naddr = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\nfilter = \"warn\"";
-    let env = [("PULSE_HTTP__ADDR", "127.0.0.1:2"), ("PULSE_LOG__FILTER", "debug")];
+    let env = [
+        ("PULSE_HTTP__ADDR", "127.0.0.1:2"),
+        ("PULSE_LOG__FILTER", "debug"),
+    ];
     let flags = ["--http-addr", "127.0.0.1:3"];
 
     let all = config(file, &env, &flags);
@@ -56,9 +62,24 @@ fn flags_beat_environment_beats_file_beats_defaults() {
 #[test]
 fn every_flag_reaches_its_key() {
     let words = [
-        "--data-dir", "/tmp/x", "--network", "signet", "--signet-challenge", "51", "--connect",
-        "one.example:1", "--connect", "two.example", "--min-chain-work", "ff", "--http-addr",
-        "127.0.0.1:3", "--ops-addr", "[::1]:4", "--log-format", "json",
+        "--data-dir",
+        "/tmp/x",
+        "--network",
+        "signet",
+        "--signet-challenge",
+        "51",
+        "--connect",
+        "one.example:1",
+        "--connect",
+        "two.example",
+        "--min-chain-work",
+        "ff",
+        "--http-addr",
+        "127.0.0.1:3",
+        "--ops-addr",
+        "[::1]:4",
+        "--log-format",
+        "json",
     ];
     let config = config("", &[], &words);
     assert_eq!(config.data_dir, Path::new("/tmp/x"));
@@ -132,7 +153,8 @@ fn an_unknown_key_in_the_file_is_named_with_the_file() {
     ] {
         let error = error(text, &[], &[]);
         assert!(
-            error.starts_with(&format!("unknown key \"{key}\" in /")) && error.ends_with("/node.toml"),
+            error.starts_with(&format!("unknown key \"{key}\" in /"))
+                && error.ends_with("/node.toml"),
             "{error}"
         );
     }
@@ -141,21 +163,76 @@ fn an_unknown_key_in_the_file_is_named_with_the_file() {
 #[test]
 fn a_wrong_value_is_named_with_where_it_stands() {
     for (text, env, words, parts) in [
-        ("[http]\naddr = \"localhost\"", [].as_slice(), [].as_slice(), ["node.toml: http.addr: ", "socket address"]),
-        ("[http]\naddr = 3", &[], &[], ["node.toml: http.addr: ", "found"]),
+        (
+            "[http]\naddr = \"localhost\"",
+            [].as_slice(),
+            [].as_slice(),
+            ["node.toml: http.addr: ", "socket address"],
+        ),
+        (
+            "[http]\naddr = 3",
+            &[],
+            &[],
+            ["node.toml: http.addr: ", "found"],
+        ),
         ("[http", &[], &[], ["node.toml: ", ""]),
-        ("", &[("PULSE_HTTP__ADDR", "x")], &[], ["PULSE_HTTP__ADDR: ", "socket address"]),
-        ("", &[("PULSE_NODE__STOP_TIMEOUT_SECS", "-1")], &[], ["PULSE_NODE__STOP_TIMEOUT_SECS: ", "-1"]),
-        ("", &[], &["--http-addr", "127.0.0.1"], ["--http-addr: ", "socket address"]),
-        ("", &[], &["--ops-addr", ":9"], ["--ops-addr: ", "socket address"]),
+        (
+            "",
+            &[("PULSE_HTTP__ADDR", "x")],
+            &[],
+            ["PULSE_HTTP__ADDR: ", "socket address"],
+        ),
+        (
+            "",
+            &[("PULSE_NODE__STOP_TIMEOUT_SECS", "-1")],
+            &[],
+            ["PULSE_NODE__STOP_TIMEOUT_SECS: ", "-1"],
+        ),
+        (
+            "",
+            &[],
+            &["--http-addr", "127.0.0.1"],
+            ["--http-addr: ", "socket address"],
+        ),
+        (
+            "",
+            &[],
+            &["--ops-addr", ":9"],
+            ["--ops-addr: ", "socket address"],
+        ),
         ("", &[], &["--log-format", "xml"], ["--log-format: ", "xml"]),
-        ("", &[], &["--network", "main"], ["node.network: ", "\"main\" is not mainnet"]),
-        ("", &[], &["--signet-challenge", "51"], ["node.signet_challenge: ", "mainnet"]),
-        ("", &[], &["--network", "signet", "--signet-challenge", "5"], ["node.signet_challenge: ", "hex"]),
-        ("", &[], &["--min-chain-work", "xyz"], ["node.min_chain_work: ", "xyz"]),
+        (
+            "",
+            &[],
+            &["--network", "main"],
+            ["node.network: ", "\"main\" is not mainnet"],
+        ),
+        (
+            "",
+            &[],
+            &["--signet-challenge", "51"],
+            ["node.signet_challenge: ", "mainnet"],
+        ),
+        (
+            "",
+            &[],
+            &["--network", "signet", "--signet-challenge", "5"],
+            ["node.signet_challenge: ", "hex"],
+        ),
+        (
+            "",
+            &[],
+            &["--min-chain-work", "xyz"],
+            ["node.min_chain_work: ", "xyz"],
+        ),
         ("", &[], &["--connect", "host:"], ["p2p.connect: ", "host:"]),
         ("[log]\nfilter = \"a=b=c\"", &[], &[], ["log.filter: ", ""]),
-        ("[node]\nstop_timeout_secs = 0", &[], &[], ["node.stop_timeout_secs: ", "at least 1"]),
+        (
+            "[node]\nstop_timeout_secs = 0",
+            &[],
+            &[],
+            ["node.stop_timeout_secs: ", "at least 1"],
+        ),
     ] {
         let error = error(text, env, words);
         for part in parts {
@@ -167,7 +244,9 @@ fn a_wrong_value_is_named_with_where_it_stands() {
 
 #[test]
 fn a_missing_file_is_an_error() {
-    let flags = Cli::try_parse_from(["pulse-node", "--config", "/nowhere/at/all"]).unwrap().flags;
+    let flags = Cli::try_parse_from(["pulse-node", "--config", "/nowhere/at/all"])
+        .unwrap()
+        .flags;
     let error = load(&flags, []).unwrap_err().to_string();
     assert!(error.contains("/nowhere/at/all"), "{error}");
 }
@@ -177,10 +256,17 @@ fn simulate_implies_regtest_and_refuses_any_other_network() {
     let simulated = config("", &[], &["--simulate"]);
     assert_eq!(simulated.chain.network, Network::Regtest);
     assert!(simulated.p2p.simulate);
-    assert_eq!(simulated.simulate.unwrap().interval, Duration::from_secs(10));
+    assert_eq!(
+        simulated.simulate.unwrap().interval,
+        Duration::from_secs(10)
+    );
     config("", &[], &["--simulate", "--network", "regtest"]);
     for (text, env, words) in [
-        ("", [].as_slice(), ["--simulate", "--network", "mainnet"].as_slice()),
+        (
+            "",
+            [].as_slice(),
+            ["--simulate", "--network", "mainnet"].as_slice(),
+        ),
         ("[node]\nnetwork = \"mainnet\"", &[], &["--simulate"]),
         ("", &[("PULSE_NODE__NETWORK", "signet")], &["--simulate"]),
     ] {
@@ -200,8 +286,16 @@ fn the_minimum_chain_work_is_that_of_the_network_unless_given() {
 #[test]
 fn what_is_printed_reads_back_as_the_same() {
     let words = [
-        "--network", "signet", "--signet-challenge", "51", "--connect", "one.example:1",
-        "--min-chain-work", "ff", "--ops-addr", "127.0.0.1:9",
+        "--network",
+        "signet",
+        "--signet-challenge",
+        "51",
+        "--connect",
+        "one.example:1",
+        "--min-chain-work",
+        "ff",
+        "--ops-addr",
+        "127.0.0.1:9",
     ];
     let first = config("", &[], &words);
     let second = config(&first.to_toml().unwrap(), &[], &[]);
@@ -214,7 +308,10 @@ fn the_example_holds_every_key_with_its_default() {
     assert_eq!(as_json(&example), as_json(&RawConfig::default()));
     let example = toml::from_str::<toml::Table>(EXAMPLE).unwrap();
     let defaults = toml::Table::try_from(RawConfig::default()).unwrap();
-    assert_eq!(example, defaults, "a key is missing from config.example.toml");
+    assert_eq!(
+        example, defaults,
+        "a key is missing from config.example.toml"
+    );
 }
 
 #[test]
@@ -230,6 +327,9 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         .join("\n");
     toml::from_str::<RawConfig>(&text).unwrap();
     for key in ["ops_addr", "salt"] {
-        assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+        assert!(
+            text.contains(&format!("\n{key} = ")),
+            "{key} is not in the example"
+        );
     }
 }

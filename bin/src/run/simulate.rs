@@ -4,9 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use pulse_node::{chain::Chain, sync::SyncHandle};
-use pulse_primitives::{
-    bitcoin::consensus::serialize, network::ChainParams, ports::BlockSource,
-};
+use pulse_primitives::{bitcoin::consensus::serialize, network::ChainParams, ports::BlockSource};
 use pulse_simulator::{Generator, GeneratorConfig, LiveMiner};
 use tokio_util::sync::CancellationToken;
 use tracing::info;

@@ -18,7 +18,11 @@ fn run_blocks(name: &str) -> Option<Vec<Vec<u8>>> {
     );
     let path = dir.join("runs").join(name);
     if !path.exists() {
-        assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{} is missing",
+            path.display()
+        );
         eprintln!("skipped: {} is missing", path.display());
         return None;
     }
@@ -57,7 +61,9 @@ impl Fixture {
 
 /// Feeds header and body of each block, as the sync does.
 fn feed(chain: &Chain, blocks: &[Vec<u8>]) -> Vec<BlockVerdict> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut verdicts = Vec::new();
         for bytes in blocks {
@@ -72,7 +78,10 @@ fn feed(chain: &Chain, blocks: &[Vec<u8>]) -> Vec<BlockVerdict> {
 }
 
 fn decoded(blocks: &[Vec<u8>]) -> Vec<Block> {
-    blocks.iter().map(|bytes| deserialize(bytes).unwrap()).collect()
+    blocks
+        .iter()
+        .map(|bytes| deserialize(bytes).unwrap())
+        .collect()
 }
 
 #[test]
@@ -83,7 +92,11 @@ fn connected_blocks_read_back_with_their_spent_outputs_also_after_a_restart() {
     let fixture = Fixture::new();
     let chain = fixture.open();
     let verdicts = feed(&chain, &blocks);
-    assert!(verdicts.iter().all(|verdict| *verdict == BlockVerdict::Accepted));
+    assert!(
+        verdicts
+            .iter()
+            .all(|verdict| *verdict == BlockVerdict::Accepted)
+    );
     let parsed = decoded(&blocks);
     let check = |chain: &Chain| {
         assert_eq!(chain.active_height(), 206);

@@ -171,7 +171,9 @@ impl FrameHead {
             return Err(CodecError::BadChecksum { command });
         }
         let message = match command.as_str() {
-            "version" => deserialize_version(&payload).map(|version| Message::Version(version.into())),
+            "version" => {
+                deserialize_version(&payload).map(|version| Message::Version(version.into()))
+            }
             "verack" => Some(Message::Verack),
             "ping" => deserialize(&payload).ok().map(Message::Ping),
             "headers" => decode_headers(&payload).map(Message::Headers),
@@ -277,10 +279,7 @@ mod tests {
                 NetworkMessage::Headers(vec![genesis.header; 3]),
                 Message::Headers(vec![genesis.header; 3]),
             ),
-            (
-                NetworkMessage::Headers(vec![]),
-                Message::Headers(vec![]),
-            ),
+            (NetworkMessage::Headers(vec![]), Message::Headers(vec![])),
             (
                 NetworkMessage::Inv(inventory.clone()),
                 Message::Inv(inventory.clone()),
@@ -323,7 +322,10 @@ mod tests {
                 .unwrap();
             assert!(matches!(
                 read_message(&mut ours, MAGIC).await,
-                Err(CodecError::Oversized { len: 80_000_000, .. })
+                Err(CodecError::Oversized {
+                    len: 80_000_000,
+                    ..
+                })
             ));
         }
     }

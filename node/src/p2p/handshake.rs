@@ -132,7 +132,11 @@ where
     Err(HandshakeError::TooManyMessages)
 }
 
-async fn send<S>(stream: &mut S, magic: [u8; 4], message: NetworkMessage) -> Result<(), HandshakeError>
+async fn send<S>(
+    stream: &mut S,
+    magic: [u8; 4],
+    message: NetworkMessage,
+) -> Result<(), HandshakeError>
 where
     S: AsyncWrite + Unpin,
 {
@@ -151,7 +155,9 @@ fn version_message(local: &LocalVersion) -> NetworkMessage {
     );
     let timestamp = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX));
+        .map_or(0, |elapsed| {
+            i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
+        });
     NetworkMessage::Version(VersionMessage {
         version: PROTOCOL_VERSION,
         services: ServiceFlags::NONE,
@@ -178,7 +184,8 @@ fn check_version(
             version: version.version,
         });
     }
-    if !version.services.has(ServiceFlags::NETWORK) || !version.services.has(ServiceFlags::WITNESS) {
+    if !version.services.has(ServiceFlags::NETWORK) || !version.services.has(ServiceFlags::WITNESS)
+    {
         return Err(HandshakeError::MissingServices {
             services: version.services,
         });

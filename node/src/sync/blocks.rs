@@ -293,14 +293,25 @@ impl BlockWindow {
     }
 
     /// Takes a block from a peer.
-    pub fn receive(&mut self, from: PeerId, hash: BlockHash, bytes: Vec<u8>, now: Instant) -> Received {
-        let received = if self.abandoned.get(&hash).is_some_and(|(peer, _)| *peer == from) {
+    pub fn receive(
+        &mut self,
+        from: PeerId,
+        hash: BlockHash,
+        bytes: Vec<u8>,
+        now: Instant,
+    ) -> Received {
+        let received = if self
+            .abandoned
+            .get(&hash)
+            .is_some_and(|(peer, _)| *peer == from)
+        {
             self.abandoned.remove(&hash);
             Received::NoLongerWanted
         } else {
             let len = bytes.len();
             match self.entry(&hash) {
-                Some(entry) if matches!(entry.state, State::InFlight { peer, .. } if peer == from) => {
+                Some(entry) if matches!(entry.state, State::InFlight { peer, .. } if peer == from) =>
+                {
                     entry.state = State::Buffered { from, bytes };
                     self.buffered_bytes += len;
                     self.average_bytes = (self.average_bytes * 15 + len) / 16;
@@ -362,7 +373,11 @@ impl BlockWindow {
         let State::InFlight { peer, since } = self.entries.front()?.state else {
             return None;
         };
-        if self.entries.iter().any(|entry| matches!(entry.state, State::Missing)) {
+        if self
+            .entries
+            .iter()
+            .any(|entry| matches!(entry.state, State::Missing))
+        {
             return None;
         }
         let height = self.base + 1;
@@ -400,12 +415,17 @@ impl BlockWindow {
     /// Whether this peer was asked for this block and owes it still.
     #[must_use]
     pub fn owes(&self, debtor: PeerId, hash: &BlockHash) -> bool {
-        let owed = self.abandoned.get(hash).is_some_and(|(peer, _)| *peer == debtor);
+        let owed = self
+            .abandoned
+            .get(hash)
+            .is_some_and(|(peer, _)| *peer == debtor);
         owed || self
             .heights
             .get(hash)
             .and_then(|height| self.entries.get((height - self.base - 1) as usize))
-            .is_some_and(|entry| matches!(entry.state, State::InFlight { peer, .. } if peer == debtor))
+            .is_some_and(
+                |entry| matches!(entry.state, State::InFlight { peer, .. } if peer == debtor),
+            )
     }
 
     /// Bytes received and not yet judged.

@@ -13,9 +13,9 @@ use pulse_primitives::{
 };
 use tokio::sync::Notify;
 
-use super::{SyncError, Validator, workers};
+use super::{SyncError, workers};
 use crate::{
-    chain::{BlockVerdict, ChainError, InvalidBlock},
+    chain::{BlockVerdict, Chain, ChainError, InvalidBlock},
     headers::{HeaderStore, HeaderStoreError},
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Shared {
 pub struct SyncHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<HeaderStore>,
-    pub(super) validator: Arc<dyn Validator>,
+    pub(super) chain: Chain,
     pub(super) min_chain_work: Work,
     pub(super) simulate: bool,
 }
@@ -81,7 +81,7 @@ impl SyncHandle {
             .get(..80)
             .and_then(|header| deserialize(header).ok())
             .ok_or(SubmitError::Malformed)?;
-        let intake = workers::take_in(self.validator.as_ref(), &self.store, vec![header]).await;
+        let intake = workers::take_in(&self.chain, &self.store, vec![header]).await;
         let header_refused = |reason: &str| SubmitError::HeaderRefused {
             reason: reason.to_owned(),
         };
@@ -98,7 +98,7 @@ impl SyncHandle {
             Err(SyncError::Store(err)) => return Err(err.into()),
             Err(_) => return Err(SubmitError::TaskFailed),
         }
-        let verdict = self.validator.submit_block(block).await?;
+        let verdict = self.chain.submit_block(block).await?;
         self.shared.changed.notify_one();
         match verdict {
             BlockVerdict::Accepted | BlockVerdict::Duplicate => Ok(()),
@@ -121,7 +121,7 @@ impl NodeStatus for SyncHandle {
             best_header_work: best.work,
             min_chain_work: self.min_chain_work,
             headers_answered: self.simulate || shared.headers_answered.load(Ordering::Acquire),
-            active_tip: self.validator.active_tip(),
+            active_tip: self.chain.active_tip(),
             peers: shared.peers.lock().clone(),
             blocks_in_flight: shared.blocks_in_flight.load(Ordering::Relaxed),
             blocks_received: shared.blocks_received.load(Ordering::Relaxed),

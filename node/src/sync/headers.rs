@@ -114,7 +114,9 @@ impl HeaderSync {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.asked = Some(now);
             let per_header = Duration::from_millis(1) * expected;
-            state.deadline.get_or_insert(now + self.timeout + per_header);
+            state
+                .deadline
+                .get_or_insert(now + self.timeout + per_header);
         }
     }
 

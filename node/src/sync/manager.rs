@@ -3,24 +3,19 @@
 //! It only ever waits for events; whoever has to wait for something else (a socket,
 //! the kernel, the disk) is another task.
 
+mod blocks;
+mod headers;
+mod peers;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use pulse_primitives::{
     Height,
-    bitcoin::{
-        BlockHash,
-        block::Header,
-        hashes::Hash,
-        p2p::{
-            message::NetworkMessage,
-            message_blockdata::{GetHeadersMessage, Inventory},
-        },
-    },
-    status::PeerReport,
+    bitcoin::{BlockHash, block::Header, p2p::message::NetworkMessage},
 };
 use tokio::{
     sync::mpsc,
@@ -28,25 +23,24 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use super::{
     Sync, SyncError,
-    blocks::{BestPath, BlockWindow, ReadyBlock, Received, WindowLimits},
-    headers::{HeaderSync, Next},
+    blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
+    headers::HeaderSync,
     progress::{Position, Progress},
-    slots::{Penalty, Slots},
+    slots::Slots,
     stall::StallDetector,
-    workers::{Intake, Judged, JudgedHeaders, feed_blocks, take_in_headers},
+    workers::{Judged, JudgedHeaders, feed_blocks, take_in_headers},
 };
 use crate::{
-    chain::{BlockVerdict, ChainError, ChainEvent, InvalidBlock},
-    headers::{HeaderStore, MAX_HEADERS},
+    chain::{ChainError, ChainEvent},
+    headers::HeaderStore,
     metrics,
     p2p::{
-        codec::RawBlock,
-        handshake::{LocalVersion, PROTOCOL_VERSION, RemoteVersion},
-        peer::{CloseReason, OUTBOX_LEN, PeerEvent, PeerEventKind, PeerId, PeerLimits, PeerTask},
+        handshake::RemoteVersion,
+        peer::{PeerEvent, PeerId},
     },
 };
 
@@ -56,12 +50,8 @@ const TICK: Duration = Duration::from_millis(200);
 const EVENTS: usize = 16;
 /// Blocks that may wait for the kernel outside the window.
 const FEED: usize = 2;
-/// `headers` messages of one peer that may wait to be judged.
-const MAX_WAITING_HEADERS: usize = 4;
 /// How long tasks get to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Average time between blocks, to foresee how many headers there are.
-const BLOCK_SECONDS: u64 = 600;
 
 /// A peer with its connection.
 struct Peer {
@@ -113,9 +103,9 @@ impl Manager {
         let (headers_in, messages) = mpsc::channel(1);
         let (judged_headers, headers_out) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
-        tasks.spawn(feed_blocks(Arc::clone(&sync.validator), blocks, judged_in));
+        tasks.spawn(feed_blocks(sync.chain.clone(), blocks, judged_in));
         tasks.spawn(take_in_headers(
-            Arc::clone(&sync.validator),
+            sync.chain.clone(),
             Arc::clone(&sync.store),
             messages,
             judged_headers,
@@ -133,7 +123,7 @@ impl Manager {
             headers: HeaderSync::new(config.headers_timeout()),
             window: BlockWindow::new(limits, sync.params.genesis_hash()),
             stall: StallDetector::new(config.stall_timeout()),
-            progress: Progress::new(sync.validator.active_tip().height, now),
+            progress: Progress::new(sync.chain.active_tip().height, now),
             waiting_headers: VecDeque::new(),
             judging_headers: false,
             senders: VecDeque::new(),
@@ -172,7 +162,7 @@ impl Manager {
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), SyncError> {
         // Without events (taken before, as tests may) this waits for ever.
         let (_keep, none) = mpsc::unbounded_channel();
-        let mut chain_events = self.sync.validator.take_events().unwrap_or(none);
+        let mut chain_events = self.sync.chain.take_events().unwrap_or(none);
         let shared = Arc::clone(&self.sync.shared);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,9 +197,9 @@ impl Manager {
         for peer in self.headers.to_ask(now) {
             self.ask_headers(peer, None, now);
         }
-        let validator = Arc::clone(&self.sync.validator);
+        let chain = &self.sync.chain;
         self.window
-            .update(self.sync.store.as_ref(), |hash| validator.has_block(hash));
+            .update(self.sync.store.as_ref(), |hash| chain.has_block(hash));
         self.feed_kernel();
         if self.may_download() {
             self.update_reach(now);
@@ -223,11 +213,8 @@ impl Manager {
 
     /// Whether headers are far enough for blocks to begin.
     fn may_download(&self) -> bool {
-        self.headers.is_complete()
-            && self.sync.store.best().work >= self.sync.params.min_chain_work
+        self.headers.is_complete() && self.sync.store.best().work >= self.sync.params.min_chain_work
     }
-
-    // Peers
 
     fn on_tick(&mut self, now: Instant, stop: &CancellationToken) {
         for slot in self.slots.due(now) {
@@ -246,7 +233,7 @@ impl Manager {
         self.progress.tick(
             Position {
                 headers_complete: self.headers.is_complete() || self.sync.config.simulate,
-                active: self.sync.validator.active_tip().height,
+                active: self.sync.chain.active_tip().height,
                 best,
                 peers: self.connected(),
             },
@@ -255,397 +242,6 @@ impl Manager {
         metrics::headers_height(best);
         metrics::window(self.window.in_flight(), self.window.buffered_bytes());
         self.publish_peers();
-    }
-
-    fn dial(&mut self, slot: usize, stop: &CancellationToken) {
-        let peer = PeerId(self.next_peer);
-        self.next_peer += 1;
-        let addr = self.slots.take(slot, peer);
-        debug!(%peer, %addr, "connecting");
-        let (outbox, messages) = mpsc::channel(OUTBOX_LEN);
-        let peer_stop = stop.child_token();
-        let config = &self.sync.config;
-        let task = PeerTask {
-            peer,
-            addr: addr.clone(),
-            magic: self.sync.params.magic,
-            local: LocalVersion {
-                nonce: self.nonce,
-                start_height: self.sync.validator.active_tip().height,
-            },
-            limits: PeerLimits {
-                connect: Duration::from_secs(config.connect_timeout_secs),
-                handshake: Duration::from_secs(config.handshake_timeout_secs),
-                ping_interval: Duration::from_secs(config.ping_interval_secs),
-                inactivity: Duration::from_secs(config.inactivity_timeout_secs),
-            },
-            events: self.events.0.clone(),
-            outbox: (outbox.clone(), messages),
-            received_bytes: Arc::clone(&self.sync.shared.received_bytes),
-            stop: peer_stop.clone(),
-        };
-        self.tasks.spawn(task.run());
-        self.peers.insert(
-            peer,
-            Peer {
-                addr: addr.to_string(),
-                outbox,
-                stop: peer_stop,
-                remote: None,
-            },
-        );
-    }
-
-    fn on_event(&mut self, PeerEvent { peer, kind }: PeerEvent) {
-        // What a dropped peer had sent before is of no interest.
-        if !self.peers.contains_key(&peer) {
-            return;
-        }
-        match kind {
-            PeerEventKind::Connected(remote) => self.on_connected(peer, remote),
-            PeerEventKind::Headers(headers) => self.on_headers(peer, headers),
-            PeerEventKind::BlockInv(hashes) => self.on_inv(peer, &hashes),
-            PeerEventKind::Block(block) => self.on_block(peer, block),
-            PeerEventKind::BlocksNotFound(hashes) => {
-                if hashes.iter().any(|hash| self.window.owes(peer, hash)) {
-                    self.drop_peer(peer, Fault::Slow("not_found"));
-                }
-            }
-            PeerEventKind::Closed(reason) => self.on_closed(peer, &reason),
-        }
-    }
-
-    fn on_connected(&mut self, id: PeerId, remote: RemoteVersion) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            info!(
-                peer = %id,
-                addr = peer.addr,
-                user_agent = remote.user_agent,
-                height = remote.start_height,
-                "peer connected"
-            );
-            peer.remote = Some(remote);
-            self.headers.add_peer(id);
-            self.publish_peers();
-        }
-    }
-
-    fn on_closed(&mut self, id: PeerId, reason: &CloseReason) {
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
-        let err = std::error::Error::source(reason).map(ToString::to_string);
-        let (addr, err) = (peer.addr.as_str(), err.unwrap_or_default());
-        let misbehaved = reason.is_misbehaviour();
-        if misbehaved {
-            warn!(peer = %id, addr, %reason, err, "peer dropped");
-        } else {
-            info!(peer = %id, addr, %reason, err, "peer lost");
-        }
-        let penalty = if misbehaved {
-            Penalty::Misbehaved
-        } else {
-            Penalty::None
-        };
-        self.forget(id, penalty, reason.word());
-    }
-
-    fn drop_peer(&mut self, id: PeerId, fault: Fault) {
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
-        let (penalty, reason) = match fault {
-            Fault::Slow(reason) => (Penalty::Slow, reason),
-            Fault::Misbehaved(reason) => (Penalty::Misbehaved, reason),
-        };
-        warn!(peer = %id, addr = peer.addr, reason, "peer dropped");
-        self.forget(id, penalty, reason);
-    }
-
-    /// Takes the peer out of everything and sets the time of the next attempt.
-    fn forget(&mut self, id: PeerId, penalty: Penalty, reason: &'static str) {
-        if let Some(peer) = self.peers.remove(&id) {
-            peer.stop.cancel();
-        }
-        self.headers.remove_peer(id);
-        self.window.remove_peer(id);
-        self.waiting_headers.retain(|(peer, _)| *peer != id);
-        self.slots.release(id, penalty, rand::random(), Instant::now());
-        if penalty == Penalty::Misbehaved {
-            self.sync.shared.peers_dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        metrics::disconnect(reason);
-        self.publish_peers();
-    }
-
-    fn connected(&self) -> usize {
-        self.peers.values().filter(|peer| peer.remote.is_some()).count()
-    }
-
-    fn publish_peers(&self) {
-        let mut reports: Vec<_> = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| {
-                let remote = peer.remote.as_ref()?;
-                let report = PeerReport {
-                    addr: peer.addr.clone(),
-                    user_agent: remote.user_agent.clone(),
-                    start_height: remote.start_height,
-                    in_flight: self.window.in_flight_of(*id),
-                };
-                Some((*id, report))
-            })
-            .collect();
-        reports.sort_by_key(|(id, _)| *id);
-        metrics::peers(reports.len());
-        *self.sync.shared.peers.lock() = reports.into_iter().map(|(_, report)| report).collect();
-    }
-
-    /// Queues a message; a peer that does not read is dropped.
-    fn send(&mut self, id: PeerId, message: NetworkMessage) {
-        let sent = self
-            .peers
-            .get(&id)
-            .is_none_or(|peer| peer.outbox.try_send(message).is_ok());
-        if !sent {
-            self.drop_peer(id, Fault::Slow("not_reading"));
-        }
-    }
-
-    // Headers
-
-    /// Asks for what follows `from`, or our best chain.
-    fn ask_headers(&mut self, peer: PeerId, from: Option<BlockHash>, now: Instant) {
-        let store = &self.sync.store;
-        let locator_hashes = from
-            .and_then(|hash| store.locator_from(&hash))
-            .unwrap_or_else(|| store.locator());
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
-        let age = unix.saturating_sub(u64::from(store.best().tip.time));
-        let expected = u32::try_from(age / BLOCK_SECONDS).unwrap_or(u32::MAX);
-        self.headers.asked(peer, expected, now);
-        let message = NetworkMessage::GetHeaders(GetHeadersMessage {
-            version: PROTOCOL_VERSION,
-            locator_hashes,
-            stop_hash: BlockHash::all_zeros(),
-        });
-        self.send(peer, message);
-    }
-
-    fn on_headers(&mut self, peer: PeerId, headers: Vec<Header>) {
-        let waiting = self.waiting_headers.iter().filter(|(other, _)| *other == peer);
-        if waiting.count() >= MAX_WAITING_HEADERS {
-            self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
-            return;
-        }
-        self.waiting_headers.push_back((peer, headers));
-    }
-
-    fn judge_headers(&mut self) {
-        if self.judging_headers {
-            return;
-        }
-        let Ok(place) = self.headers_in.try_reserve() else {
-            return;
-        };
-        if let Some(message) = self.waiting_headers.pop_front() {
-            place.send(message);
-            self.judging_headers = true;
-        }
-    }
-
-    fn on_headers_judged(&mut self, judged: JudgedHeaders) -> Result<(), SyncError> {
-        self.judging_headers = false;
-        let now = Instant::now();
-        let JudgedHeaders { peer, count, outcome } = judged;
-        let next = match outcome? {
-            Intake::Accepted { last, new } => {
-                debug!(%peer, count, new, "headers accepted");
-                if let Some(last) = last {
-                    self.has(peer, last);
-                }
-                let next = self.headers.accepted(peer, count == MAX_HEADERS);
-                if self.headers.is_complete() {
-                    self.sync.shared.headers_answered.store(true, Ordering::Release);
-                }
-                if let (Next::AskForMore, Some(last)) = (next, last) {
-                    self.ask_headers(peer, Some(last), now);
-                    return Ok(());
-                }
-                // A full message of headers too far in the future has no last one.
-                match self.headers.take_announced(peer) {
-                    Some(hash) if !self.sync.store.contains(&hash) => Next::AskFromBest,
-                    _ => Next::Done,
-                }
-            }
-            Intake::Unconnected => self.headers.unconnected(peer),
-            Intake::Refused { reason } => {
-                warn!(%peer, reason, "headers refused");
-                self.drop_peer(peer, Fault::Misbehaved("invalid_headers"));
-                return Ok(());
-            }
-        };
-        match next {
-            Next::AskFromBest => self.ask_headers(peer, None, now),
-            Next::Drop => self.drop_peer(peer, Fault::Misbehaved("unconnecting_headers")),
-            Next::Done | Next::AskForMore => {}
-        }
-        Ok(())
-    }
-
-    fn on_inv(&mut self, peer: PeerId, hashes: &[BlockHash]) {
-        let mut unknown = None;
-        for hash in hashes {
-            if self.sync.store.contains(hash) {
-                self.has(peer, *hash);
-            } else {
-                unknown = Some(*hash);
-            }
-        }
-        if let Some(hash) = unknown
-            && self.headers.announced(peer, hash)
-        {
-            self.ask_headers(peer, None, Instant::now());
-        }
-    }
-
-    /// The peer has the block `hash`, whose header is stored.
-    fn has(&mut self, peer: PeerId, hash: BlockHash) {
-        let store = &self.sync.store;
-        let better = self
-            .headers
-            .best_of(peer)
-            .is_none_or(|best| store.is_invalid(&best) || store.work_of(&hash) > store.work_of(&best));
-        if better {
-            self.headers.set_best(peer, hash);
-            self.reach_tip = None;
-        }
-    }
-
-    // Blocks
-
-    /// Tells the window how far along the best chain each peer goes.
-    fn update_reach(&mut self, now: Instant) {
-        let store = &self.sync.store;
-        let tip = store.best().tip.hash;
-        if self.reach_tip == Some(tip) {
-            return;
-        }
-        for (peer, best) in self.headers.bests() {
-            if let Some(fork) = store.fork_point(&best) {
-                self.window.set_reach(peer, fork.height, now);
-            }
-        }
-        self.reach_tip = Some(tip);
-    }
-
-    fn request_blocks(&mut self, now: Instant) {
-        let peers: Vec<_> = self.headers.bests().map(|(peer, _)| peer).collect();
-        for peer in peers {
-            let wanted = self.window.request(peer, now);
-            if !wanted.is_empty() {
-                let wanted = wanted.into_iter().map(Inventory::WitnessBlock).collect();
-                self.send(peer, NetworkMessage::GetData(wanted));
-            }
-        }
-    }
-
-    fn on_block(&mut self, peer: PeerId, block: RawBlock) {
-        let hash = block.hash;
-        match self.window.receive(peer, hash, block.bytes, Instant::now()) {
-            Received::Wanted => {
-                self.sync.shared.blocks_received.fetch_add(1, Ordering::Relaxed);
-                self.slots.useful(peer);
-                if let Some(slot) = self.slots.slot_of(peer) {
-                    self.remember_sender(hash, slot);
-                }
-            }
-            Received::NoLongerWanted => {}
-            Received::Unrequested => {
-                warn!(%peer, %hash, "a block that was not requested");
-                self.drop_peer(peer, Fault::Misbehaved("unrequested_block"));
-            }
-        }
-    }
-
-    /// A block can turn out invalid until it is connected, which is at the latest when
-    /// its window has been.
-    fn remember_sender(&mut self, hash: BlockHash, slot: usize) {
-        if self.senders.len() >= 2 * self.sync.config.window_blocks as usize {
-            self.senders.pop_front();
-        }
-        self.senders.push_back((hash, slot));
-    }
-
-    fn feed_kernel(&mut self) {
-        while let Ok(place) = self.feed.try_reserve() {
-            let Some(block) = self.window.next_ready() else {
-                return;
-            };
-            place.send(block);
-        }
-    }
-
-    fn on_judged(&mut self, judged: Judged) -> Result<(), SyncError> {
-        let Judged { hash, from, .. } = judged;
-        let verdict = judged.verdict?;
-        let word = match &verdict {
-            BlockVerdict::Accepted => "accepted",
-            BlockVerdict::Duplicate => "duplicate",
-            BlockVerdict::Invalid(invalid) if invalid.mutated => "mutated",
-            BlockVerdict::Invalid(_) => "invalid",
-        };
-        let held = matches!(verdict, BlockVerdict::Accepted | BlockVerdict::Duplicate);
-        metrics::block_judged(word, if held { judged.txs } else { 0 }, judged.elapsed);
-        debug!(height = judged.height, %hash, verdict = word, elapsed_ms = judged.elapsed.as_millis(), "block judged");
-        self.window.judged(&hash, held);
-        match verdict {
-            BlockVerdict::Accepted => {
-                self.progress.count(judged.txs);
-                self.stall.relax();
-            }
-            BlockVerdict::Duplicate => self.stall.relax(),
-            BlockVerdict::Invalid(invalid) => self.on_invalid(&invalid, Some(from)),
-        }
-        Ok(())
-    }
-
-    /// A block is invalid: its sender goes, and unless only the body was wrong, so does
-    /// every chain with it and every peer that follows such a chain.
-    fn on_invalid(&mut self, invalid: &InvalidBlock, from: Option<PeerId>) {
-        let InvalidBlock { hash, mutated, reason } = invalid;
-        warn!(%hash, mutated, reason, "invalid block");
-        // The sender may have gone and come back since.
-        let slot = self
-            .senders
-            .iter()
-            .rev()
-            .find(|(sent, _)| sent == hash)
-            .map(|(_, slot)| *slot);
-        let sender = from
-            .filter(|peer| self.peers.contains_key(peer))
-            .or_else(|| self.slots.peer_in(slot?));
-        match (sender, slot) {
-            (Some(peer), _) => self.drop_peer(peer, Fault::Misbehaved("invalid_block")),
-            (None, Some(slot)) => self.slots.punish(slot, Instant::now()),
-            (None, None) => {}
-        }
-        if *mutated {
-            return;
-        }
-        self.sync.store.mark_invalid(hash);
-        let followers: Vec<_> = self
-            .headers
-            .bests()
-            .filter(|(_, best)| self.sync.store.is_invalid(best))
-            .map(|(peer, _)| peer)
-            .collect();
-        for peer in followers {
-            self.drop_peer(peer, Fault::Misbehaved("invalid_chain"));
-        }
     }
 }
 

@@ -30,7 +30,6 @@ mod manager;
 mod progress;
 mod slots;
 pub mod stall;
-mod validator;
 mod workers;
 
 #[cfg(test)]
@@ -46,10 +45,9 @@ use crate::{
     config::{ConfigError, PeerAddr, SyncConfig},
     headers::{HeaderStore, HeaderStoreError},
 };
-pub use handle::{SubmitError, SyncHandle};
 use handle::Shared;
+pub use handle::{SubmitError, SyncHandle};
 use manager::Manager;
-pub use validator::{Validator, Verdict};
 
 /// Why the sync ended by itself. Never because of a peer.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +69,7 @@ pub struct Sync {
     config: SyncConfig,
     params: ChainParams,
     peers: Vec<PeerAddr>,
-    validator: Arc<dyn Validator>,
+    chain: Chain,
     store: Arc<HeaderStore>,
     shared: Arc<Shared>,
 }
@@ -87,19 +85,6 @@ impl Sync {
         chain: Chain,
         store: Arc<HeaderStore>,
     ) -> Result<(Self, SyncHandle), ConfigError> {
-        Self::with_validator(config, params, Arc::new(chain), store)
-    }
-
-    /// As [`Sync::new`], with any [`Validator`].
-    ///
-    /// # Errors
-    /// As [`Sync::new`].
-    pub fn with_validator(
-        config: SyncConfig,
-        params: ChainParams,
-        validator: Arc<dyn Validator>,
-        store: Arc<HeaderStore>,
-    ) -> Result<(Self, SyncHandle), ConfigError> {
         let mut peers: Vec<PeerAddr> = Vec::new();
         for peer in config.peers(params.default_port)? {
             if !peers.contains(&peer) {
@@ -110,7 +95,7 @@ impl Sync {
         let handle = SyncHandle {
             shared: Arc::clone(&shared),
             store: Arc::clone(&store),
-            validator: Arc::clone(&validator),
+            chain: chain.clone(),
             min_chain_work: params.min_chain_work,
             simulate: config.simulate,
         };
@@ -118,7 +103,7 @@ impl Sync {
             config,
             params,
             peers,
-            validator,
+            chain,
             store,
             shared,
         };

@@ -54,7 +54,11 @@ impl Progress {
         let behind = position.best.saturating_sub(position.active);
         let syncing = !position.headers_complete || behind > FOLLOWING_BLOCKS;
         if self.syncing && !syncing {
-            info!(height = position.active, peers = position.peers, "chain synced");
+            info!(
+                height = position.active,
+                peers = position.peers,
+                "chain synced"
+            );
             self.syncing = false;
         }
         let elapsed = now.duration_since(self.last);
@@ -73,7 +77,12 @@ impl Progress {
 
     #[expect(clippy::cast_precision_loss, reason = "rates for people")]
     fn write(&self, position: Position, elapsed: Duration) {
-        let Position { active, best, peers, .. } = position;
+        let Position {
+            active,
+            best,
+            peers,
+            ..
+        } = position;
         if !position.headers_complete {
             info!(height = best, peers, "syncing headers");
             return;

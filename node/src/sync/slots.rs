@@ -113,7 +113,10 @@ impl Slots {
             Penalty::None => {
                 let doubled = self.retry_min.saturating_mul(1 << slot.failures.min(16));
                 // Between half of it and all of it, so that many nodes do not come at once.
-                doubled.min(self.retry_max).mul_f64(0.5 + chance / 2.0).max(self.retry_min)
+                doubled
+                    .min(self.retry_max)
+                    .mul_f64(0.5 + chance / 2.0)
+                    .max(self.retry_min)
             }
             Penalty::Slow => self.retry_max,
             Penalty::Misbehaved => self.retry_misbehaving,
@@ -151,7 +154,10 @@ mod tests {
         assert_eq!(lose(Penalty::Misbehaved), 600);
         slots.take(0, peer);
         slots.useful(peer);
-        assert_eq!(slots.release(peer, Penalty::None, 0.0, start), Some(Duration::from_secs(1)));
+        assert_eq!(
+            slots.release(peer, Penalty::None, 0.0, start),
+            Some(Duration::from_secs(1))
+        );
         assert!(slots.due(start).is_empty());
         assert_eq!(slots.due(start + Duration::from_secs(1)), [0]);
         slots.punish(0, start);

@@ -49,7 +49,11 @@ impl BestPath for Path {
     fn fork_height(&self, hash: &BlockHash) -> Option<Height> {
         let bytes = hash.to_byte_array();
         let height = Height::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let shared = if bytes[31] == self.branch { self.tip } else { self.fork };
+        let shared = if bytes[31] == self.branch {
+            self.tip
+        } else {
+            self.fork
+        };
         Some(height.min(shared))
     }
 }
@@ -205,10 +209,7 @@ fn what_a_lost_peer_owed_is_asked_of_another() {
     sim.receive(A, block(1, 2), 9);
     assert_eq!(sim.request(B), []);
     sim.window.remove_peer(A);
-    assert_eq!(
-        sim.request(B),
-        [block(1, 1), block(1, 3), block(1, 4)]
-    );
+    assert_eq!(sim.request(B), [block(1, 1), block(1, 3), block(1, 4)]);
 }
 
 #[test]
@@ -407,8 +408,14 @@ fn another_peer_is_asked_when_the_first_does_not_answer_or_goes() {
     headers.asked(B, 1000, now + HEDGE);
     assert_eq!(headers.to_ask(now + HEDGE), []);
     // A millisecond for each of the 1000 headers.
-    assert_eq!(headers.overdue(now + TIMEOUT + Duration::from_secs(1)), None);
-    assert_eq!(headers.overdue(now + TIMEOUT + Duration::from_millis(1001)), Some(A));
+    assert_eq!(
+        headers.overdue(now + TIMEOUT + Duration::from_secs(1)),
+        None
+    );
+    assert_eq!(
+        headers.overdue(now + TIMEOUT + Duration::from_millis(1001)),
+        Some(A)
+    );
     headers.remove_peer(A);
     headers.remove_peer(B);
     assert_eq!(headers.to_ask(now + HEDGE), [PeerId(3)]);

@@ -12,9 +12,9 @@ use pulse_primitives::{
 };
 use tokio::sync::mpsc;
 
-use super::{SyncError, Validator, blocks::ReadyBlock};
+use super::{SyncError, blocks::ReadyBlock};
 use crate::{
-    chain::{BlockVerdict, ChainError, HeadersVerdict},
+    chain::{BlockVerdict, Chain, ChainError, HeadersVerdict},
     headers::{HeaderError, HeaderStore, HeaderStoreError},
     p2p::peer::PeerId,
 };
@@ -33,14 +33,14 @@ pub(super) struct Judged {
 
 /// Hands blocks to the kernel one by one until either channel closes.
 pub(super) async fn feed_blocks(
-    validator: Arc<dyn Validator>,
+    chain: Chain,
     mut blocks: mpsc::Receiver<ReadyBlock>,
     judged: mpsc::Sender<Judged>,
 ) {
     while let Some(block) = blocks.recv().await {
         let txs = tx_count(&block.bytes);
         let start = Instant::now();
-        let verdict = validator.submit_block(block.bytes).await;
+        let verdict = chain.submit_block(block.bytes).await;
         let outcome = Judged {
             hash: block.hash,
             height: block.height,
@@ -92,14 +92,14 @@ pub(super) struct JudgedHeaders {
 
 /// Takes in headers, message by message, until either channel closes.
 pub(super) async fn take_in_headers(
-    validator: Arc<dyn Validator>,
+    chain: Chain,
     store: Arc<HeaderStore>,
     mut messages: mpsc::Receiver<(PeerId, Vec<Header>)>,
     judged: mpsc::Sender<JudgedHeaders>,
 ) {
     while let Some((peer, headers)) = messages.recv().await {
         let count = headers.len();
-        let outcome = take_in(validator.as_ref(), &store, headers).await;
+        let outcome = take_in(&chain, &store, headers).await;
         let outcome = JudgedHeaders {
             peer,
             count,
@@ -113,7 +113,7 @@ pub(super) async fn take_in_headers(
 
 /// Checks headers, lets the kernel judge them, and stores what it accepts.
 pub(super) async fn take_in(
-    validator: &dyn Validator,
+    chain: &Chain,
     store: &Arc<HeaderStore>,
     mut headers: Vec<Header>,
 ) -> Result<Intake, SyncError> {
@@ -126,14 +126,17 @@ pub(super) async fn take_in(
             });
         }
     };
-    let known = hashes.iter().take_while(|hash| store.contains(hash)).count();
+    let known = hashes
+        .iter()
+        .take_while(|hash| store.contains(hash))
+        .count();
     if known == hashes.len() {
         let last = hashes.last().copied();
         return Ok(Intake::Accepted { last, new: 0 });
     }
     let unknown = headers.split_off(known);
     let mut refused = None;
-    let good = match validator.submit_headers(unknown.clone()).await? {
+    let good = match chain.submit_headers(unknown.clone()).await? {
         HeadersVerdict::Accepted => unknown.len(),
         HeadersVerdict::Invalid {
             index,

@@ -1,0 +1,17 @@
+//! The built binary, driven from outside through its sockets.
+//!
+//! One binary, one module per scene.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod e2e {
+    mod common;
+    mod crash;
+    mod golden;
+    mod hostile;
+    mod operation;
+    mod reorg;
+    mod signet;
+    mod simulate;
+    mod wallet;
+}

@@ -1,0 +1,147 @@
+//! Blocks: asked for, fed to the kernel, and what its verdict means for the sender.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use pulse_primitives::bitcoin::{
+    BlockHash,
+    p2p::{message::NetworkMessage, message_blockdata::Inventory},
+};
+use tracing::{debug, warn};
+
+use super::{Fault, Manager};
+use crate::{
+    chain::{BlockVerdict, InvalidBlock},
+    metrics,
+    p2p::{codec::RawBlock, peer::PeerId},
+    sync::{SyncError, blocks::Received, workers::Judged},
+};
+
+impl Manager {
+    /// Tells the window how far along the best chain each peer goes.
+    pub(super) fn update_reach(&mut self, now: Instant) {
+        let store = &self.sync.store;
+        let tip = store.best().tip.hash;
+        if self.reach_tip == Some(tip) {
+            return;
+        }
+        for (peer, best) in self.headers.bests() {
+            if let Some(fork) = store.fork_point(&best) {
+                self.window.set_reach(peer, fork.height, now);
+            }
+        }
+        self.reach_tip = Some(tip);
+    }
+
+    pub(super) fn request_blocks(&mut self, now: Instant) {
+        let peers: Vec<_> = self.headers.bests().map(|(peer, _)| peer).collect();
+        for peer in peers {
+            let wanted = self.window.request(peer, now);
+            if !wanted.is_empty() {
+                let wanted = wanted.into_iter().map(Inventory::WitnessBlock).collect();
+                self.send(peer, NetworkMessage::GetData(wanted));
+            }
+        }
+    }
+
+    pub(super) fn on_block(&mut self, peer: PeerId, block: RawBlock) {
+        let hash = block.hash;
+        match self.window.receive(peer, hash, block.bytes, Instant::now()) {
+            Received::Wanted => {
+                self.sync
+                    .shared
+                    .blocks_received
+                    .fetch_add(1, Ordering::Relaxed);
+                self.slots.useful(peer);
+                if let Some(slot) = self.slots.slot_of(peer) {
+                    self.remember_sender(hash, slot);
+                }
+            }
+            Received::NoLongerWanted => {}
+            Received::Unrequested => {
+                warn!(%peer, %hash, "a block that was not requested");
+                self.drop_peer(peer, Fault::Misbehaved("unrequested_block"));
+            }
+        }
+    }
+
+    /// A block can turn out invalid until it is connected, which is at the latest when
+    /// its window has been.
+    pub(super) fn remember_sender(&mut self, hash: BlockHash, slot: usize) {
+        if self.senders.len() >= 2 * self.sync.config.window_blocks as usize {
+            self.senders.pop_front();
+        }
+        self.senders.push_back((hash, slot));
+    }
+
+    pub(super) fn feed_kernel(&mut self) {
+        while let Ok(place) = self.feed.try_reserve() {
+            let Some(block) = self.window.next_ready() else {
+                return;
+            };
+            place.send(block);
+        }
+    }
+
+    pub(super) fn on_judged(&mut self, judged: Judged) -> Result<(), SyncError> {
+        let Judged { hash, from, .. } = judged;
+        let verdict = judged.verdict?;
+        let word = match &verdict {
+            BlockVerdict::Accepted => "accepted",
+            BlockVerdict::Duplicate => "duplicate",
+            BlockVerdict::Invalid(invalid) if invalid.mutated => "mutated",
+            BlockVerdict::Invalid(_) => "invalid",
+        };
+        let held = matches!(verdict, BlockVerdict::Accepted | BlockVerdict::Duplicate);
+        metrics::block_judged(word, if held { judged.txs } else { 0 }, judged.elapsed);
+        debug!(height = judged.height, %hash, verdict = word, elapsed_ms = judged.elapsed.as_millis(), "block judged");
+        self.window.judged(&hash, held);
+        match verdict {
+            BlockVerdict::Accepted => {
+                self.progress.count(judged.txs);
+                self.stall.relax();
+            }
+            BlockVerdict::Duplicate => self.stall.relax(),
+            BlockVerdict::Invalid(invalid) => self.on_invalid(&invalid, Some(from)),
+        }
+        Ok(())
+    }
+
+    /// A block is invalid: its sender goes, and unless only the body was wrong, so does
+    /// every chain with it and every peer that follows such a chain.
+    pub(super) fn on_invalid(&mut self, invalid: &InvalidBlock, from: Option<PeerId>) {
+        let InvalidBlock {
+            hash,
+            mutated,
+            reason,
+        } = invalid;
+        warn!(%hash, mutated, reason, "invalid block");
+        // The sender may have gone and come back since.
+        let slot = self
+            .senders
+            .iter()
+            .rev()
+            .find(|(sent, _)| sent == hash)
+            .map(|(_, slot)| *slot);
+        let sender = from
+            .filter(|peer| self.peers.contains_key(peer))
+            .or_else(|| self.slots.peer_in(slot?));
+        match (sender, slot) {
+            (Some(peer), _) => self.drop_peer(peer, Fault::Misbehaved("invalid_block")),
+            (None, Some(slot)) => self.slots.punish(slot, Instant::now()),
+            (None, None) => {}
+        }
+        if *mutated {
+            return;
+        }
+        self.sync.store.mark_invalid(hash);
+        let followers: Vec<_> = self
+            .headers
+            .bests()
+            .filter(|(_, best)| self.sync.store.is_invalid(best))
+            .map(|(peer, _)| peer)
+            .collect();
+        for peer in followers {
+            self.drop_peer(peer, Fault::Misbehaved("invalid_chain"));
+        }
+    }
+}

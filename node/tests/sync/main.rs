@@ -1,0 +1,6 @@
+//! The sync from its public surface: peers on loopback sockets, and the real kernel.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+mod real_chain;
+mod scripted;
