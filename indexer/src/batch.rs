@@ -63,7 +63,8 @@ impl IndexBatch {
             height: connected.height,
             what,
         };
-        let count = u32::try_from(block.txids.len()).map_err(|_| inconsistent("transactions"))?;
+        let count =
+            u32::try_from(connected.txids.len()).map_err(|_| inconsistent("transactions"))?;
         if first_txnum.checked_add(count).is_none() {
             return Err(inconsistent("transaction numbers are used up"));
         }
@@ -192,40 +193,58 @@ fn chunks(
     (chunks, bytes)
 }
 
-impl Delta {
-    /// What the block changed for each script.
-    pub(crate) fn script_changes(&self) -> ScriptChanges {
-        let created = self
-            .created
-            .iter()
-            .map(|o| (o.script, o.txnum, false, o.amount));
-        let spent = self
-            .spent
-            .iter()
-            .map(|o| (o.script, o.spender, true, o.amount));
-        let mut events = created.chain(spent).collect::<Vec<_>>();
-        events.sort_unstable_by_key(|(script, txnum, ..)| (*script, *txnum));
+/// What one transaction does to a script: creates an output for it, or spends one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScriptEvent {
+    script: ScriptKey,
+    txnum: TxNum,
+    is_spend: bool,
+    amount: u64,
+}
 
+impl ScriptChanges {
+    /// Sorts and sums up events, of one block or several.
+    pub(crate) fn of(mut events: Vec<ScriptEvent>) -> Self {
+        events.sort_unstable_by_key(|event| (event.script, event.txnum));
         let mut postings: Vec<(ScriptKey, TxNum)> = Vec::with_capacity(events.len());
         let mut totals: Vec<(ScriptKey, ScriptStats)> = Vec::with_capacity(events.len());
-        for (script, txnum, is_spend, amount) in events {
-            if totals.last().is_none_or(|(last, _)| *last != script) {
-                totals.push((script, ScriptStats::default()));
+        for event in events {
+            if totals.last().is_none_or(|(last, _)| *last != event.script) {
+                totals.push((event.script, ScriptStats::default()));
             }
             let (_, total) = totals.last_mut().expect("one was pushed if there was none");
-            if postings.last() != Some(&(script, txnum)) {
-                postings.push((script, txnum));
+            if postings.last() != Some(&(event.script, event.txnum)) {
+                postings.push((event.script, event.txnum));
                 total.tx_count += 1;
             }
-            let (count, sum) = if is_spend {
+            let (count, sum) = if event.is_spend {
                 (&mut total.spent_txo_count, &mut total.spent_txo_sum)
             } else {
                 (&mut total.funded_txo_count, &mut total.funded_txo_sum)
             };
             *count += 1;
-            *sum = sum.wrapping_add(amount);
+            *sum = sum.wrapping_add(event.amount);
         }
-        ScriptChanges { postings, totals }
+        Self { postings, totals }
+    }
+}
+
+impl Delta {
+    /// What the block does to scripts.
+    pub(crate) fn script_events(&self) -> impl Iterator<Item = ScriptEvent> {
+        let created = self.created.iter().map(|output| ScriptEvent {
+            script: output.script,
+            txnum: output.txnum,
+            is_spend: false,
+            amount: output.amount,
+        });
+        let spent = self.spent.iter().map(|output| ScriptEvent {
+            script: output.script,
+            txnum: output.spender,
+            is_spend: true,
+            amount: output.amount,
+        });
+        created.chain(spent)
     }
 
     /// First transaction number of each of the block's `txpos` rows.

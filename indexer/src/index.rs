@@ -29,7 +29,7 @@ pub(crate) struct Shared {
 /// to go closes it.
 #[derive(Clone)]
 pub struct Index {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Index {
@@ -45,6 +45,9 @@ impl Index {
     ) -> Result<Self, OpenError> {
         let store = Store::open(path, config, params)?;
         let tip = store.reader().cursor()?.map(|cursor| cursor.tip);
+        if let Some(tip) = &tip {
+            metrics::tip(tip.height);
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 store,

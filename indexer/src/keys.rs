@@ -87,10 +87,13 @@ mod tests {
         let keys = Keys::new(&[7; 16]);
         assert_eq!(
             format!("{:016x}", keys.script(&ScriptBuf::from_bytes(vec![0x51]))),
-            "SCRIPT"
+            "daefdfc21b8b27bf"
         );
-        assert_eq!(format!("{:016x}", keys.txid(&Txid::all_zeros())), "TXID");
-        assert_eq!(hex::encode(keys.undo_check(b"undo")), "UNDO");
+        assert_eq!(
+            format!("{:016x}", keys.txid(&Txid::all_zeros())),
+            "10e7c3a772fe731f"
+        );
+        assert_eq!(hex::encode(keys.undo_check(b"undo")), "5afcd3ec");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! BlockSource -> prepared -> batch -> store -> query
-//!                (ids, keys) (rows)   (RocksDB) (View)
+//!                (keyed hashes) (rows)   (RocksDB) (View)
 //! ```
 //!
 //! [`Index`] is opened once; [`IndexSync`] keeps it in step with the active chain and
@@ -29,6 +29,8 @@ mod rows;
 mod stale;
 mod store;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use config::IndexConfig;
 pub use index::Index;

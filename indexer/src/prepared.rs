@@ -1,22 +1,16 @@
-//! What can be computed of a block before its place in the index is known: ids and
-//! keyed hashes. The expensive part, done where blocks are loaded.
+//! What can be computed of a block before its place in the index is known: keyed
+//! hashes. The expensive part, done where blocks are loaded.
 
-use pulse_primitives::{
-    Height,
-    bitcoin::{BlockHash, Txid},
-    block::ConnectedBlock,
-};
+use pulse_primitives::{Height, bitcoin::BlockHash, block::ConnectedBlock};
 
 use crate::keys::{Keys, ScriptKey, is_unspendable};
 
-/// A connected block with its ids and keyed hashes.
+/// A connected block with its keyed hashes.
 pub(crate) struct Prepared {
     /// The block as the source gave it.
     pub connected: ConnectedBlock,
     /// Its hash.
     pub hash: BlockHash,
-    /// Ids of its transactions, in block order.
-    pub txids: Vec<Txid>,
     /// Keyed hash of each txid.
     pub tx_hashes: Vec<u64>,
     /// Key of each output's script in block order; `None` if it can never be spent.
@@ -36,7 +30,7 @@ pub struct Inconsistent {
 }
 
 impl Prepared {
-    /// Computes ids and keys of `connected`.
+    /// Computes the keyed hashes of `connected`.
     ///
     /// # Errors
     /// [`Inconsistent`] if lengths or counts of the block's parts differ.
@@ -46,7 +40,6 @@ impl Prepared {
             what,
         })?;
         let txs = &connected.block.txdata;
-        let txids = txs.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>();
         let output_scripts = txs
             .iter()
             .flat_map(|tx| &tx.output)
@@ -63,8 +56,7 @@ impl Prepared {
             .collect();
         Ok(Self {
             hash: connected.block.block_hash(),
-            tx_hashes: txids.iter().map(|txid| keys.txid(txid)).collect(),
-            txids,
+            tx_hashes: connected.txids.iter().map(|txid| keys.txid(txid)).collect(),
             output_scripts,
             spent_scripts,
             connected,
@@ -83,6 +75,9 @@ fn check(block: &ConnectedBlock) -> Result<(), &'static str> {
     let txs = &block.block.txdata;
     if txs.is_empty() || u32::try_from(txs.len()).is_err() {
         return Err("number of transactions");
+    }
+    if block.txids.len() != txs.len() {
+        return Err("number of txids");
     }
     if block.tx_lens.len() != txs.len() {
         return Err("number of transaction lengths");

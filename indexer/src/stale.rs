@@ -13,8 +13,16 @@ use crate::metrics;
 
 #[derive(Default)]
 pub(crate) struct StalePositions {
-    heights: Mutex<BTreeSet<Height>>,
+    heights: Mutex<Heights>,
     woken: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Heights {
+    /// Reported, and not yet looked up again.
+    reported: BTreeSet<Height>,
+    /// Looked up in vain. Only a new block of the node can change that.
+    unfound: BTreeSet<Height>,
 }
 
 impl StalePositions {
@@ -26,25 +34,25 @@ impl StalePositions {
     /// A read found other bytes than recorded.
     pub(crate) fn report(&self, height: Height) {
         metrics::stale_position();
-        if self.heights.lock().insert(height) {
+        let mut heights = self.heights.lock();
+        if !heights.unfound.contains(&height) && heights.reported.insert(height) {
             tracing::warn!(height, "block position is stale");
             self.woken.notify_one();
         }
     }
 
-    /// The block could not be found at present. Kept for the next round, without
-    /// waking anybody: only a new block can change that.
-    pub(crate) fn keep(&self, height: Height) {
-        self.heights.lock().insert(height);
+    /// The block could not be found at present.
+    pub(crate) fn unfound(&self, height: Height) {
+        self.heights.lock().unfound.insert(height);
     }
 
-    /// The position was recorded anew.
-    pub(crate) fn healed(&self, height: Height) {
-        self.heights.lock().remove(&height);
+    /// Heights reported since the last call.
+    pub(crate) fn take_reported(&self) -> BTreeSet<Height> {
+        std::mem::take(&mut self.heights.lock().reported)
     }
 
-    /// All heights known to be stale.
-    pub(crate) fn heights(&self) -> Vec<Height> {
-        self.heights.lock().iter().copied().collect()
+    /// Heights that could not be found up to now.
+    pub(crate) fn take_unfound(&self) -> BTreeSet<Height> {
+        std::mem::take(&mut self.heights.lock().unfound)
     }
 }

@@ -1,6 +1,7 @@
-//! The `[p2p]` section of the configuration: which peers, and how patient with them.
+//! The `[p2p]` section of the configuration: which peers, how patient with them, and
+//! whether others are served.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,12 @@ pub struct SyncConfig {
     /// Peers to sync from, as `HOST:PORT` or `HOST` (then with the network's port); DNS
     /// names and `[IPV6]:PORT` are allowed. Default: none.
     pub connect: Vec<String>,
+    /// Address to serve other nodes on, as `IP:PORT`. Default: none, nobody is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Most peers that are served at a time, in connections. Each may take 8 MB of
+    /// memory while it is sent a block. Default 32.
+    pub max_inbound: usize,
     /// Blocks requested ahead of those in hand, in blocks. Default 1024.
     pub window_blocks: u32,
     /// Blocks requested from one peer at a time. Default 16.
@@ -52,6 +59,8 @@ impl Default for SyncConfig {
     fn default() -> Self {
         Self {
             connect: Vec::new(),
+            listen: None,
+            max_inbound: 32,
             window_blocks: 1024,
             in_flight_per_peer: 16,
             buffer_mib: 64,
@@ -98,6 +107,7 @@ impl SyncConfig {
     /// [`ConfigError`]: the first key found wrong.
     pub fn peers(&self, default_port: u16) -> Result<Vec<PeerAddr>, ConfigError> {
         let at_least_one = [
+            ("max_inbound", self.max_inbound as u64),
             ("window_blocks", u64::from(self.window_blocks)),
             ("in_flight_per_peer", self.in_flight_per_peer as u64),
             ("buffer_mib", self.buffer_mib as u64),
@@ -252,6 +262,9 @@ mod tests {
         );
         assert!(toml::from_str::<SyncConfig>("windowblocks = 3").is_err());
         assert!(toml::from_str::<SyncConfig>("simulate = true").is_err());
+        assert!(toml::from_str::<SyncConfig>("listen = \"host:1\"").is_err());
+        let listening: SyncConfig = toml::from_str("listen = \"[::]:8333\"").unwrap();
+        assert_eq!(listening.listen, "[::]:8333".parse().ok());
         assert_eq!(
             toml::from_str::<SyncConfig>("").unwrap(),
             SyncConfig::default()

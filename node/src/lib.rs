@@ -7,4 +7,5 @@ pub mod config;
 pub mod headers;
 pub mod metrics;
 pub mod p2p;
+pub mod serve;
 pub mod sync;

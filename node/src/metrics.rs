@@ -10,6 +10,8 @@ const P2P_PEERS: &str = "pulse_p2p_peers";
 const P2P_RECEIVED_BYTES: &str = "pulse_p2p_received_bytes_total";
 const P2P_SENT_BYTES: &str = "pulse_p2p_sent_bytes_total";
 const P2P_DISCONNECTS: &str = "pulse_p2p_disconnects_total";
+const P2P_INBOUND_PEERS: &str = "pulse_p2p_inbound_peers";
+const P2P_BLOCKS_SERVED: &str = "pulse_p2p_blocks_served_total";
 const SYNC_HEADERS_HEIGHT: &str = "pulse_sync_headers_height";
 const SYNC_IN_FLIGHT: &str = "pulse_sync_blocks_in_flight";
 const SYNC_BUFFERED_BYTES: &str = "pulse_sync_buffered_bytes";
@@ -30,6 +32,16 @@ pub fn describe() {
         P2P_DISCONNECTS,
         Unit::Count,
         "Connections to Bitcoin peers that ended or failed, by reason"
+    );
+    describe_gauge!(
+        P2P_INBOUND_PEERS,
+        Unit::Count,
+        "Peers that connected to the node, with a finished handshake"
+    );
+    describe_counter!(
+        P2P_BLOCKS_SERVED,
+        Unit::Count,
+        "Blocks sent to peers that connected to the node"
     );
     describe_gauge!(
         SYNC_HEADERS_HEIGHT,
@@ -78,6 +90,26 @@ pub(crate) fn sent_bytes(count: u64) {
 /// `reason` is one of a fixed set of words.
 pub(crate) fn disconnect(reason: &'static str) {
     counter!(P2P_DISCONNECTS, "reason" => reason).increment(1);
+}
+
+pub(crate) fn block_served() {
+    counter!(P2P_BLOCKS_SERVED).increment(1);
+}
+
+/// Counts an inbound peer for as long as it lives.
+pub(crate) struct InboundPeer(());
+
+impl InboundPeer {
+    pub fn new() -> Self {
+        gauge!(P2P_INBOUND_PEERS).increment(1);
+        Self(())
+    }
+}
+
+impl Drop for InboundPeer {
+    fn drop(&mut self) {
+        gauge!(P2P_INBOUND_PEERS).decrement(1);
+    }
 }
 
 pub(crate) fn headers_height(height: u32) {

@@ -58,9 +58,13 @@ pub fn load(
         }
     }
     for (flag, key, value) in flags.given() {
+        let origin = match value.as_str() {
+            Some(text) => format!("{flag} {text}"),
+            None => flag.to_owned(),
+        };
         layers
             .lay_value(key, value)
-            .map_err(|err| value_error(flag, &err))?;
+            .map_err(|err| value_error(&origin, &err))?;
     }
     let config = Config::resolve(layers.raw, layers.given.contains("node.network"))?;
     Ok(Loaded { config, warnings })

@@ -121,6 +121,19 @@ impl Store {
         Ok(())
     }
 
+    /// Puts a row that the index would not write itself.
+    #[cfg(test)]
+    pub(crate) fn put_raw(&self, family: Family, key: &[u8], value: &[u8]) {
+        self.db.put_cf(self.cf(family), key, value).unwrap();
+    }
+
+    /// Waits until all compactions that are due are done.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        let options = rocksdb::WaitForCompactOptions::default();
+        self.db.wait_for_compact(&options).unwrap();
+    }
+
     /// Makes all that was written so far survive a power cut.
     pub(crate) fn sync_wal(&self) -> Result<(), StoreError> {
         Ok(self.db.flush_wal(true)?)

@@ -80,7 +80,7 @@ fn search(
 ) -> Result<TxNum, SyncError> {
     let missing = || SyncError::FundingMissing { outpoint, height };
     if height == block.connected.height {
-        let own = (table.first_txnum()..).zip(&block.txids);
+        let own = (table.first_txnum()..).zip(&block.connected.txids);
         return own
             .into_iter()
             .find_map(|(txnum, txid)| (*txid == outpoint.txid).then_some(txnum))
@@ -93,7 +93,7 @@ fn search(
     let first = chain.txnums_at(height).ok_or_else(missing)?.start;
     let funding = load(&hash, height)?;
     (first..)
-        .zip(&funding.block.txdata)
-        .find_map(|(txnum, tx)| (tx.compute_txid() == outpoint.txid).then_some(txnum))
+        .zip(&funding.txids)
+        .find_map(|(txnum, txid)| (*txid == outpoint.txid).then_some(txnum))
         .ok_or_else(missing)
 }

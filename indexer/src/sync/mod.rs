@@ -21,6 +21,7 @@ mod funding;
 mod queue;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,10 +53,15 @@ use queue::Queue;
 const NEAR_TIP_BLOCKS: Height = 6;
 
 /// A group of blocks is written when it has this many bytes ...
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 24 << 20;
 
 /// ... or has been collecting for this long.
-const GROUP_TIME: Duration = Duration::from_millis(200);
+const GROUP_TIME: Duration = Duration::from_secs(1);
+
+/// Far from the tip the next block is waited for this long before a group is written:
+/// large groups cost a fraction of small ones.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Far from the tip the write-ahead log is synced this often. A power cut takes back
 /// whole groups that are younger.
@@ -183,7 +189,8 @@ impl IndexSync {
             Some(chain) if chain.cursor == self.shared.store.reader().cursor()? => chain,
             _ => Chain::load(&self.shared.store.reader(), self.shared.config.recent_txs)?,
         };
-        self.renew_reported(&chain)?;
+        self.renew_all(self.shared.stale.take_unfound())?;
+        self.renew_all(self.shared.stale.take_reported())?;
         let mut failures = 0;
         while !stop.load(Ordering::Relaxed) {
             match self.next_step(&chain)? {
@@ -279,9 +286,17 @@ impl IndexSync {
         std::thread::scope(|scope| {
             let load = || {
                 let _closes = queue.closes();
-                for height in first.. {
+                let mut last_block = Instant::now();
+                let mut height = first;
+                while !stop.load(Ordering::Relaxed) {
                     let Some(hash) = source.hash_at(height) else {
-                        return;
+                        let far =
+                            height.saturating_add(NEAR_TIP_BLOCKS) < source.best_header_height();
+                        if !far || last_block.elapsed() >= LINGER {
+                            return;
+                        }
+                        std::thread::sleep(LINGER_PAUSE);
+                        continue;
                     };
                     let loaded = match source.load(&hash, height) {
                         Ok(connected) => Ok(Prepared::new(connected, &shared.store.keys)),
@@ -292,9 +307,11 @@ impl IndexSync {
                         _ => 0,
                     };
                     let last = !matches!(loaded, Ok(Ok(_)));
-                    if !queue.push(loaded, bytes) || last || stop.load(Ordering::Relaxed) {
+                    if !queue.push(loaded, bytes) || last {
                         return;
                     }
+                    last_block = Instant::now();
+                    height += 1;
                 }
             };
             std::thread::Builder::new()
@@ -360,6 +377,7 @@ impl IndexSync {
             drop(lookup);
             drop(reader);
             self.commit(chain, group, near_tip)?;
+            self.renew_all(self.shared.stale.take_reported())?;
             match ended {
                 None if stop.load(Ordering::Relaxed) => return Ok(Applied::All),
                 None => {}
@@ -375,15 +393,15 @@ impl IndexSync {
         near_tip: bool,
     ) -> Result<(), SyncError> {
         let started = Instant::now();
-        let (blocks, rows) = (group.blocks(), group.rows());
-        let sync = near_tip || self.last_sync.elapsed() >= SYNC_INTERVAL;
-        let (cursor, ring) = group.commit(sync)?;
-        chain.committed(ring);
-        if sync {
+        let blocks = group.blocks();
+        let sync = self.last_sync.elapsed() >= SYNC_INTERVAL;
+        let committed = group.commit(near_tip, sync)?;
+        chain.committed(committed.ring);
+        if sync || near_tip {
             self.last_sync = Instant::now();
         }
-        if let Some(cursor) = cursor {
-            metrics::committed(blocks, rows, started.elapsed());
+        if let Some(cursor) = committed.cursor {
+            metrics::committed(blocks, committed.rows, started.elapsed());
             self.publish(&cursor);
             let ChainTip { height, hash, .. } = cursor.tip;
             tracing::debug!(height, %hash, count = blocks, "blocks indexed");
@@ -492,14 +510,9 @@ impl IndexSync {
     }
 
     /// Looks the blocks up again that queries found moved.
-    fn renew_reported(&self, chain: &Chain) -> Result<(), SyncError> {
-        let indexed = chain.next_height();
-        for height in self.shared.stale.heights() {
-            if height < indexed {
-                self.renew(height)?;
-            } else {
-                self.shared.stale.healed(height);
-            }
+    fn renew_all(&self, heights: BTreeSet<Height>) -> Result<(), SyncError> {
+        for height in heights {
+            self.renew(height)?;
         }
         Ok(())
     }
@@ -519,10 +532,10 @@ impl IndexSync {
     }
 
     fn renew(&self, height: Height) -> Result<(), SyncError> {
-        let (store, stale) = (&self.shared.store, &self.shared.stale);
+        let store = &self.shared.store;
         let reader = store.reader();
         let Some(row) = reader.block(height)? else {
-            stale.healed(height);
+            // Taken back since it was reported.
             return Ok(());
         };
         match self.source.locate(&row.hash(), height) {
@@ -532,11 +545,10 @@ impl IndexSync {
                     metrics::position_renewed();
                     tracing::debug!(height, "block position renewed");
                 }
-                stale.healed(height);
             }
             Err(err) => {
                 tracing::debug!(height, %err, "block position not found yet");
-                stale.keep(height);
+                self.shared.stale.unfound(height);
             }
         }
         Ok(())

@@ -94,8 +94,8 @@ mod tests {
             scope.spawn(|| {
                 let _closes = queue.closes();
                 for i in 0..1000 {
-                    assert!(queue.push(i, MAX_BYTES / 3));
-                    assert!(queue.state.lock().items.len() <= 3);
+                    assert!(queue.push(i, MAX_BYTES / 4));
+                    assert!(queue.state.lock().items.len() <= 4);
                 }
             });
             for i in 0..1000 {

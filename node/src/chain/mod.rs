@@ -32,7 +32,7 @@ use pulse_primitives::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::headers::HeaderStore;
+use crate::headers::{HeaderStore, MAX_HEADERS};
 use active::ActiveChain;
 use blockfiles::BlockFiles;
 use engine::{Command, Engine};
@@ -284,28 +284,28 @@ fn align_headers(
     headers: &HeaderStore,
 ) -> Result<(Engine, View), ChainError> {
     let active = &view.active;
-    let mut recovered = 0u32;
+    let mut recovered = Vec::new();
     for height in 1..=active.current_tip().height {
         let known = active
             .hash_at(height)
             .is_some_and(|hash| headers.contains(&hash));
-        if known {
-            continue;
-        }
-        let header = engine.active_header(height);
-        let inserted = header.is_some_and(|header| headers.insert(&[header]).is_ok());
-        if !inserted {
-            return Err(ChainError::Failed(format!(
+        if !known {
+            let header = engine.active_header(height);
+            recovered.push(header.ok_or(ChainError::Failed(format!(
                 "the header of block {height} cannot be read from the kernel's block tree"
-            )));
+            )))?);
         }
-        recovered += 1;
     }
-    if recovered > 0 {
+    if !recovered.is_empty() {
         warn!(
-            count = recovered,
+            count = recovered.len(),
             "headers recovered from the kernel's block tree"
         );
+    }
+    for run in recovered.chunks(MAX_HEADERS) {
+        headers
+            .insert(run)
+            .map_err(|err| ChainError::Failed(format!("storing recovered headers: {err}")))?;
     }
     let mut fed = 0u32;
     for header in headers.all() {

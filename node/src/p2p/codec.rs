@@ -55,6 +55,8 @@ pub enum Message {
     GetData(Vec<Inventory>),
     /// `getheaders`
     GetHeaders(Box<GetHeadersMessage>),
+    /// `sendheaders` (BIP 130)
+    SendHeaders,
     /// `block`
     Block(RawBlock),
     /// Any other message; its payload is not looked at.
@@ -183,6 +185,7 @@ impl FrameHead {
             "getheaders" => deserialize(&payload)
                 .ok()
                 .map(|message: GetHeadersMessage| Message::GetHeaders(message.into())),
+            "sendheaders" => Some(Message::SendHeaders),
             "block" => raw_block(payload).map(Message::Block),
             _ => Some(Message::Other),
         };
@@ -295,7 +298,8 @@ mod tests {
                     bytes: serialize(&genesis),
                 }),
             ),
-            (NetworkMessage::SendHeaders, Message::Other),
+            (NetworkMessage::SendHeaders, Message::SendHeaders),
+            (NetworkMessage::WtxidRelay, Message::Other),
         ];
         for (sent, expected) in cases {
             let frame = encode_message(sent, MAGIC);

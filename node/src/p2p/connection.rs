@@ -105,7 +105,10 @@ fn react(message: Message) -> Reaction {
         Message::Inv(entries) => tell_blocks(&entries, PeerEventKind::BlockInv),
         Message::NotFound(entries) => tell_blocks(&entries, PeerEventKind::BlocksNotFound),
         // A second version or verack is harmless; Bitcoin Core ignores them as well.
-        Message::Version(_) | Message::Verack | Message::Other => Reaction::Nothing,
+        // Nothing is announced to peers that we connected to.
+        Message::Version(_) | Message::Verack | Message::SendHeaders | Message::Other => {
+            Reaction::Nothing
+        }
     }
 }
 

@@ -1,12 +1,16 @@
-//! The version handshake of an outbound connection.
+//! The version handshake.
 //!
 //! ```text
-//! ours:    version ----------> verack, sendheaders
-//! theirs:  version, [wtxidrelay, sendaddrv2, ...], verack
+//! outbound   ours:    version ----------> verack, sendheaders
+//!            theirs:  version, [wtxidrelay, sendaddrv2, ...], verack
+//!
+//! inbound    theirs:  version ----------> [wtxidrelay, ...], verack
+//!            ours:    version, verack
 //! ```
 //!
-//! A peer is only of use if it serves all blocks with witnesses, so one without
-//! `NODE_NETWORK` and `NODE_WITNESS` is refused.
+//! A peer that we connect to is only of use if it serves all blocks with witnesses, so
+//! one without `NODE_NETWORK` and `NODE_WITNESS` is refused. One that connects to us
+//! need not offer anything; it is not asked for anything either.
 
 use std::{
     io,
@@ -30,6 +34,15 @@ pub const USER_AGENT: &str = concat!("/pulse-node:", env!("CARGO_PKG_VERSION"), 
 
 /// Messages that a peer may send before its `verack`. Features are negotiated there.
 const MAX_MESSAGES: usize = 32;
+
+/// Who made the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// We did, to sync from the peer.
+    Outbound,
+    /// The peer did, to be served.
+    Inbound,
+}
 
 /// What the node says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +113,7 @@ impl HandshakeError {
     }
 }
 
-/// Shakes hands as the side that connected. The caller limits the time.
+/// Shakes hands. The caller limits the time.
 ///
 /// # Errors
 /// [`HandshakeError`]; the connection is of no use then.
@@ -108,20 +121,31 @@ pub async fn handshake<S>(
     stream: &mut S,
     magic: [u8; 4],
     local: &LocalVersion,
+    direction: Direction,
 ) -> Result<RemoteVersion, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    send(stream, magic, version_message(local)).await?;
+    // The side that was connected to speaks second, so that a stranger has to be of
+    // this network to learn anything.
+    if direction == Direction::Outbound {
+        send(stream, magic, version_message(local, direction)).await?;
+    }
     let remote = match read_message(stream, magic).await?.0 {
-        Message::Version(version) => check_version(&version, local)?,
+        Message::Version(version) => check_version(&version, local, direction)?,
         _ => return Err(HandshakeError::OutOfOrder),
     };
+    if direction == Direction::Inbound {
+        send(stream, magic, version_message(local, direction)).await?;
+    }
     send(stream, magic, NetworkMessage::Verack).await?;
     for _ in 0..MAX_MESSAGES {
         match read_message(stream, magic).await?.0 {
             Message::Verack => {
-                send(stream, magic, NetworkMessage::SendHeaders).await?;
+                // What an inbound peer announces is not used, in whichever form.
+                if direction == Direction::Outbound {
+                    send(stream, magic, NetworkMessage::SendHeaders).await?;
+                }
                 return Ok(remote);
             }
             Message::Version(_) => return Err(HandshakeError::OutOfOrder),
@@ -146,9 +170,13 @@ where
         .map_err(HandshakeError::Send)
 }
 
-fn version_message(local: &LocalVersion) -> NetworkMessage {
-    // Nothing is served, so no services are claimed; and no address is told, since
-    // peers only use what they see themselves.
+fn version_message(local: &LocalVersion, direction: Direction) -> NetworkMessage {
+    // Only those who connect to us are served.
+    let services = match direction {
+        Direction::Outbound => ServiceFlags::NONE,
+        Direction::Inbound => ServiceFlags::NETWORK | ServiceFlags::WITNESS,
+    };
+    // No address is told, since peers only use what they see themselves.
     let nobody = Address::new(
         &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         ServiceFlags::NONE,
@@ -160,7 +188,7 @@ fn version_message(local: &LocalVersion) -> NetworkMessage {
         });
     NetworkMessage::Version(VersionMessage {
         version: PROTOCOL_VERSION,
-        services: ServiceFlags::NONE,
+        services,
         timestamp,
         receiver: nobody.clone(),
         sender: nobody,
@@ -175,6 +203,7 @@ fn version_message(local: &LocalVersion) -> NetworkMessage {
 fn check_version(
     version: &VersionMessage,
     local: &LocalVersion,
+    direction: Direction,
 ) -> Result<RemoteVersion, HandshakeError> {
     if version.nonce == local.nonce {
         return Err(HandshakeError::SelfConnection);
@@ -184,8 +213,9 @@ fn check_version(
             version: version.version,
         });
     }
-    if !version.services.has(ServiceFlags::NETWORK) || !version.services.has(ServiceFlags::WITNESS)
-    {
+    let serves_all =
+        version.services.has(ServiceFlags::NETWORK) && version.services.has(ServiceFlags::WITNESS);
+    if direction == Direction::Outbound && !serves_all {
         return Err(HandshakeError::MissingServices {
             services: version.services,
         });
@@ -214,10 +244,10 @@ mod tests {
     };
 
     fn remote_version() -> VersionMessage {
-        let NetworkMessage::Version(mut version) = version_message(&LOCAL) else {
+        let message = version_message(&LOCAL, Direction::Inbound);
+        let NetworkMessage::Version(mut version) = message else {
             unreachable!("it makes a version message")
         };
-        version.services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
         version.nonce = 6;
         version.user_agent = "/other\u{7}:1/".to_owned();
         version
@@ -233,7 +263,41 @@ mod tests {
                 .unwrap();
         }
         theirs.shutdown().await.unwrap();
-        handshake(&mut ours, MAGIC, &LOCAL).await
+        handshake(&mut ours, MAGIC, &LOCAL, Direction::Outbound).await
+    }
+
+    #[tokio::test]
+    async fn both_directions_shake_hands_with_each_other() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let caller = LocalVersion {
+            nonce: 6,
+            start_height: 9,
+        };
+        let (outbound, inbound) = tokio::join!(
+            handshake(&mut theirs, MAGIC, &caller, Direction::Outbound),
+            handshake(&mut ours, MAGIC, &LOCAL, Direction::Inbound),
+        );
+        assert_eq!(outbound.unwrap().start_height, 0);
+        let inbound = inbound.unwrap();
+        assert_eq!(inbound.start_height, 9);
+        assert_eq!(inbound.services, ServiceFlags::NONE);
+        let (message, _) = read_message(&mut ours, MAGIC).await.unwrap();
+        assert_eq!(message, Message::SendHeaders);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_hears_nothing_before_its_version() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let verack = encode_message(NetworkMessage::Verack, MAGIC);
+        theirs.write_all(&verack).await.unwrap();
+        let shaken = handshake(&mut ours, MAGIC, &LOCAL, Direction::Inbound).await;
+        assert!(matches!(shaken, Err(HandshakeError::OutOfOrder)));
+        drop(ours);
+        let mut heard = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut heard)
+            .await
+            .unwrap();
+        assert!(heard.is_empty());
     }
 
     #[tokio::test]

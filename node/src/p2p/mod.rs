@@ -5,10 +5,12 @@
 //! ```
 //!
 //! What is asked of peers, and what their answers mean, is decided in [`crate::sync`].
+//! Connections that others make to us are [`crate::serve`]'s; both share frames and
+//! handshake.
 //!
 //! # Limits
-//! Outbound connections over plain TCP (v1 transport) only. Nothing is served: a
-//! peer's `getheaders` gets an empty list and its `getdata` a `notfound`.
+//! Plain TCP (v1 transport) only. Nothing is served to peers that we connected to:
+//! their `getheaders` gets an empty list and their `getdata` a `notfound`.
 
 pub mod codec;
 pub mod connection;

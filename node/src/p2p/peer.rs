@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     codec::{CodecError, RawBlock},
     connection, dial,
-    handshake::{self, HandshakeError, LocalVersion, RemoteVersion},
+    handshake::{self, Direction, HandshakeError, LocalVersion, RemoteVersion},
 };
 use crate::config::PeerAddr;
 
@@ -79,6 +79,12 @@ pub enum CloseReason {
     /// The peer sent something that is not the protocol.
     #[error("malformed message")]
     Malformed(#[source] CodecError),
+    /// The peer asked for more at once than it may.
+    #[error("{count} entries in one getdata")]
+    AskedTooMuch {
+        /// Entries of its message.
+        count: usize,
+    },
 }
 
 impl CloseReason {
@@ -86,7 +92,7 @@ impl CloseReason {
     #[must_use]
     pub fn is_misbehaviour(&self) -> bool {
         match self {
-            Self::Malformed(_) => true,
+            Self::Malformed(_) | Self::AskedTooMuch { .. } => true,
             Self::Handshake(err) => err.is_misbehaviour(),
             _ => false,
         }
@@ -103,6 +109,7 @@ impl CloseReason {
             Self::Inactive => "inactive",
             Self::NotReading => "not_reading",
             Self::Malformed(_) => "malformed",
+            Self::AskedTooMuch { .. } => "asked_too_much",
         }
     }
 }
@@ -165,7 +172,7 @@ impl PeerTask {
             Ok(stream) => stream,
             Err(err) => return CloseReason::Unreachable(err),
         };
-        let shake = handshake::handshake(&mut stream, self.magic, &self.local);
+        let shake = handshake::handshake(&mut stream, self.magic, &self.local, Direction::Outbound);
         let remote = match tokio::time::timeout(self.limits.handshake, shake).await {
             Ok(Ok(remote)) => remote,
             Ok(Err(err)) => return CloseReason::Handshake(err),

@@ -1,0 +1,96 @@
+//! The index as a whole, over chains kept in memory.
+
+mod disturbed;
+mod golden;
+mod memchain;
+mod naive;
+mod property;
+mod speed;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use memchain::MemChain;
+use pulse_primitives::{bitcoin::Network, network::ChainParams, ports::BlockSource};
+
+use crate::{Index, IndexConfig, IndexSync, Query, SyncError};
+
+/// An index over a [`MemChain`].
+struct Fixture {
+    chain: Arc<MemChain>,
+    index: Index,
+    sync: IndexSync,
+    query: Query,
+}
+
+/// A new directory, in memory where the system has such a place: the tests open
+/// hundreds of databases.
+fn scratch_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
+fn params() -> ChainParams {
+    ChainParams::new(Network::Regtest, None)
+}
+
+/// Small in every respect, so that short chains meet every limit.
+fn config() -> IndexConfig {
+    IndexConfig {
+        cache_mib: 8,
+        write_buffer_mib: 8,
+        recent_txs: 20,
+        undo_blocks: 3,
+        salt: Some("00112233445566778899aabbccddeeff".to_owned()),
+        ..IndexConfig::default()
+    }
+}
+
+impl Fixture {
+    fn open(path: &Path, chain: Arc<MemChain>) -> Self {
+        Self::open_with(path, chain, &config(), &params())
+    }
+
+    fn open_with(
+        path: &Path,
+        chain: Arc<MemChain>,
+        config: &IndexConfig,
+        params: &ChainParams,
+    ) -> Self {
+        let index = Index::open(path, config, params).unwrap();
+        let source = Arc::clone(&chain) as Arc<dyn BlockSource>;
+        Self {
+            sync: index.syncer(Arc::clone(&source)),
+            query: index.query(source),
+            chain,
+            index,
+        }
+    }
+
+    fn catch_up(&mut self) -> Result<(), SyncError> {
+        self.sync.catch_up(&AtomicBool::new(false))
+    }
+
+    /// Closes and opens again.
+    fn reopen(self, path: &Path) -> Self {
+        let chain = Arc::clone(&self.chain);
+        drop(self);
+        Self::open(path, chain)
+    }
+}
+
+/// Digest of an index that went straight to the tip of `chain`.
+fn undisturbed_digest(chain: &Arc<MemChain>) -> [u8; 32] {
+    let dir = scratch_dir();
+    let config = IndexConfig {
+        recent_txs: u32::MAX,
+        undo_blocks: 0,
+        ..config()
+    };
+    let mut fixture = Fixture::open_with(dir.path(), Arc::clone(chain), &config, &params());
+    fixture.catch_up().unwrap();
+    fixture.index.digest().unwrap()
+}

@@ -1,0 +1,261 @@
+//! The simplest index: the whole chain in maps, read again for every answer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        Block, OutPoint, ScriptBuf, TxOut, Txid,
+        consensus::serialize,
+        hashes::{Hash, sha256},
+    },
+    block::SpentOutput,
+};
+
+use super::memchain::{SCRIPTS, script, spendable};
+use crate::query::{
+    View,
+    model::{BlockRef, ScriptStats, Spender, TxDetail, Utxo},
+};
+
+#[derive(Default)]
+pub(super) struct Naive {
+    blocks: Vec<Block>,
+    txs: HashMap<Txid, TxDetail>,
+    spenders: HashMap<OutPoint, Spender>,
+    scripts: HashMap<ScriptBuf, ScriptIndex>,
+}
+
+#[derive(Default)]
+struct ScriptIndex {
+    stats: ScriptStats,
+    history: Vec<Txid>,
+    utxos: BTreeMap<(u64, u32), Utxo>,
+}
+
+impl Naive {
+    pub(super) fn new(chain: &[(Block, Vec<Vec<SpentOutput>>)]) -> Self {
+        let mut naive = Self::default();
+        let mut numbers = HashMap::new();
+        let mut next = 0u64;
+        for (height, (block, spent)) in chain.iter().enumerate() {
+            let block_ref = BlockRef {
+                height: height as Height,
+                hash: block.block_hash(),
+                time: block.header.time,
+            };
+            for (index, tx) in block.txdata.iter().enumerate() {
+                let txid = tx.compute_txid();
+                let prevouts: Vec<TxOut> = match index {
+                    0 => Vec::new(),
+                    _ => spent[index - 1].iter().map(|s| s.output.clone()).collect(),
+                };
+                numbers.insert(txid, next);
+                let mut touched = BTreeSet::new();
+                if index > 0 {
+                    for (vin, (input, prevout)) in (0..).zip(tx.input.iter().zip(&prevouts)) {
+                        let outpoint = input.previous_output;
+                        let spender = Spender {
+                            txid,
+                            vin,
+                            block: block_ref,
+                        };
+                        naive.spenders.insert(outpoint, spender);
+                        let entry = naive.scripts.get_mut(&prevout.script_pubkey).unwrap();
+                        entry.stats.spent_txo_count += 1;
+                        entry.stats.spent_txo_sum += prevout.value.to_sat();
+                        let key = (numbers[&outpoint.txid], outpoint.vout);
+                        entry.utxos.remove(&key).unwrap();
+                        touched.insert(prevout.script_pubkey.clone());
+                    }
+                }
+                for (vout, output) in (0..).zip(&tx.output) {
+                    if !spendable(&output.script_pubkey) {
+                        continue;
+                    }
+                    let entry = naive
+                        .scripts
+                        .entry(output.script_pubkey.clone())
+                        .or_default();
+                    let value = output.value.to_sat();
+                    entry.stats.funded_txo_count += 1;
+                    entry.stats.funded_txo_sum += value;
+                    let outpoint = OutPoint { txid, vout };
+                    let utxo = Utxo {
+                        outpoint,
+                        value,
+                        block: block_ref,
+                    };
+                    entry.utxos.insert((next, vout), utxo);
+                    touched.insert(output.script_pubkey.clone());
+                }
+                for script in touched {
+                    let entry = naive.scripts.get_mut(&script).unwrap();
+                    entry.stats.tx_count += 1;
+                    entry.history.push(txid);
+                }
+                let detail = TxDetail {
+                    tx: tx.clone(),
+                    txid,
+                    prevouts,
+                    block: block_ref,
+                };
+                naive.txs.insert(txid, detail);
+                next += 1;
+            }
+            naive.blocks.push(block.clone());
+        }
+        naive
+    }
+
+    /// Asks `view` everything and compares.
+    pub(super) fn check(&self, view: &View<'_>) {
+        let tip = view.tip().unwrap();
+        assert_eq!(tip.height as usize, self.blocks.len() - 1);
+        for (height, block) in self.blocks.iter().enumerate() {
+            self.check_block(view, height as Height, block);
+        }
+        let above = self.blocks.len() as Height;
+        assert_eq!(view.block_at(above).unwrap(), None);
+        assert_eq!(view.block_at(Height::MAX).unwrap(), None);
+        for (txid, detail) in &self.txs {
+            self.check_tx(view, txid, detail);
+        }
+        for index in 0..SCRIPTS {
+            self.check_script(view, &script(index));
+        }
+        for script in self.scripts.keys() {
+            self.check_script(view, script);
+        }
+    }
+
+    fn check_block(&self, view: &View<'_>, height: Height, block: &Block) {
+        let info = view.block_at(height).unwrap().unwrap();
+        assert_eq!(info.height, height);
+        assert_eq!(info.hash, block.block_hash());
+        assert_eq!(info.header, block.header);
+        assert_eq!(info.tx_count as usize, block.txdata.len());
+        assert_eq!(info.size as usize, block.total_size());
+        assert_eq!(u64::from(info.weight), block.weight().to_wu());
+        let last = height as usize;
+        let mut times = self.blocks[last.saturating_sub(10)..=last]
+            .iter()
+            .map(|block| block.header.time)
+            .collect::<Vec<_>>();
+        times.sort_unstable();
+        assert_eq!(info.median_time, times[times.len() / 2]);
+        assert_eq!(
+            view.block_by_hash(&info.hash).unwrap().as_ref(),
+            Some(&info)
+        );
+        assert!(view.header_known(&info.hash));
+        assert_eq!(view.block_raw(&info).unwrap(), serialize(block));
+        let txids = block
+            .txdata
+            .iter()
+            .map(|tx| tx.compute_txid())
+            .collect::<Vec<_>>();
+        assert_eq!(*view.block_txids(&info).unwrap(), txids);
+
+        let wanted = txids
+            .iter()
+            .map(|txid| self.txs[txid].clone())
+            .collect::<Vec<_>>();
+        let count = wanted.len() as u32;
+        assert_eq!(view.block_txs(&info, 0, u32::MAX).unwrap(), wanted);
+        assert_eq!(view.block_txs(&info, count, 5).unwrap(), []);
+        assert_eq!(view.block_txs(&info, u32::MAX, u32::MAX).unwrap(), []);
+        for start in (0..count).step_by(25) {
+            let page = view.block_txs(&info, start, 25).unwrap();
+            let end = (start + 25).min(count);
+            assert_eq!(page, wanted[start as usize..end as usize]);
+        }
+    }
+
+    fn check_tx(&self, view: &View<'_>, txid: &Txid, detail: &TxDetail) {
+        assert_eq!(view.tx(txid).unwrap().as_ref(), Some(detail));
+        assert_eq!(view.tx_block(txid).unwrap(), Some(detail.block));
+        let raw = (serialize(&detail.tx), detail.block);
+        assert_eq!(view.tx_raw(txid).unwrap(), Some(raw));
+
+        let proof = view.merkle_proof(txid).unwrap().unwrap();
+        let block = &self.blocks[detail.block.height as usize];
+        assert_eq!(proof.block_height, detail.block.height);
+        assert_eq!(block.txdata[proof.pos as usize].compute_txid(), *txid);
+        let (mut node, mut at) = (*txid, proof.pos);
+        for sibling in &proof.merkle {
+            let (left, right) = if at % 2 == 0 {
+                (&node, sibling)
+            } else {
+                (sibling, &node)
+            };
+            let both = [left.to_byte_array(), right.to_byte_array()].concat();
+            node = Txid::from_raw_hash(Hash::hash(&both));
+            at /= 2;
+        }
+        assert_eq!(node.to_raw_hash(), block.header.merkle_root.to_raw_hash());
+
+        let proof = view.merkle_block(txid).unwrap().unwrap();
+        let (mut matches, mut indexes) = (Vec::new(), Vec::new());
+        proof.extract_matches(&mut matches, &mut indexes).unwrap();
+        assert_eq!(proof.header, block.header);
+        assert_eq!(matches, [*txid]);
+
+        let mut spenders = Vec::new();
+        for vout in 0..detail.tx.output.len() as u32 {
+            let outpoint = OutPoint { txid: *txid, vout };
+            let spender = self.spenders.get(&outpoint).copied();
+            assert_eq!(view.spender(&outpoint).unwrap(), spender);
+            spenders.push(spender);
+        }
+        let outpoint = OutPoint {
+            txid: *txid,
+            vout: u32::MAX,
+        };
+        assert_eq!(view.spender(&outpoint).unwrap(), None);
+        assert_eq!(view.spenders(txid).unwrap(), Some(spenders));
+    }
+
+    fn check_script(&self, view: &View<'_>, script: &ScriptBuf) {
+        let nothing = ScriptIndex::default();
+        let wanted = self.scripts.get(script).unwrap_or(&nothing);
+        let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+        assert_eq!(view.script_stats(&hash).unwrap(), wanted.stats);
+        let newest_first = wanted.history.iter().rev().copied().collect::<Vec<_>>();
+        let ids = |txs: Vec<TxDetail>| txs.into_iter().map(|tx| tx.txid).collect::<Vec<_>>();
+        let all = view.script_txs(&hash, None, usize::MAX).unwrap();
+        for tx in &all {
+            assert_eq!(*tx, self.txs[&tx.txid]);
+        }
+        assert_eq!(ids(all), newest_first);
+        assert_eq!(view.script_txs(&hash, None, 0).unwrap(), []);
+        let mut paged = ids(view.script_txs(&hash, None, 2).unwrap());
+        while let Some(last) = paged.last().copied() {
+            let page = ids(view.script_txs(&hash, Some(&last), 3).unwrap());
+            if page.is_empty() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, newest_first);
+        let stranger = Txid::from_byte_array([9; 32]);
+        assert_eq!(view.script_txs(&hash, Some(&stranger), 3).unwrap(), []);
+
+        let utxos = wanted.utxos.values().copied().collect::<Vec<_>>();
+        let count = utxos.len();
+        if count > 0 {
+            assert_eq!(view.script_utxos(&hash, count - 1).unwrap(), None);
+        }
+        assert_eq!(view.script_utxos(&hash, count).unwrap(), Some(utxos));
+    }
+
+    /// Transactions of the chain.
+    pub(super) fn txids(&self) -> impl Iterator<Item = &Txid> {
+        self.txs.keys()
+    }
+
+    /// Scripts of the chain.
+    pub(super) fn scripts(&self) -> impl Iterator<Item = &ScriptBuf> {
+        self.scripts.keys()
+    }
+}

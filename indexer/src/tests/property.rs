@@ -1,0 +1,125 @@
+//! Random chains with reorganisations, restarts and moving block files: every query
+//! gives what the naive index gives, and every row is as in an undisturbed index.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    Fixture,
+    memchain::{MemChain, mine},
+    naive::Naive,
+    params, scratch_dir, undisturbed_digest,
+};
+use crate::query::{QueryError, View};
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// New blocks.
+    Mine {
+        blocks: usize,
+        txs: usize,
+        seed: u64,
+    },
+    /// New blocks instead of the newest ones.
+    Reorg {
+        depth: usize,
+        blocks: usize,
+        txs: usize,
+        seed: u64,
+    },
+    /// The index follows.
+    CatchUp,
+    /// The index is closed and opened.
+    Reopen,
+    /// Rows go from memory to table files.
+    Flush,
+    /// Blocks are stored elsewhere, and the node starts again some blocks behind.
+    Restart { behind: u32, seed: u64 },
+    /// Blocks are stored elsewhere while the node runs.
+    Move { seed: u64 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let txs = prop_oneof![8 => 0..12usize, 1 => 60..150usize];
+    prop_oneof![
+        4 => (1..6usize, txs.clone(), any::<u64>())
+            .prop_map(|(blocks, txs, seed)| Op::Mine { blocks, txs, seed }),
+        3 => (1..9usize, 0..9usize, txs, any::<u64>())
+            .prop_map(|(depth, blocks, txs, seed)| Op::Reorg { depth, blocks, txs, seed }),
+        4 => Just(Op::CatchUp),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Flush),
+        1 => (0..8u32, any::<u64>()).prop_map(|(behind, seed)| Op::Restart { behind, seed }),
+        1 => any::<u64>().prop_map(|seed| Op::Move { seed }),
+    ]
+}
+
+/// Asks about everything so that each stale position is met.
+fn meet_stale_positions(view: &View<'_>, naive: &Naive) {
+    for txid in naive.txids() {
+        match view.tx(txid) {
+            Ok(_) | Err(QueryError::PositionRenewing { .. }) => {}
+            Err(err) => panic!("{err}"),
+        }
+    }
+}
+
+fn run(ops: &[Op]) {
+    let dir = scratch_dir();
+    let chain = Arc::new(MemChain::new(&params()));
+    let mut fixture = Fixture::open(dir.path(), Arc::clone(&chain));
+    for op in ops {
+        match op {
+            Op::Mine { blocks, txs, seed } => mine(&chain, *blocks, *txs, *seed),
+            Op::Reorg {
+                depth,
+                blocks,
+                txs,
+                seed,
+            } => {
+                let depth = (*depth).min(chain.active().len() - 1);
+                chain.disconnect(depth);
+                mine(&chain, blocks + 1, *txs, *seed);
+            }
+            Op::CatchUp => fixture.catch_up().unwrap(),
+            Op::Reopen => fixture = fixture.reopen(dir.path()),
+            Op::Flush => fixture.index.flush().unwrap(),
+            Op::Restart { behind, seed } => {
+                chain.move_blocks(&mut StdRng::seed_from_u64(*seed));
+                let tip = chain.active().len() as u32 - 1;
+                let indexed = fixture.index.tip().borrow().map_or(0, |tip| tip.height);
+                fixture = fixture.reopen(dir.path());
+                for shown in tip.saturating_sub(*behind)..=tip {
+                    chain.show(shown);
+                    fixture.catch_up().unwrap();
+                    // Nothing of the chain that the node is on again was taken back.
+                    assert!(fixture.index.tip().borrow().unwrap().height >= shown.min(indexed));
+                }
+            }
+            Op::Move { seed } => chain.move_blocks(&mut StdRng::seed_from_u64(*seed)),
+        }
+    }
+    fixture.catch_up().unwrap();
+    let naive = Naive::new(&chain.blocks());
+    meet_stale_positions(&fixture.query.view().unwrap(), &naive);
+    fixture.catch_up().unwrap();
+    naive.check(&fixture.query.view().unwrap());
+    assert_eq!(fixture.index.digest().unwrap(), undisturbed_digest(&chain));
+}
+
+/// Cases to run: `PROPTEST_CASES`, or few enough for every day.
+fn cases() -> u32 {
+    let cases = std::env::var("PROPTEST_CASES").ok();
+    cases.and_then(|cases| cases.parse().ok()).unwrap_or(128)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_query_equals_the_naive_index(ops in proptest::collection::vec(op(), 1..14)) {
+        run(&ops);
+    }
+}

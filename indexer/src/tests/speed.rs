@@ -1,0 +1,217 @@
+//! How fast the index is by itself: `cargo test --release -p pulse-indexer speed --
+//! --ignored --nocapture`.
+
+use std::{sync::Arc, time::Instant};
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        Amount, OutPoint, ScriptBuf, TxOut,
+        hashes::{Hash, sha256},
+    },
+    block::SpentOutput,
+    ports::BlockSource,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    Fixture, config,
+    memchain::{self, MemChain},
+    params,
+};
+use crate::IndexConfig;
+
+const BLOCKS: usize = 400;
+const TXS_PER_BLOCK: usize = 1300;
+
+/// CPU seconds of this process so far.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / 100.0
+}
+
+/// Two inputs and outputs per transaction, a tenth of the outputs to 100 hot scripts.
+fn long_chain() -> MemChain {
+    let chain = MemChain::new(&params());
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut coins = Vec::<(OutPoint, SpentOutput)>::new();
+    let template = params().genesis().txdata.remove(0);
+    for height in 1..=BLOCKS {
+        let output = |rng: &mut StdRng| {
+            let mut script = vec![0, 0x14];
+            if rng.gen_bool(0.1) {
+                script.extend_from_slice(&[rng.gen_range(0..100); 20]);
+            } else {
+                script.extend_from_slice(&rng.r#gen::<[u8; 20]>());
+            }
+            TxOut {
+                value: Amount::from_sat(rng.gen_range(1000..100_000_000)),
+                script_pubkey: ScriptBuf::from_bytes(script),
+            }
+        };
+        let (mut txdata, mut spent, mut created) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..TXS_PER_BLOCK {
+            let mut tx = template.clone();
+            let outputs = if coins.len() < 4000 { 6 } else { 2 };
+            tx.output = (0..outputs).map(|_| output(&mut rng)).collect();
+            if index == 0 {
+                tx.input[0].script_sig = ScriptBuf::from_bytes(height.to_le_bytes().to_vec());
+            } else if coins.len() > 2 {
+                let input = tx.input[0].clone();
+                tx.input.clear();
+                let mut entry = Vec::new();
+                for _ in 0..2 {
+                    let (outpoint, coin) = coins.swap_remove(rng.gen_range(0..coins.len()));
+                    let mut input = input.clone();
+                    input.script_sig = ScriptBuf::from_bytes(vec![7; 107]);
+                    input.previous_output = outpoint;
+                    tx.input.push(input);
+                    entry.push(coin);
+                }
+                spent.push(entry);
+            } else {
+                continue;
+            }
+            let txid = tx.compute_txid();
+            for (vout, output) in (0..).zip(&tx.output) {
+                let coin = SpentOutput {
+                    output: output.clone(),
+                    height: height as Height,
+                    is_coinbase: index == 0,
+                };
+                created.push((OutPoint { txid, vout }, coin));
+            }
+            txdata.push(tx);
+        }
+        coins.extend(created);
+        let previous = *chain.active().last().unwrap();
+        chain.connect(
+            memchain::block(previous, height as Height, txdata, 1),
+            spent,
+        );
+    }
+    chain
+}
+
+#[test]
+#[ignore = "a measurement, not a check"]
+#[allow(clippy::print_stderr, clippy::cast_precision_loss)]
+fn speed() {
+    let chain = Arc::new(long_chain());
+    let tip = chain.active().len() as Height;
+    // A chain far from its end, as in the initial sync.
+    chain.set_best_header(tip + 10_000);
+    let cpu = cpu_seconds();
+    let keys = crate::keys::Keys::new(&[0; 16]);
+    for (height, hash) in (0..).zip(chain.active()) {
+        let block = chain.load(&hash, height).unwrap();
+        assert!(crate::prepared::Prepared::new(block, &keys).is_ok());
+    }
+    let cpu = (cpu_seconds() - cpu) * 1e6 / (BLOCKS * TXS_PER_BLOCK) as f64;
+    eprintln!("loading and hashing: {cpu:.1} us CPU per tx");
+    for recent_txs in [IndexConfig::default().recent_txs, 0] {
+        let config = IndexConfig {
+            recent_txs,
+            salt: config().salt,
+            ..IndexConfig::default()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (wall, cpu) = (Instant::now(), cpu_seconds());
+        let mut fixture = Fixture::open_with(dir.path(), Arc::clone(&chain), &config, &params());
+        fixture.catch_up().unwrap();
+        let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        let flush = cpu_seconds();
+        fixture.index.flush().unwrap();
+        fixture.index.shared.store.settle();
+        let flush = cpu_seconds() - flush;
+        let stats = fixture.index.stats().unwrap();
+        let counts = fixture.index.row_counts().unwrap();
+        let txs = counts["tx"] as f64;
+        let bytes = stats.values().map(|stats| stats.file_bytes).sum::<u64>() as f64;
+        let rows = counts.values().sum::<u64>() as f64;
+        eprintln!(
+            "recent_txs {recent_txs}: {txs} txs, {:.0} tx/s, {:.1} us CPU per tx (+{:.1} flush and compaction), {:.0} bytes and {:.1} rows per tx",
+            txs / wall,
+            cpu * 1e6 / txs,
+            flush * 1e6 / txs,
+            bytes / txs,
+            rows / txs,
+        );
+        for (family, stats) in &stats {
+            eprintln!("  {family}: {:.1} bytes/tx", stats.file_bytes as f64 / txs);
+        }
+        queries(&fixture);
+    }
+}
+
+#[allow(clippy::print_stderr, clippy::cast_precision_loss)]
+fn queries(fixture: &Fixture) {
+    let mut rng = StdRng::seed_from_u64(2);
+    let view = fixture.query.view().unwrap();
+    let tip = view.tip().unwrap().height;
+    let mut txids = Vec::new();
+    for height in 1..=tip {
+        let info = view.block_at(height).unwrap().unwrap();
+        txids.extend(view.block_txids(&info).unwrap().iter().copied().step_by(50));
+    }
+    let time = |what: &str, run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        let mut count = 0u32;
+        while start.elapsed().as_secs_f64() < 0.5 {
+            run();
+            count += 1;
+        }
+        eprintln!(
+            "  {what}: {:.1} us",
+            start.elapsed().as_secs_f64() * 1e6 / f64::from(count)
+        );
+    };
+    let hot = |rng: &mut StdRng| {
+        let mut script = vec![0, 0x14];
+        script.extend_from_slice(&[rng.gen_range(0..100); 20]);
+        sha256::Hash::hash(&script).to_byte_array()
+    };
+    let mut pick = StdRng::seed_from_u64(3);
+    let mut txid = || txids[pick.gen_range(0..txids.len())];
+    time("tx", &mut || assert!(view.tx(&txid()).unwrap().is_some()));
+    time("tx_block", &mut || {
+        assert!(view.tx_block(&txid()).unwrap().is_some())
+    });
+    time("spenders", &mut || {
+        assert!(view.spenders(&txid()).unwrap().is_some())
+    });
+    time("merkle_proof", &mut || {
+        assert!(view.merkle_proof(&txid()).unwrap().is_some())
+    });
+    time("hot script_stats", &mut || {
+        assert!(view.script_stats(&hot(&mut rng)).unwrap().tx_count > 0)
+    });
+    time("hot script_txs 25", &mut || {
+        assert_eq!(view.script_txs(&hot(&mut rng), None, 25).unwrap().len(), 25)
+    });
+    time("hot script_utxos", &mut || {
+        assert!(
+            view.script_utxos(&hot(&mut rng), usize::MAX)
+                .unwrap()
+                .is_some()
+        )
+    });
+    let count = view
+        .script_utxos(&hot(&mut rng), usize::MAX)
+        .unwrap()
+        .unwrap()
+        .len();
+    eprintln!("  ({count} of them)");
+    time("block_txs 25", &mut || {
+        let info = view
+            .block_at(rng.gen_range(tip - 100..=tip))
+            .unwrap()
+            .unwrap();
+        assert_eq!(view.block_txs(&info, 100, 25).unwrap().len(), 25);
+    });
+}
