@@ -11,6 +11,8 @@ if [ -d "$HOME/.cargo/bin" ]; then
 fi
 
 if command -v ccache >/dev/null; then
+    # Paths below the root count as relative, so that another clone finds the same objects.
+    export CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=true
     export CMAKE_C_COMPILER_LAUNCHER=ccache
     export CMAKE_CXX_COMPILER_LAUNCHER=ccache
     export CC="ccache cc"

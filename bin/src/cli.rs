@@ -44,6 +44,9 @@ pub struct Flags {
     /// Bitcoin peer to sync from; may be given several times.
     #[arg(long, value_name = "HOST:PORT", global = true)]
     pub connect: Vec<String>,
+    /// Address on which other Bitcoin nodes are served [default: none].
+    #[arg(long, value_name = "IP:PORT", global = true)]
+    pub listen: Option<String>,
     /// Least total work of a chain that answers may be drawn from [default: that of
     /// Bitcoin Core for the network].
     #[arg(long, value_name = "HEX", global = true)]
@@ -125,6 +128,7 @@ impl Flags {
                 self.simulate.then(|| Value::from(true)),
             ),
             ("--connect", "p2p.connect", list(&self.connect)),
+            ("--listen", "p2p.listen", text(&self.listen)),
             ("--http-addr", "http.addr", text(&self.http_addr)),
             ("--ops-addr", "http.ops_addr", text(&self.ops_addr)),
             ("--log-format", "log.format", text(&self.log_format)),

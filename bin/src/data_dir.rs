@@ -121,6 +121,8 @@ pub struct Listen {
     pub http: String,
     /// Operator's listener, if there is one of its own.
     pub ops: Option<String>,
+    /// Other Bitcoin nodes, if they are served.
+    pub p2p: Option<String>,
     /// The process, so that a reader can tell a file left behind.
     pub pid: u32,
 }
@@ -457,6 +459,7 @@ mod tests {
         let listen = Listen {
             http: "127.0.0.1:8080".to_owned(),
             ops: None,
+            p2p: None,
             pid: 1,
         };
         open.write_listen(&listen).unwrap();

@@ -20,6 +20,7 @@ use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
     chain::{Chain, ChainConfig},
     headers::HeaderStore,
+    serve::{Serve, ServeLimits},
     sync::Sync,
 };
 use pulse_primitives::ports::{BlockSource, NodeStatus};
@@ -56,6 +57,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let http = listen::bind("http.addr", config.http.addr).await?;
     let ops = match config.http.ops_addr {
         Some(addr) => Some(listen::bind("http.ops_addr", addr).await?),
+        None => None,
+    };
+    let p2p = match config.p2p.listen {
+        Some(addr) => Some(listen::bind("p2p.listen", addr).await?),
         None => None,
     };
     info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
@@ -118,8 +123,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .map(|ops| ops.local_addr())
             .transpose()?
             .map(|addr| addr.to_string()),
+        p2p: p2p
+            .as_ref()
+            .map(|p2p| p2p.local_addr())
+            .transpose()?
+            .map(|addr| addr.to_string()),
         pid: std::process::id(),
     };
+    if let Some(listener) = p2p {
+        let limits = ServeLimits::from(&config.p2p);
+        let serve = Serve::new(
+            listener,
+            config.chain.clone(),
+            chain.clone(),
+            Arc::clone(&headers),
+            limits,
+        );
+        tasks.spawn("serve", |stop| async move { Ok(serve.run(stop).await?) });
+    }
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
@@ -171,7 +192,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
     data_dir.write_listen(&listening)?;
-    info!(addr = listening.http, ops = listening.ops, "listening");
+    info!(
+        addr = listening.http,
+        ops = listening.ops,
+        p2p = listening.p2p,
+        "listening"
+    );
 
     let result = tasks.finish(config.stop_timeout).await;
     blocking(move || {

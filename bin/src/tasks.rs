@@ -46,17 +46,6 @@ impl Tasks {
         self.names.insert(handle.id(), name);
     }
 
-    /// As [`Tasks::spawn`] for synchronous work, on a thread of its own.
-    pub fn spawn_blocking(
-        &mut self,
-        name: &'static str,
-        task: impl FnOnce(CancellationToken) -> anyhow::Result<()> + Send + 'static,
-    ) {
-        let stop = self.stop.clone();
-        let handle = self.running.spawn_blocking(move || task(stop));
-        self.names.insert(handle.id(), name);
-    }
-
     /// Waits for the first end or for the stop, whichever comes first; stops all; waits
     /// for each until `timeout` is over.
     ///
@@ -185,15 +174,11 @@ mod tests {
         let stop = CancellationToken::new();
         let mut tasks = Tasks::new(stop.clone());
         let async_stopped = waiter(&mut tasks, "one");
-        tasks.spawn_blocking("two", |stop| {
-            while !stop.is_cancelled() {
-                std::thread::yield_now();
-            }
-            Ok(())
-        });
+        let other_stopped = waiter(&mut tasks, "two");
         stop.cancel();
         tasks.finish(TIMEOUT).await.unwrap();
         assert!(async_stopped.load(Ordering::SeqCst));
+        assert!(other_stopped.load(Ordering::SeqCst));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use pulse_api::ApiConfig;
 use pulse_indexer::IndexConfig;
-use pulse_node::config::{PeerAddr, SyncConfig};
+use pulse_node::config::SyncConfig;
 use pulse_primitives::{
     bitcoin::{Network, Work},
     network::{ChainParams, network_by_name},
@@ -30,8 +30,6 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Peers and download.
     pub p2p: SyncConfig,
-    /// `p2p.connect`, parsed.
-    pub peers: Vec<PeerAddr>,
     /// HTTP listeners.
     pub http: ApiConfig,
     /// The index.
@@ -87,7 +85,8 @@ impl Config {
         EnvFilter::try_new(&raw.log.filter)
             .map_err(|err| ConfigError::meaning("log.filter", err.to_string()))?;
         raw.p2p.simulate = raw.node.simulate;
-        let peers = raw.p2p.peers(chain.default_port)?;
+        // Parsed again where they are used; a mistake is to stop the start.
+        raw.p2p.peers(chain.default_port)?;
 
         Ok(Self {
             data_dir,
@@ -97,7 +96,6 @@ impl Config {
             }),
             stop_timeout,
             p2p: raw.p2p.clone(),
-            peers,
             http: raw.http.clone(),
             index: raw.index.clone(),
             log: raw.log.clone(),

@@ -88,7 +88,8 @@ fn every_flag_reaches_its_key() {
     let mut work = [0; 32];
     work[31] = 0xff;
     assert_eq!(config.chain.min_chain_work, Work::from_be_bytes(work));
-    let peers = config.peers.iter().map(ToString::to_string);
+    let peers = config.p2p.peers(0).unwrap();
+    let peers = peers.iter().map(ToString::to_string);
     assert_eq!(
         peers.collect::<Vec<_>>(),
         ["one.example:1", "two.example:38333"]
@@ -119,7 +120,7 @@ fn variables_take_text_numbers_switches_and_lists() {
     let simulate = [("PULSE_NODE__SIMULATE", "true")];
     assert!(self::config("", &simulate, &[]).simulate.is_some());
     let one = [("PULSE_P2P__CONNECT", "[::1]:5")];
-    assert_eq!(self::config("", &one, &[]).peers[0].to_string(), "[::1]:5");
+    assert_eq!(self::config("", &one, &[]).p2p.peers(0).unwrap()[0].to_string(), "[::1]:5");
 }
 
 #[test]
@@ -326,7 +327,7 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         .collect::<Vec<_>>()
         .join("\n");
     toml::from_str::<RawConfig>(&text).unwrap();
-    for key in ["ops_addr", "salt"] {
+    for key in ["listen", "ops_addr", "salt"] {
         assert!(
             text.contains(&format!("\n{key} = ")),
             "{key} is not in the example"
