@@ -1,16 +1,36 @@
 //! Checks that the processor has what the build assumes.
 //!
-//! Release builds name x86-64-v3 and PCLMULQDQ (`.cargo/config.toml`). On an older
-//! processor they would end in an illegal instruction somewhere; this says so first.
-//! The standard library's detection macro cannot be used: the compiler knows what it
-//! was told to assume and folds the question away. So the processor is asked itself.
+//! Release builds name x86-64-v3 and PCLMULQDQ (`.cargo/config.toml`), for Rust and C++
+//! alike. On an older processor they would end in an illegal instruction; this says so
+//! first. The standard library's detection macro cannot be used: the compiler knows what
+//! it was told to assume and folds the question away. So the processor is asked itself.
+//!
+//! # Correctness
+//! `main` would be too late: constructors of C++ statics run before it, and they use what
+//! the build allows. So the check stands in `.preinit_array`, which the dynamic linker
+//! calls before all constructors (System V ABI). It runs on processors that lack what the
+//! compiler may use, so it holds nothing that would be worth vector instructions: no
+//! allocation, no formatting, no large moves.
 
-use std::io::Write;
+use std::{
+    arch::x86_64::{__cpuid, __cpuid_count},
+    io::Write,
+};
+
+/// Exit code, that of any failure to run.
+const EXIT_CODE: i32 = 1;
+
+#[allow(
+    unsafe_code,
+    reason = "placing a function pointer in a section; see above"
+)]
+#[used]
+#[unsafe(link_section = ".preinit_array")]
+static BEFORE_CONSTRUCTORS: extern "C" fn() = check;
 
 /// Name, CPUID leaf, register and bit of every feature that the build assumes beyond
 /// baseline x86-64. From the x86-64 psABI's definition of level v3, and the manuals of
 /// Intel and AMD for the bits.
-#[cfg(target_arch = "x86_64")]
 const NEEDED: [(&str, u32, Register, u32); 17] = {
     use Register::{Ebx, Ecx};
     [
@@ -34,24 +54,24 @@ const NEEDED: [(&str, u32, Register, u32); 17] = {
     ]
 };
 
-#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 enum Register {
     Ebx,
     Ecx,
 }
 
-/// Features that are missing, as bits of the numbers of their entries in [`NEEDED`];
-/// 0 when all is well.
-///
-/// # Correctness
-/// Runs on processors that lack what the compiler may use, so it holds nothing that
-/// would be worth vector instructions: no allocation, no formatting, no large moves.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-pub fn missing_features() -> u32 {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+extern "C" fn check() {
+    let missing = missing_features();
+    if missing != 0 {
+        report(missing);
+        // Not std's exit: nothing has been constructed that could be destroyed.
+        signal_hook::low_level::exit(EXIT_CODE);
+    }
+}
 
+/// Features that are missing, as bits of the numbers of their entries in [`NEEDED`].
+#[inline(never)]
+fn missing_features() -> u32 {
     let mut missing = 0;
     let mut number = 0;
     while number < NEEDED.len() {
@@ -71,37 +91,26 @@ pub fn missing_features() -> u32 {
     missing
 }
 
-/// Other architectures are built for their baseline.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn missing_features() -> u32 {
-    0
-}
-
-/// Says on standard error which features are missing, as carefully as they were found.
+/// Says on standard error which features are missing.
 #[inline(never)]
-pub fn report_missing(missing: u32) {
+fn report(missing: u32) {
     let write = |text: &str| {
         // There is nobody left to tell.
         let _ = std::io::stderr().write_all(text.as_bytes());
     };
     write("pulse-node: error: this processor lacks");
-    #[cfg(target_arch = "x86_64")]
-    {
-        let mut number = 0;
-        while number < NEEDED.len() {
-            if missing >> number & 1 == 1 {
-                write(" ");
-                write(NEEDED[number].0);
-            }
-            number += 1;
+    let mut number = 0;
+    while number < NEEDED.len() {
+        if missing >> number & 1 == 1 {
+            write(" ");
+            write(NEEDED[number].0);
         }
+        number += 1;
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = missing;
     write("; this build needs x86-64-v3 and pclmulqdq\n");
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -9,6 +9,7 @@
 mod cli;
 mod commands;
 mod config;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cpu;
 mod data_dir;
 mod listen;
@@ -30,17 +31,6 @@ const EXIT_RUNTIME: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let missing = cpu::missing_features();
-    if missing != 0 {
-        cpu::report_missing(missing);
-        return ExitCode::from(EXIT_RUNTIME);
-    }
-    start()
-}
-
-/// Apart from `main`, which must not use a missing instruction before it has asked.
-#[inline(never)]
-fn start() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) if err.use_stderr() => {

@@ -6,6 +6,7 @@
 
 mod e2e {
     mod common;
+    mod contract;
     mod crash;
     mod golden;
     mod hostile;

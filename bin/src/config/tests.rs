@@ -120,7 +120,10 @@ fn variables_take_text_numbers_switches_and_lists() {
     let simulate = [("PULSE_NODE__SIMULATE", "true")];
     assert!(self::config("", &simulate, &[]).simulate.is_some());
     let one = [("PULSE_P2P__CONNECT", "[::1]:5")];
-    assert_eq!(self::config("", &one, &[]).p2p.peers(0).unwrap()[0].to_string(), "[::1]:5");
+    assert_eq!(
+        self::config("", &one, &[]).p2p.peers(0).unwrap()[0].to_string(),
+        "[::1]:5"
+    );
 }
 
 #[test]
