@@ -117,7 +117,7 @@ txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
 "$target_dir/release/pulse-serve-blocks" --network regtest --file "$chain" \
     >"$bench_dir/peer" 2>"$bench_dir/peer.log" &
 server_pid="$!"
-wait_until "the peer to listen" grep -q ' on ' "$bench_dir/peer"
+wait_until "the peer to listen" grep -qs ' on ' "$bench_dir/peer"
 peer="$(sed -n 's/^serving .* on //p' "$bench_dir/peer")"
 
 run kernel chain_is_synced PULSE_INDEX__ENABLED=false
