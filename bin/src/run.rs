@@ -104,6 +104,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         chain,
         index,
     } = stores;
+    let indexed_from = indexed_height(index.as_ref());
     let meta = Arc::new(meta);
     let source: Arc<dyn BlockSource> = Arc::new(chain.clone());
 
@@ -206,8 +207,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             index.flush()?;
         }
         headers.flush()?;
-        meta.record_stop(now())?;
-        meta.flush()?;
+        let indexed = indexed_height(index.as_ref()).saturating_sub(indexed_from);
+        record_stop(&meta, indexed);
         drop(data_dir);
         Ok(())
     })
@@ -243,14 +244,34 @@ pub fn digest(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
 
 fn open_meta(root: &std::path::Path) -> anyhow::Result<MetaStore> {
     let (meta, opened) = MetaStore::open(root)?;
-    let stats = meta.record_start(now())?;
+    // Statistics are no reason not to start.
+    if let Err(err) = meta.record_start(now()) {
+        warn!(%err, "the start could not be recorded");
+    }
     info!(
         peer_id = %meta.peer_id(),
-        starts = stats.starts,
+        starts = meta.run_stats().starts,
         recovered = matches!(opened, Opened::Recovered { .. }),
         "metadata opened"
     );
     Ok(meta)
+}
+
+/// Records a clean stop and how many blocks were indexed in this run.
+fn record_stop(meta: &MetaStore, blocks_indexed: u64) {
+    let recorded = meta
+        .add_blocks_indexed(blocks_indexed)
+        .and_then(|_| meta.record_stop(now()))
+        .and_then(|_| meta.flush());
+    if let Err(err) = recorded {
+        warn!(%err, "the stop could not be recorded");
+    }
+}
+
+fn indexed_height(index: Option<&Index>) -> u64 {
+    index
+        .and_then(|index| *index.tip().borrow())
+        .map_or(0, |tip| tip.height.into())
 }
 
 /// Script checks get all processors but one, which the kernel's own thread uses.

@@ -1,6 +1,6 @@
 //! Damaged and abruptly left databases, from the outside.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 use std::{
     env, fs,

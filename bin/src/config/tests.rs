@@ -88,7 +88,7 @@ fn every_flag_reaches_its_key() {
     let mut work = [0; 32];
     work[31] = 0xff;
     assert_eq!(config.chain.min_chain_work, Work::from_be_bytes(work));
-    let peers = config.p2p.peers(0).unwrap();
+    let peers = config.p2p.peers(config.chain.default_port).unwrap();
     let peers = peers.iter().map(ToString::to_string);
     assert_eq!(
         peers.collect::<Vec<_>>(),
@@ -196,15 +196,20 @@ fn a_wrong_value_is_named_with_where_it_stands() {
             "",
             &[],
             &["--http-addr", "127.0.0.1"],
-            ["--http-addr: ", "socket address"],
+            ["--http-addr 127.0.0.1: ", "socket address"],
         ),
         (
             "",
             &[],
             &["--ops-addr", ":9"],
-            ["--ops-addr: ", "socket address"],
+            ["--ops-addr :9: ", "socket address"],
         ),
-        ("", &[], &["--log-format", "xml"], ["--log-format: ", "xml"]),
+        (
+            "",
+            &[],
+            &["--log-format", "xml"],
+            ["--log-format xml: ", "xml"],
+        ),
         (
             "",
             &[],
