@@ -58,11 +58,26 @@ scenes! {
     a_peer_that_sends_noise: Behaviour::Garbage(2), true;
     a_peer_that_sends_what_nobody_asked_for: Behaviour::UnrequestedBlock(2), true;
     a_peer_with_a_bad_merkle_root: Behaviour::BadMerkleRoot { height: 5 }, false;
-    a_peer_with_a_header_without_work: Behaviour::BadPowHeader { height: 100 }, true;
+    a_peer_with_a_header_without_work: Behaviour::BadPowHeader { height: 100 }, false;
     a_peer_that_never_says_a_word: Behaviour::Silent, true;
     a_peer_that_gives_no_headers: Behaviour::NoHeaders, false;
     a_peer_of_another_network: Behaviour::WrongMagic, true;
     a_peer_that_has_no_block_after_all: Behaviour::NotFound, false;
+}
+
+#[test]
+fn a_peer_whose_headers_lack_work_is_dropped_even_if_it_is_the_only_one() {
+    let Some(data) = ChainData::locate() else {
+        return;
+    };
+    let chain = served(Network::Regtest, &data.regtest_kernel());
+    let bad = ScriptedPeer::start(chain, &[Behaviour::BadPowHeader { height: 100 }]);
+    let mut node = start("regtest", &[bad.addr()]);
+    node.wait_until("the bad peer is dropped", DEADLINE, |node| {
+        let stats: Value = node.get_json("/stats");
+        stats["peers_dropped"].as_u64().unwrap() > 0
+    });
+    assert_eq!(node.get("/health").status, 503);
 }
 
 #[test]
