@@ -9,6 +9,8 @@
 //!
 //! `bitcoin` is re-exported so that the workspace has one version of it.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may"))]
+
 pub use bitcoin;
 
 pub mod block;
