@@ -6,6 +6,7 @@ pub mod chain;
 pub mod config;
 pub mod headers;
 pub mod metrics;
-pub mod p2p;
 pub mod serve;
 pub mod sync;
+
+pub use pulse_p2p as p2p;

@@ -7,8 +7,6 @@ use metrics::{
 };
 
 const P2P_PEERS: &str = "pulse_p2p_peers";
-const P2P_RECEIVED_BYTES: &str = "pulse_p2p_received_bytes_total";
-const P2P_SENT_BYTES: &str = "pulse_p2p_sent_bytes_total";
 const P2P_DISCONNECTS: &str = "pulse_p2p_disconnects_total";
 const P2P_INBOUND_PEERS: &str = "pulse_p2p_inbound_peers";
 const P2P_BLOCKS_SERVED: &str = "pulse_p2p_blocks_served_total";
@@ -21,13 +19,8 @@ const SYNC_SUBMIT_SECONDS: &str = "pulse_sync_submit_seconds";
 
 /// Registers the HELP text of every metric. Call once, when the recorder is installed.
 pub fn describe() {
+    pulse_p2p::metrics::describe();
     describe_gauge!(P2P_PEERS, Unit::Count, "Peers with a finished handshake");
-    describe_counter!(
-        P2P_RECEIVED_BYTES,
-        Unit::Bytes,
-        "Bytes received from Bitcoin peers"
-    );
-    describe_counter!(P2P_SENT_BYTES, Unit::Bytes, "Bytes sent to Bitcoin peers");
     describe_counter!(
         P2P_DISCONNECTS,
         Unit::Count,
@@ -77,14 +70,6 @@ pub fn describe() {
 
 pub(crate) fn peers(count: usize) {
     gauge!(P2P_PEERS).set(count as f64);
-}
-
-pub(crate) fn received_bytes(count: u64) {
-    counter!(P2P_RECEIVED_BYTES).increment(count);
-}
-
-pub(crate) fn sent_bytes(count: u64) {
-    counter!(P2P_SENT_BYTES).increment(count);
 }
 
 /// `reason` is one of a fixed set of words.

@@ -14,6 +14,8 @@
 pub use bitcoin;
 
 pub mod block;
+pub mod coins;
+pub mod mempool;
 pub mod network;
 pub mod ports;
 pub mod status;

@@ -26,6 +26,7 @@ use crate::{
     p2p::{
         codec::{CodecError, Message, encode_frame, encode_message, read_message},
         handshake::{Direction, HandshakeError, LocalVersion, handshake},
+        metrics as p2p_metrics,
         peer::CloseReason,
     },
 };
@@ -105,7 +106,7 @@ impl Session {
                 Ok(Err(err)) => return CloseReason::Malformed(err),
                 Err(_) => return CloseReason::Inactive,
             };
-            metrics::received_bytes(len);
+            p2p_metrics::received_bytes(len);
             if let Err(reason) = session.answer(message).await {
                 return reason;
             }
@@ -208,7 +209,7 @@ impl Session {
     async fn write(&mut self, frame: &[u8]) -> Result<(), CloseReason> {
         for chunk in frame.chunks(WRITE_CHUNK) {
             match timeout(self.context.limits.write, self.writer.write_all(chunk)).await {
-                Ok(Ok(())) => metrics::sent_bytes(chunk.len() as u64),
+                Ok(Ok(())) => p2p_metrics::sent_bytes(chunk.len() as u64),
                 Ok(Err(err)) => return Err(CloseReason::Ended(err)),
                 Err(_) => return Err(CloseReason::NotReading),
             }

@@ -42,8 +42,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{Chain, ChainError},
-    config::{ConfigError, PeerAddr, SyncConfig},
+    config::{ConfigError, SyncConfig},
     headers::{HeaderStore, HeaderStoreError},
+    p2p::PeerAddr,
 };
 use handle::Shared;
 pub use handle::{SubmitError, SyncHandle};

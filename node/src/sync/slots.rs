@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    config::{PeerAddr, SyncConfig},
-    p2p::peer::PeerId,
+    config::SyncConfig,
+    p2p::{PeerAddr, peer::PeerId},
 };
 
 /// How a lost peer is treated.

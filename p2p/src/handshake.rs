@@ -23,7 +23,7 @@ use pulse_primitives::bitcoin::p2p::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::codec::{CodecError, Message, encode_message, read_message};
+use crate::codec::{CodecError, Message, encode_message, read_message};
 
 /// Protocol version that the node speaks (Bitcoin Core's, with BIP 339).
 pub const PROTOCOL_VERSION: u32 = 70_016;

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::config::PeerAddr;
+use crate::PeerAddr;
 
 /// Resolves `addr` and connects to the first of its addresses that answers.
 /// `limit` is for the resolution and again for each address.

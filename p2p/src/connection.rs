@@ -22,11 +22,11 @@ use tokio::{
     time::{MissedTickBehavior, interval_at, timeout},
 };
 
-use super::{
+use crate::metrics;
+use crate::{
     codec::{CodecError, Message, encode_message, read_message},
     peer::{CloseReason, PeerEvent, PeerEventKind, PeerTask},
 };
-use crate::metrics;
 
 /// Carries messages until the connection ends. Dropping the future closes it.
 pub(super) async fn run(stream: TcpStream, task: PeerTask) -> CloseReason {
@@ -50,7 +50,7 @@ pub(super) async fn run(stream: TcpStream, task: PeerTask) -> CloseReason {
 }
 
 struct Reader {
-    peer: super::peer::PeerId,
+    peer: crate::peer::PeerId,
     magic: [u8; 4],
     inactivity: Duration,
     events: mpsc::Sender<PeerEvent>,

@@ -7,12 +7,12 @@ use pulse_primitives::bitcoin::{BlockHash, block::Header, p2p::message::NetworkM
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::PeerAddr;
+use crate::{
     codec::{CodecError, RawBlock},
     connection, dial,
     handshake::{self, Direction, HandshakeError, LocalVersion, RemoteVersion},
 };
-use crate::config::PeerAddr;
 
 /// Messages that may wait to be written to one peer. One that does not read is
 /// disconnected when this many wait.

@@ -1,0 +1,2 @@
+//! Unconfirmed transactions.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
