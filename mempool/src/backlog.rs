@@ -16,7 +16,10 @@ pub fn backlog(txs: impl IntoIterator<Item = (u64, u64)>, memory_bytes: u64) -> 
         .into_iter()
         .map(|(fee_sat, weight)| {
             total_fee_sat += fee_sat;
-            (fee_sat as f64 / (weight.max(1) as f64 / 4.0), weight.div_ceil(4))
+            (
+                fee_sat as f64 / (weight.max(1) as f64 / 4.0),
+                weight.div_ceil(4),
+            )
         })
         .collect();
     Backlog {
@@ -61,13 +64,22 @@ mod tests {
 
     #[test]
     fn empty_mempool_has_no_bins() {
-        assert_eq!(backlog([], 7), Backlog { memory_bytes: 7, ..Backlog::default() });
+        assert_eq!(
+            backlog([], 7),
+            Backlog {
+                memory_bytes: 7,
+                ..Backlog::default()
+            }
+        );
     }
 
     #[test]
     fn totals_sum_all_transactions() {
         let all = backlog([(10, 561), (20, 400)], 0);
-        assert_eq!((all.count, all.vsize, all.total_fee_sat), (2, 141 + 100, 30));
+        assert_eq!(
+            (all.count, all.vsize, all.total_fee_sat),
+            (2, 141 + 100, 30)
+        );
     }
 
     #[test]

@@ -97,7 +97,10 @@ impl FeeEstimator {
     /// An estimator that knows nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self { history: History::new(), tip_time: 0 }
+        Self {
+            history: History::new(),
+            tip_time: 0,
+        }
     }
 
     /// A transaction entered the mempool.
@@ -154,8 +157,13 @@ impl FeeEstimator {
         let mut by_target = Vec::new();
         for target in targets() {
             let needed = self.history.estimate(target.into()).map(f64::round);
-            let outbid = market.depth.at_block(target).map(|rate| (rate * 1000.0).ceil());
-            let Some(rate) = needed.into_iter().chain(outbid).reduce(f64::max) else { continue };
+            let outbid = market
+                .depth
+                .at_block(target)
+                .map(|rate| (rate * 1000.0).ceil());
+            let Some(rate) = needed.into_iter().chain(outbid).reduce(f64::max) else {
+                continue;
+            };
             let rate = rate.max(market.min_fee_rate_sat_kvb as f64).min(shorter);
             shorter = rate;
             by_target.push((target, rate / 1000.0));

@@ -36,8 +36,6 @@ const NEARLY_FULL: u64 = 4_000;
 pub const MAX_TRIES: usize = 10_000;
 /// Percentages of a block's weight at which [`ProjectedBlock::fee_range`] looks.
 const FEE_RANGE_PERCENTS: [u64; 7] = [0, 10, 25, 50, 75, 90, 100];
-/// Points per block of a [`DepthCurve`].
-const STEPS_PER_BLOCK: u64 = 4;
 
 /// Transactions of one cluster that are mined together: a chunk of its linearisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,23 +74,16 @@ pub struct Projection {
 /// weight of better ones. Never rises with depth.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DepthCurve {
-    /// Rate in sat/vB at `index + 1` steps of a quarter block.
+    /// Rate in sat/vB at the end of `index + 1` blocks.
     rates: Vec<f64>,
 }
 
 impl DepthCurve {
-    /// Fee rate in sat/vB of the chunk behind `quarters` quarters of a block of better
-    /// ones; `None` if the mempool is not that deep, or for 0.
-    #[must_use]
-    pub fn at_quarters(&self, quarters: usize) -> Option<f64> {
-        self.rates.get(quarters.checked_sub(1)?).copied()
-    }
-
     /// Fee rate in sat/vB at the end of the `blocks`-th block; `None` if the mempool does
-    /// not fill so many.
+    /// not fill so many, or for 0.
     #[must_use]
     pub fn at_block(&self, blocks: u16) -> Option<f64> {
-        self.at_quarters(usize::from(blocks) * 4)
+        self.rates.get(usize::from(blocks).checked_sub(1)?).copied()
     }
 }
 
@@ -108,11 +99,12 @@ impl DepthMeter {
     fn pass(&mut self, chunk: &Chunk) {
         // Chunks are ordered by weight and rates are by virtual size, which is rounded
         // up: neighbours can be out of order by a hair.
-        let rate = self.rate.map_or(chunk.fee_rate(), |above| above.min(chunk.fee_rate()));
+        let rate = self
+            .rate
+            .map_or(chunk.fee_rate(), |above| above.min(chunk.fee_rate()));
         self.rate = Some(rate);
         self.weight += chunk.weight;
-        let steps = self.weight * STEPS_PER_BLOCK / BLOCK_ROOM;
-        while (self.curve.rates.len() as u64) < steps {
+        while (self.curve.rates.len() as u64) < self.weight / BLOCK_ROOM {
             self.curve.rates.push(rate);
         }
     }
@@ -135,7 +127,10 @@ pub fn project(chunks: impl IntoIterator<Item = Chunk>) -> Projection {
         rest.take(&chunk);
     }
     blocks.extend(rest.finish());
-    Projection { blocks, depth: meter.curve }
+    Projection {
+        blocks,
+        depth: meter.curve,
+    }
 }
 
 /// A block while it is filled.
@@ -213,7 +208,9 @@ fn fee_range(falling: &[(f64, u64)], total: u64) -> Option<[f64; 7]> {
     let (mut rate, mut below) = *rising.next()?;
     Some(FEE_RANGE_PERCENTS.map(|percent| {
         while below * 100 < percent * total {
-            let Some(&(next, weight)) = rising.next() else { break };
+            let Some(&(next, weight)) = rising.next() else {
+                break;
+            };
             rate = next;
             below += weight;
         }

@@ -86,7 +86,14 @@ impl History {
     /// nothing tracked.
     pub(super) fn restored(horizons: [Horizon; 3], best: Height, range: Option<Range>) -> Self {
         let [short, medium, long] = horizons;
-        Self { short, medium, long, best, restored: range, ..Self::new() }
+        Self {
+            short,
+            medium,
+            long,
+            best,
+            restored: range,
+            ..Self::new()
+        }
     }
 
     /// Short, medium, long.
@@ -119,7 +126,14 @@ impl History {
         for horizon in self.horizons_mut() {
             horizon.enter(tx.height, bucket);
         }
-        self.tracked.insert(tx.txid, Tracked { height: tx.height, bucket, rate });
+        self.tracked.insert(
+            tx.txid,
+            Tracked {
+                height: tx.height,
+                bucket,
+                rate,
+            },
+        );
     }
 
     /// Stops tracking a transaction, without a verdict.
@@ -205,11 +219,15 @@ impl History {
     }
 
     fn own_range(&self) -> Option<Range> {
-        self.first_recorded.map(|first| Range { first, last: self.best })
+        self.first_recorded.map(|first| Range {
+            first,
+            last: self.best,
+        })
     }
 
     fn restored_range(&self) -> Option<Range> {
-        self.restored.filter(|range| self.best.saturating_sub(range.last) <= OLDEST_HISTORY)
+        self.restored
+            .filter(|range| self.best.saturating_sub(range.last) <= OLDEST_HISTORY)
     }
 
     /// Longest target that the data allow, in blocks: half of what they cover, so that
@@ -246,9 +264,14 @@ impl History {
     /// Estimate of the shortest horizon that tracks `target`, or a lower one of shorter
     /// horizons at their longest targets.
     fn combined(&self, target: u32, threshold: f64) -> Option<f64> {
-        let horizons =
-            [(&self.short, SHORT), (&self.medium, MEDIUM), (&self.long, LONG)];
-        let reaching = horizons.iter().position(|(_, span)| target <= span.max_target())?;
+        let horizons = [
+            (&self.short, SHORT),
+            (&self.medium, MEDIUM),
+            (&self.long, LONG),
+        ];
+        let reaching = horizons
+            .iter()
+            .position(|(_, span)| target <= span.max_target())?;
         horizons[..=reaching]
             .iter()
             .filter_map(|(horizon, span)| {

@@ -17,11 +17,26 @@ pub(super) struct Span {
 }
 
 /// Confirmations up to 12 blocks; half-life 18 blocks, about 3 hours.
-pub(super) const SHORT: Span = Span { periods: 12, scale: 1, decay: 0.962, sufficient: 0.5 };
+pub(super) const SHORT: Span = Span {
+    periods: 12,
+    scale: 1,
+    decay: 0.962,
+    sufficient: 0.5,
+};
 /// Confirmations up to 48 blocks; half-life 144 blocks, about a day.
-pub(super) const MEDIUM: Span = Span { periods: 24, scale: 2, decay: 0.9952, sufficient: 0.1 };
+pub(super) const MEDIUM: Span = Span {
+    periods: 24,
+    scale: 2,
+    decay: 0.9952,
+    sufficient: 0.1,
+};
 /// Confirmations up to 1008 blocks; half-life 1008 blocks, about a week.
-pub(super) const LONG: Span = Span { periods: 42, scale: 24, decay: 0.99931, sufficient: 0.1 };
+pub(super) const LONG: Span = Span {
+    periods: 42,
+    scale: 24,
+    decay: 0.99931,
+    sufficient: 0.1,
+};
 
 impl Span {
     /// Longest confirmation that is tracked, in blocks.
@@ -71,7 +86,10 @@ impl Horizon {
     /// What is kept across restarts, in a fixed order: `confirmed`, `rate_sum`, `within`,
     /// `failed`.
     pub(super) fn averages(&self) -> impl Iterator<Item = f64> + '_ {
-        [&self.confirmed, &self.rate_sum, &self.within, &self.failed].into_iter().flatten().copied()
+        [&self.confirmed, &self.rate_sum, &self.within, &self.failed]
+            .into_iter()
+            .flatten()
+            .copied()
     }
 
     /// The horizon with these [`Horizon::averages`] and nothing waiting. `None` if their
@@ -107,10 +125,16 @@ impl Horizon {
                 self.waiting_long[bucket] += std::mem::take(&mut self.waiting[row + bucket]);
             }
         }
-        let decay = self.span.decay.powi(i32::try_from(height - previous).unwrap_or(i32::MAX));
-        for table in
-            [&mut self.confirmed, &mut self.rate_sum, &mut self.within, &mut self.failed]
-        {
+        let decay = self
+            .span
+            .decay
+            .powi(i32::try_from(height - previous).unwrap_or(i32::MAX));
+        for table in [
+            &mut self.confirmed,
+            &mut self.rate_sum,
+            &mut self.within,
+            &mut self.failed,
+        ] {
             table.iter_mut().for_each(|value| *value *= decay);
         }
     }
@@ -173,9 +197,8 @@ impl Horizon {
         for bucket in (0..self.buckets).rev() {
             within += self.within[row + bucket];
             in_range += self.confirmed[bucket];
-            all += self.confirmed[bucket]
-                + self.failed[row + bucket]
-                + still_waiting[bucket] as f64;
+            all +=
+                self.confirmed[bucket] + self.failed[row + bucket] + still_waiting[bucket] as f64;
             if in_range < enough {
                 continue;
             }
@@ -193,7 +216,11 @@ impl Horizon {
 
     /// By bucket: transactions that have waited for at least `blocks` blocks.
     fn waiting_at_least(&self, blocks: u32, best: Height) -> Vec<u64> {
-        let mut sums: Vec<u64> = self.waiting_long.iter().map(|&count| count.into()).collect();
+        let mut sums: Vec<u64> = self
+            .waiting_long
+            .iter()
+            .map(|&count| count.into())
+            .collect();
         for age in blocks..self.span.max_target().min(best + 1) {
             let row = self.waiting_index(best - age, 0);
             for (sum, &count) in sums.iter_mut().zip(&self.waiting[row..row + self.buckets]) {
@@ -312,8 +339,14 @@ mod tests {
         let mut at_once = stepwise.clone();
         (98..130).for_each(|height| stepwise.advance(height, height + 1));
         at_once.advance(98, 130);
-        assert_eq!(at_once.waiting_at_least(1, 130), stepwise.waiting_at_least(1, 130));
-        let differ = at_once.averages().zip(stepwise.averages()).any(|(a, b)| (a - b).abs() > 1e-9);
+        assert_eq!(
+            at_once.waiting_at_least(1, 130),
+            stepwise.waiting_at_least(1, 130)
+        );
+        let differ = at_once
+            .averages()
+            .zip(stepwise.averages())
+            .any(|(a, b)| (a - b).abs() > 1e-9);
         assert!(!differ);
     }
 
@@ -322,7 +355,11 @@ mod tests {
         let mut horizon = Horizon::new(SHORT, BUCKETS);
         confirm(&mut horizon, 100, 5, 1);
         horizon.advance(100, 118);
-        assert!((horizon.confirmed[5] - 50.0).abs() < 0.5, "{}", horizon.confirmed[5]);
+        assert!(
+            (horizon.confirmed[5] - 50.0).abs() < 0.5,
+            "{}",
+            horizon.confirmed[5]
+        );
     }
 
     #[test]
@@ -331,7 +368,10 @@ mod tests {
         confirm(&mut horizon, 100, 5, 7);
         horizon.fail(9, 4);
         let averages: Vec<f64> = horizon.averages().collect();
-        assert_eq!(Horizon::from_averages(MEDIUM, BUCKETS, &averages), Some(horizon));
+        assert_eq!(
+            Horizon::from_averages(MEDIUM, BUCKETS, &averages),
+            Some(horizon)
+        );
         assert_eq!(Horizon::from_averages(SHORT, BUCKETS, &averages), None);
     }
 }

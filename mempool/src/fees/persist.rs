@@ -87,7 +87,10 @@ impl FeeEstimator {
     pub fn from_bytes(bytes: &[u8], now: u64) -> Result<Self, RestoreError> {
         let malformed = RestoreError::Malformed { len: bytes.len() };
         let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(malformed.clone())?;
-        let mut reader = Reader { rest: body, len: bytes.len() };
+        let mut reader = Reader {
+            rest: body,
+            len: bytes.len(),
+        };
         if reader.take() != Some(MAGIC) {
             return Err(malformed);
         }
@@ -105,7 +108,13 @@ impl FeeEstimator {
         }
         let tip_time = reader.u64().ok_or(malformed.clone())?;
         let mut height = || reader.u32().ok_or(malformed.clone());
-        let (best, range) = (height()?, Range { first: height()?, last: height()? });
+        let (best, range) = (
+            height()?,
+            Range {
+                first: height()?,
+                last: height()?,
+            },
+        );
         if range.first > range.last || range.last > best {
             return Err(RestoreError::Implausible);
         }
@@ -149,7 +158,10 @@ impl<'a> Reader<'a> {
             let bytes = self.take().ok_or(malformed.clone())?;
             averages.push(f64::from_le_bytes(*bytes));
         }
-        if averages.iter().any(|value| !value.is_finite() || *value < 0.0) {
+        if averages
+            .iter()
+            .any(|value| !value.is_finite() || *value < 0.0)
+        {
             return Err(RestoreError::Implausible);
         }
         Horizon::from_averages(span, buckets, &averages).ok_or(malformed)

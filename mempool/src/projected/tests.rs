@@ -14,7 +14,9 @@ fn chunk(cluster: u64, rate: u64, vsize: u64) -> Chunk {
 
 /// Chunks of `vsize` vB that fill `blocks` blocks and a bit, all at `rate`.
 fn uniform(blocks: u64, rate: u64, vsize: u64) -> Vec<Chunk> {
-    (0..=blocks * BLOCK_ROOM / (vsize * 4)).map(|i| chunk(i, rate, vsize)).collect()
+    (0..=blocks * BLOCK_ROOM / (vsize * 4))
+        .map(|i| chunk(i, rate, vsize))
+        .collect()
 }
 
 #[test]
@@ -72,10 +74,16 @@ fn chunks_behind_a_postponed_one_of_their_cluster_wait() {
 
 #[test]
 fn signature_operations_fill_a_block_too() {
-    let chunks = (0..10).map(|i| Chunk { sigop_cost: 16_000, ..chunk(i, 5, 1_000) });
+    let chunks = (0..10).map(|i| Chunk {
+        sigop_cost: 16_000,
+        ..chunk(i, 5, 1_000)
+    });
     let blocks = project(chunks).blocks;
     // 79,600 hold four times 16,000.
-    assert_eq!(blocks.iter().map(|b| b.tx_count).collect::<Vec<_>>(), [4, 4, 2]);
+    assert_eq!(
+        blocks.iter().map(|b| b.tx_count).collect::<Vec<_>>(),
+        [4, 4, 2]
+    );
 }
 
 #[test]
@@ -91,7 +99,10 @@ fn eighth_block_holds_all_the_rest() {
 #[test]
 fn chunk_too_large_for_any_block_ends_in_the_last() {
     let blocks = project([chunk(0, 9, BLOCK_ROOM), chunk(1, 3, 100)]).blocks;
-    assert_eq!(blocks.iter().map(|b| b.tx_count).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(
+        blocks.iter().map(|b| b.tx_count).collect::<Vec<_>>(),
+        [1, 1]
+    );
     assert_eq!(blocks[1].median_fee_rate, 9.0);
 }
 
@@ -105,15 +116,15 @@ fn fee_range_is_by_weight() {
 #[test]
 fn depth_is_the_rate_at_the_end_of_each_block() {
     let per_block = usize::try_from(BLOCK_ROOM / 4_000).unwrap();
-    let chunks: Vec<_> =
-        (0..per_block * 3).map(|i| chunk(i as u64, 30 - (i / per_block) as u64 * 10, 1_000)).collect();
+    let chunks: Vec<_> = (0..per_block * 3)
+        .map(|i| chunk(i as u64, 30 - (i / per_block) as u64 * 10, 1_000))
+        .collect();
     let depth = project(chunks).depth;
     assert_eq!(
         [1, 2, 3, 4].map(|block| depth.at_block(block)),
         [Some(30.0), Some(20.0), Some(10.0), None]
     );
-    assert_eq!(depth.at_quarters(5), Some(20.0));
-    assert_eq!(depth.at_quarters(0), None);
+    assert_eq!(depth.at_block(0), None);
 }
 
 #[test]
@@ -124,8 +135,18 @@ fn depth_counts_what_the_last_block_lumps_together() {
 #[test]
 fn rates_never_rise_although_sizes_are_rounded_up() {
     // Equal by weight, not by size: 5 WU are 2 vB.
-    let odd = Chunk { weight: 5, vsize: 2, fee_sat: 5, ..chunk(0, 0, 0) };
-    let even = Chunk { weight: 4, vsize: 1, fee_sat: 4, ..chunk(1, 0, 0) };
+    let odd = Chunk {
+        weight: 5,
+        vsize: 2,
+        fee_sat: 5,
+        ..chunk(0, 0, 0)
+    };
+    let even = Chunk {
+        weight: 4,
+        vsize: 1,
+        fee_sat: 4,
+        ..chunk(1, 0, 0)
+    };
     let range = project([odd, even]).blocks[0].fee_range;
     assert!(range.is_sorted(), "{range:?}");
 }
@@ -142,7 +163,14 @@ fn nothing_is_lost_or_doubled() {
     let blocks = project(chunks.iter().copied()).blocks;
     let sum = |part: fn(&ProjectedBlock) -> u64| blocks.iter().map(part).sum::<u64>();
     assert_eq!(sum(|b| b.tx_count), 60_000);
-    assert_eq!(sum(|b| b.total_fee_sat), chunks.iter().map(|c| c.fee_sat).sum::<u64>());
-    assert!(blocks[..7].iter().all(|b| b.weight < BLOCK_ROOM && b.weight > BLOCK_ROOM - 8_000));
+    assert_eq!(
+        sum(|b| b.total_fee_sat),
+        chunks.iter().map(|c| c.fee_sat).sum::<u64>()
+    );
+    assert!(
+        blocks[..7]
+            .iter()
+            .all(|b| b.weight < BLOCK_ROOM && b.weight > BLOCK_ROOM - 8_000)
+    );
     assert!(blocks.iter().all(|b| b.fee_range.is_sorted()));
 }

@@ -1,6 +1,14 @@
 //! A market of transactions: rates are drawn at random, demand comes and goes, blocks are
 //! found at random and take the best. Who pays an estimate must be served in time.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates and times are far within range"
+)]
+
+use std::collections::{BTreeMap, HashSet};
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -10,7 +18,6 @@ use super::*;
 #[derive(Clone, Copy)]
 struct Waiting {
     rate_sat_kvb: u64,
-    vsize: u64,
     txid: Txid,
 }
 
@@ -28,8 +35,12 @@ struct MarketPlace {
     swing: f64,
 }
 
-/// Virtual size of each transaction: 2,495 fill a block.
-const VSIZE: u64 = 400;
+/// Virtual size of each transaction, in vB: large, for speed.
+const VSIZE: u64 = 1_000;
+/// Transactions that fill a block.
+const PER_BLOCK: usize = (BLOCK_ROOM / 4 / VSIZE) as usize;
+/// Transactions that the pool holds.
+const POOL: usize = 60 * PER_BLOCK;
 
 impl MarketPlace {
     fn new(seed: u64, demand: f64, swing: f64) -> Self {
@@ -55,8 +66,21 @@ impl MarketPlace {
     }
 
     fn enter(&mut self, rate_sat_kvb: u64) -> Txid {
+        let tx = self.tx(rate_sat_kvb);
+        let at = self
+            .mempool
+            .partition_point(|other| other.rate_sat_kvb >= rate_sat_kvb);
+        self.mempool.insert(at, tx);
+        tx.txid
+    }
+
+    /// A new transaction, seen by the estimator.
+    fn tx(&mut self, rate_sat_kvb: u64) -> Waiting {
         self.next += 1;
-        let tx = Waiting { rate_sat_kvb, vsize: VSIZE, txid: txid(self.next) };
+        let tx = Waiting {
+            rate_sat_kvb,
+            txid: txid(self.next),
+        };
         self.estimator.entered(&EnteredTx {
             txid: tx.txid,
             fee_sat: rate_sat_kvb * VSIZE / 1000,
@@ -65,38 +89,29 @@ impl MarketPlace {
             time: self.time,
             telling: true,
         });
-        let at = self.mempool.partition_point(|other| other.rate_sat_kvb >= rate_sat_kvb);
-        self.mempool.insert(at, tx);
-        tx.txid
+        tx
+    }
+
+    /// As many transactions enter as fill `blocks` blocks. The pool is bounded: the lowest
+    /// are evicted.
+    fn arrive(&mut self, blocks: f64) {
+        for _ in 0..(blocks * PER_BLOCK as f64) as u64 {
+            let rate = self.rate();
+            let tx = self.tx(rate);
+            self.mempool.push(tx);
+        }
+        self.mempool
+            .sort_by_key(|tx| std::cmp::Reverse(tx.rate_sat_kvb));
+        for tx in self.mempool.split_off(self.mempool.len().min(POOL)) {
+            self.estimator.left(&tx.txid);
+        }
     }
 
     /// Lets `seconds` pass with the demand of that time of the day.
     fn pass(&mut self, seconds: f64) {
         let day = (self.time % 86_400) as f64 / 86_400.0 * std::f64::consts::TAU;
-        let demand = self.demand + self.swing * day.sin();
-        let count = demand * seconds / 600.0 * (BLOCK_ROOM / (VSIZE * 4)) as f64;
         self.time += seconds as u64;
-        let mut batch: Vec<Waiting> = Vec::new();
-        for _ in 0..count as u64 {
-            let rate_sat_kvb = self.rate();
-            self.next += 1;
-            let tx = Waiting { rate_sat_kvb, vsize: VSIZE, txid: txid(self.next) };
-            self.estimator.entered(&EnteredTx {
-                txid: tx.txid,
-                fee_sat: rate_sat_kvb * VSIZE / 1000,
-                vsize: VSIZE,
-                height: self.height,
-                time: self.time,
-                telling: true,
-            });
-            batch.push(tx);
-        }
-        self.mempool.extend(batch);
-        self.mempool.sort_by(|a, b| b.rate_sat_kvb.cmp(&a.rate_sat_kvb));
-        // The pool is bounded: the lowest are evicted, as at 300 MB.
-        for tx in self.mempool.split_off(self.mempool.len().min(150_000)) {
-            self.estimator.left(&tx.txid);
-        }
+        self.arrive((self.demand + self.swing * day.sin()) * seconds / 600.0);
     }
 
     /// Time to the next block, in seconds.
@@ -106,11 +121,11 @@ impl MarketPlace {
 
     /// Finds a block; returns what it confirms.
     fn mine(&mut self) -> Vec<Txid> {
-        let room = (BLOCK_ROOM / 4 / VSIZE) as usize;
-        let mined: Vec<Txid> =
-            self.mempool.drain(..room.min(self.mempool.len())).map(|tx| tx.txid).collect();
+        let room = PER_BLOCK.min(self.mempool.len());
+        let mined: Vec<Txid> = self.mempool.drain(..room).map(|tx| tx.txid).collect();
         self.height += 1;
-        self.estimator.block(self.height, u32::try_from(self.time).unwrap(), &mined);
+        self.estimator
+            .block(self.height, u32::try_from(self.time).unwrap(), &mined);
         mined
     }
 
@@ -118,81 +133,157 @@ impl MarketPlace {
         let chunks = self.mempool.iter().enumerate().map(|(i, tx)| Chunk {
             cluster: i as u64,
             tx_count: 1,
-            fee_sat: tx.rate_sat_kvb * tx.vsize / 1000,
-            weight: tx.vsize * 4,
-            vsize: tx.vsize,
+            fee_sat: tx.rate_sat_kvb * VSIZE / 1000,
+            weight: VSIZE * 4,
+            vsize: VSIZE,
             sigop_cost: 0,
         });
         let depth = project(chunks).depth;
-        let market =
-            Market { depth: &depth, min_fee_rate_sat_kvb: 100, synced: true, now: self.time };
+        let market = Market {
+            depth: &depth,
+            min_fee_rate_sat_kvb: 100,
+            synced: true,
+            now: self.time,
+        };
         self.estimator.estimates(&market).by_target
     }
 }
 
-/// Share of transactions that were confirmed in time, by target.
-fn served(mut place: MarketPlace, blocks: u32) -> Vec<(u16, f64)> {
-    const TARGETS: [u16; 7] = [1, 2, 3, 6, 12, 25, 144];
-    for _ in 0..400 {
-        let wait = place.wait();
-        place.pass(wait);
-        place.mine();
+/// Targets of the transactions that pay an estimate.
+const PROBED: [u16; 7] = [1, 2, 3, 6, 12, 25, 144];
+
+/// How transactions fared that paid an estimate.
+#[derive(Debug, Default, Clone, Copy)]
+struct Served {
+    in_time: u32,
+    late: u32,
+    rates: f64,
+}
+
+impl Served {
+    fn share(&self) -> f64 {
+        f64::from(self.in_time) / f64::from(self.in_time + self.late)
     }
-    // (txid, target, last height in time)
+
+    /// Mean rate paid, in sat/vB.
+    fn paid(&self) -> f64 {
+        self.rates / f64::from(self.in_time + self.late)
+    }
+}
+
+/// Runs `place` for `blocks` blocks after it has settled for some. Every `surge_every` blocks, demand
+/// of `surge` blocks comes at once. In the first `asking` blocks of each such stretch, at a
+/// random moment before each block, one transaction pays the estimate of each target.
+fn served(
+    mut place: MarketPlace,
+    (settled, blocks): (u32, u32),
+    (surge_every, surge, asking): (u32, f64, u32),
+) -> BTreeMap<u16, Served> {
     let mut probes: Vec<(Txid, u16, Height)> = Vec::new();
-    let mut results: Vec<(u16, bool)> = Vec::new();
-    let mut paid: Vec<(u16, f64)> = Vec::new();
-    for round in 0..blocks + 144 {
-        // Asked at a random moment between two blocks.
+    let mut served: BTreeMap<u16, Served> = BTreeMap::new();
+    for round in 0..settled + blocks + 144 {
         let wait = place.wait();
         let before = wait * place.rng.r#gen::<f64>();
+        if round % surge_every == 0 {
+            place.arrive(surge);
+        }
         place.pass(before);
-        if round < blocks {
+        if (settled..settled + blocks).contains(&round) && round % surge_every < asking {
             let estimates = place.estimates();
-            for target in TARGETS {
+            for target in PROBED {
                 let rate = find(&estimates, target).unwrap();
-                paid.push((target, rate));
+                served.entry(target).or_default().rates += rate;
                 let txid = place.enter((rate * 1000.0).round() as u64);
                 probes.push((txid, target, place.height + Height::from(target)));
             }
         }
         place.pass(wait - before);
-        let mined: std::collections::HashSet<Txid> = place.mine().into_iter().collect();
+        let mined: HashSet<Txid> = place.mine().into_iter().collect();
         probes.retain(|&(txid, target, due)| {
-            let confirmed = mined.contains(&txid);
-            let late = place.height >= due;
-            if confirmed || late {
-                results.push((target, confirmed));
+            let result = served.entry(target).or_default();
+            if mined.contains(&txid) {
+                result.in_time += 1;
+            } else if place.height >= due {
+                result.late += 1;
+            } else {
+                return true;
             }
-            !confirmed && !late
+            false
         });
     }
-    TARGETS
-        .iter()
-        .map(|&target| {
-            let of_target: Vec<bool> =
-                results.iter().filter(|r| r.0 == target).map(|r| r.1).collect();
-            let mean = paid.iter().filter(|p| p.0 == target).map(|p| p.1).sum::<f64>()
-                / f64::from(blocks);
-            let share =
-                of_target.iter().filter(|ok| **ok).count() as f64 / of_target.len() as f64;
-            eprintln!("target {target}: {share:.3} in time, paid {mean:.2} sat/vB");
-            (target, share)
-        })
-        .collect()
+    served
 }
+
+/// At least 80 % for any target, and more money for more speed.
+fn assert_served(served: &BTreeMap<u16, Served>) {
+    for (target, result) in served {
+        assert!(result.share() >= 0.80, "target {target}: {result:?}");
+    }
+    let paid: Vec<f64> = served.values().map(Served::paid).collect();
+    assert!(paid.is_sorted_by(|a, b| a >= b), "{paid:?}");
+    assert!(paid[0] > 2.0 * paid[5], "{paid:?}");
+}
+
+/// No surges; always asking.
+const STEADY: (u32, f64, u32) = (1, 0.0, 1);
 
 #[test]
 fn steady_market_serves_in_time() {
-    served(MarketPlace::new(1, 0.9, 0.0), 400);
+    assert_served(&served(MarketPlace::new(1, 0.9, 0.0), (300, 250), STEADY));
 }
 
 #[test]
 fn overfull_market_serves_in_time() {
-    served(MarketPlace::new(2, 1.15, 0.0), 400);
+    assert_served(&served(MarketPlace::new(2, 1.15, 0.0), (300, 250), STEADY));
 }
 
 #[test]
 fn market_with_days_and_nights_serves_in_time() {
-    served(MarketPlace::new(3, 0.95, 0.3), 400);
+    assert_served(&served(MarketPlace::new(3, 0.95, 0.3), (1000, 300), STEADY));
+}
+
+#[test]
+fn idle_market_is_cheap() {
+    let served = served(MarketPlace::new(4, 0.3, 0.0), (300, 250), STEADY);
+    for target in [6, 12, 25, 144] {
+        let result = served[&target];
+        assert!(
+            result.share() > 0.95 && result.paid() < 0.3,
+            "target {target}: {result:?}"
+        );
+    }
+}
+
+#[test]
+fn surge_raises_the_next_blocks_at_once() {
+    let served = served(MarketPlace::new(5, 0.5, 0.0), (300, 500), (50, 8.0, 4));
+    for target in [1, 2, 3] {
+        let result = served[&target];
+        assert!(
+            result.share() >= 0.65 && result.paid() > 5.0,
+            "target {target}: {result:?}"
+        );
+    }
+}
+
+#[test]
+fn restart_amid_a_market_changes_little() {
+    let mut place = MarketPlace::new(6, 0.95, 0.0);
+    for _ in 0..250 {
+        let wait = place.wait();
+        place.pass(wait);
+        place.mine();
+    }
+    let before = place.estimates();
+    let bytes = place.estimator.to_bytes(place.time);
+    place.estimator = FeeEstimator::from_bytes(&bytes, place.time + 600).unwrap();
+    let after = place.estimates();
+    assert_eq!(before.len(), after.len());
+    // What still waits counts as failed for full periods: a bucket or two, of 5 %.
+    for ((target, before), (_, after)) in before.iter().zip(&after) {
+        assert!(
+            (after / before).ln().abs() < 0.15,
+            "target {target}: {before} {after}"
+        );
+    }
 }
