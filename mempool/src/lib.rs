@@ -20,17 +20,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accept;
+pub mod backlog;
 mod cluster;
 mod config;
 mod error;
 mod events;
 pub mod feerate;
+pub mod fees;
 mod judge;
 mod memory;
 pub mod metrics;
 pub mod persist;
 pub mod policy;
 mod pool;
+pub mod projected;
 mod removed;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};
@@ -38,4 +41,4 @@ pub use config::MempoolConfig;
 pub use error::{AcceptError, RejectClass, Rejected, TipMismatch};
 pub use events::{Entered, LeftReason, PoolEvent};
 pub use judge::{ScriptFailure, TxJudge};
-pub use pool::{ChunkRef, Entry, Mempool, PoolView, ReorgOutcome};
+pub use pool::{ChunkRef, Entry, Mempool, MiningRank, PoolView, ReorgOutcome};
