@@ -1,6 +1,8 @@
 //! What entered and left the mempool, for relay and for fee estimates.
 
-use bitcoin::{Amount, Txid, Wtxid};
+use std::sync::Arc;
+
+use bitcoin::{Amount, Transaction, Txid, Wtxid};
 use pulse_primitives::{Height, bitcoin, mempool::RemovalReason};
 
 /// A change of the mempool's contents.
@@ -16,6 +18,8 @@ pub enum PoolEvent {
         wtxid: Wtxid,
         /// Why.
         reason: LeftReason,
+        /// The transaction.
+        tx: Arc<Transaction>,
     },
 }
 

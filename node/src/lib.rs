@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod config;
 pub mod headers;
+pub mod mempool;
 pub mod metrics;
 pub mod relay;
 pub mod serve;

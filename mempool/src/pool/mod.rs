@@ -13,7 +13,7 @@ use pulse_primitives::{
 };
 
 use crate::{
-    cluster::{Clusters, Slot, Staging},
+    cluster::{ChunkKey, Clusters, Slot, Staging},
     config::MempoolConfig,
     events::{Entered, LeftReason, PoolEvent},
     feerate::FeeFrac,
@@ -68,9 +68,16 @@ pub struct Mempool {
     reorg: Option<Reorg>,
 }
 
+/// Place of a transaction in mining order: what is mined first is least. Compares only
+/// with ranks of the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MiningRank(ChunkKey, usize);
+
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
 pub struct ChunkRef<'a, I> {
+    /// Names the cluster; equal for chunks of one cluster and for no others.
+    pub cluster: u64,
     /// Fee in sat, and adjusted weight.
     pub rate: FeeFrac,
     /// Its transactions, parents first.
@@ -194,11 +201,22 @@ impl Mempool {
     pub fn chunks(
         &self,
     ) -> impl Iterator<Item = ChunkRef<'_, impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
-        self.clusters.chunks().map(|(rate, slots)| ChunkRef {
-            rate,
-            entries: slots.map(|slot| self.entry(slot)),
-            _pool: std::marker::PhantomData,
-        })
+        self.clusters
+            .chunks()
+            .map(|(cluster, rate, slots)| ChunkRef {
+                cluster: cluster.0.into(),
+                rate,
+                entries: slots.map(|slot| self.entry(slot)),
+                _pool: std::marker::PhantomData,
+            })
+    }
+
+    /// Place of a transaction in mining order, parents before children; `None` if it is not
+    /// here.
+    #[must_use]
+    pub fn mining_rank(&self, txid: &Txid) -> Option<MiningRank> {
+        let (chunk, position) = self.clusters.mining_key(self.slot(txid)?)?;
+        Some(MiningRank(chunk, position))
     }
 
     /// Which of two transactions is mined first (parents before children); one that is not
@@ -380,6 +398,7 @@ impl Mempool {
             txid: entry.txid,
             wtxid: entry.wtxid,
             reason,
+            tx: entry.tx,
         });
     }
 

@@ -19,6 +19,7 @@ use bitcoinkernel::{
     KernelError, PrecomputedTransactionData, ScriptPubkey, Transaction as KernelTx, TxCheckResult,
     TxOut as KernelOut, VERIFY_ALL, prelude::*, verify,
 };
+use pulse_mempool::{ScriptFailure, TxJudge};
 use pulse_primitives::bitcoin::{
     Amount, Transaction, TxOut, Wtxid,
     consensus::deserialize,
@@ -88,6 +89,17 @@ impl KernelJudge {
     #[must_use]
     pub fn remembers(&self, wtxid: &Wtxid) -> bool {
         self.passed.get(wtxid).is_some()
+    }
+}
+
+impl TxJudge for KernelJudge {
+    fn check(&self, raw: &[u8]) -> Result<(), String> {
+        Self::check_transaction(raw)
+    }
+
+    fn verify(&self, raw: &[u8], spent: &[TxOut]) -> Result<(), ScriptFailure> {
+        self.verify_inputs(raw, spent)
+            .map_err(|(input, detail)| ScriptFailure { input, detail })
     }
 }
 

@@ -37,9 +37,7 @@ impl Figures {
     pub fn renew_pool(&mut self, pool: &Mempool, now: Instant) {
         let changes = pool.changes();
         if self.made.is_none_or(|(_, seen)| seen != changes) {
-            let txs = pool
-                .iter()
-                .map(|entry| (entry.fee.to_sat(), entry.weight));
+            let txs = pool.iter().map(|entry| (entry.fee.to_sat(), entry.weight));
             self.backlog = Arc::new(backlog(txs, pool.usage_bytes()));
             let chunks = pool.chunks().map(|chunk| {
                 let mut sum = Chunk {

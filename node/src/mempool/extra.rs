@@ -47,7 +47,10 @@ mod tests {
                 extra.push(Wtxid::from_byte_array([n; 32]), Arc::clone(&tx));
             }
         }
-        let kept: Vec<u8> = extra.iter().map(|(wtxid, _)| wtxid.to_byte_array()[0]).collect();
+        let kept: Vec<u8> = extra
+            .iter()
+            .map(|(wtxid, _)| wtxid.to_byte_array()[0])
+            .collect();
         assert_eq!(kept, (50..150).collect::<Vec<u8>>());
     }
 }

@@ -23,7 +23,7 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 use rayon::prelude::*;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{MempoolError, inner::Inner, notice::Notice, now};
 
@@ -94,12 +94,7 @@ impl Follower {
     }
 
     /// Takes in a path. `false` if the index has moved on meanwhile: look again.
-    fn step(
-        &mut self,
-        inner: &Inner,
-        path: &Path,
-        target: ChainTip,
-    ) -> Result<bool, MempoolError> {
+    fn step(&mut self, inner: &Inner, path: &Path, target: ChainTip) -> Result<bool, MempoolError> {
         let reorg = !path.stale.is_empty();
         if reorg {
             warm(inner, path);
@@ -216,9 +211,4 @@ fn tip_of(block: &ConnectedBlock) -> ChainTip {
         hash: block.block.block_hash(),
         time: block.block.header.time,
     }
-}
-
-/// Logs an error after which the mempool waits for the next block.
-pub(super) fn report(err: &MempoolError) {
-    warn!(err = err as &dyn std::error::Error, "the mempool could not follow the chain");
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pulse_mempool::{
-    AcceptError, AcceptOptions, Accepted, PackageResult, PoolView, Rejected,
+    AcceptError, AcceptOptions, Accepted, MiningRank, PackageResult, PoolView, Rejected,
     accept::{accept, accept_package},
 };
 use pulse_primitives::{
@@ -19,10 +19,7 @@ use tracing::error;
 
 use super::{estimates::Figures, inner::Inner, now};
 use crate::relay::{
-    download::Pool,
-    feefilter::AcceptedRates,
-    ids::GenTxid,
-    inventory::Announceable,
+    download::Pool, feefilter::AcceptedRates, ids::GenTxid, inventory::Announceable,
 };
 
 /// How long acceptance waits for the mempool to reach the index's tip, in all.
@@ -73,9 +70,7 @@ impl MempoolHandle {
         tx: &Arc<Transaction>,
         options: AcceptOptions,
     ) -> Result<Accepted, NotAccepted> {
-        self.with_coins(|inner, coins| {
-            accept(inner, tx, coins, &*inner.judge, now(), options)
-        })
+        self.with_coins(|inner, coins| accept(inner, tx, coins, &*inner.judge, now(), options))
     }
 
     /// Accepts a package: first each transaction alone, then what pays too little alone
@@ -162,7 +157,9 @@ impl MempoolHandle {
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         let pool = self.inner.pool.read();
-        pool.iter().next_back().map_or(1, |entry| entry.sequence + 1)
+        pool.iter()
+            .next_back()
+            .map_or(1, |entry| entry.sequence + 1)
     }
 
     /// Asks `use_it` with a lookup of transactions to announce and with
@@ -172,7 +169,10 @@ impl MempoolHandle {
         use_it: impl FnOnce(&dyn Fn(&Wtxid) -> Option<Announceable<MiningRank>>, u64) -> R,
     ) -> R {
         let pool = self.inner.pool.read();
-        let sequence = pool.iter().next_back().map_or(1, |entry| entry.sequence + 1);
+        let sequence = pool
+            .iter()
+            .next_back()
+            .map_or(1, |entry| entry.sequence + 1);
         let find = |wtxid: &Wtxid| {
             let entry = pool.get_wtxid(wtxid)?;
             Some(Announceable {

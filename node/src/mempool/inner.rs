@@ -149,7 +149,19 @@ impl Inner {
     /// Waits until the pool may have another tip, at most `timeout`.
     pub fn wait_moved(&self, timeout: Duration) {
         let mut guard = self.moved.0.lock();
-        self.moved.1.wait_until(&mut guard, Instant::now() + timeout);
+        self.moved
+            .1
+            .wait_until(&mut guard, Instant::now() + timeout);
+    }
+
+    /// Removes what has waited too long.
+    pub fn remove_expired(&self) {
+        let mut pool = self.pool.write();
+        let count = pool.remove_expired(now());
+        self.changed(pool);
+        if count > 0 {
+            info!(count, "expired transactions removed");
+        }
     }
 
     /// Announces a transaction until it is seen.

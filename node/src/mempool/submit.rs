@@ -10,9 +10,7 @@ use std::sync::Arc;
 use pulse_mempool::{AcceptOptions, Accepted, accept::test_package};
 use pulse_primitives::{
     bitcoin::{Amount, OutPoint, Script, Transaction, Txid, Wtxid, script::Instruction},
-    mempool::{
-        AcceptedTx, PackageOutcome, SubmitLimits, TxRejected, TxSubmitter, TxVerdict,
-    },
+    mempool::{AcceptedTx, PackageOutcome, SubmitLimits, TxRejected, TxSubmitter, TxVerdict},
 };
 
 use super::{
@@ -27,8 +25,7 @@ const CODE_CONFIRMED: i32 = -27;
 /// Code of a node that has not caught up.
 const CODE_SYNCING: i32 = -10;
 
-const FEE_EXCEEDED: &str =
-    "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
+const FEE_EXCEEDED: &str = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
 const BURN_EXCEEDED: &str = "Unspendable output exceeds maximum configured by user (maxburnamount)";
 const IN_UTXO_SET: &str = "Transaction outputs already in utxo set";
 
@@ -90,7 +87,11 @@ impl TxSubmitter for MempoolHandle {
                 ..AcceptOptions::default()
             };
             let result = self.accept(tx, options).map_err(refused);
-            return vec![verdict(tx, result.map(|accepted: Accepted| accepted.tx), limits)];
+            return vec![verdict(
+                tx,
+                result.map(|accepted: Accepted| accepted.tx),
+                limits,
+            )];
         }
         let tested = self.with_coins(|inner, coins| {
             let options = AcceptOptions {
