@@ -2,7 +2,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -133,6 +133,12 @@ impl MempoolHandle {
         self.inner.activity.is_reached() && self.inner.pool.read().tip().is_some()
     }
 
+    /// Whether the transactions of the last run are here again.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.inner.loaded.load(Ordering::Acquire)
+    }
+
     /// A transaction with the number of its arrival.
     #[must_use]
     pub fn find(&self, id: &GenTxid) -> Option<(Arc<Transaction>, u64)> {
@@ -196,19 +202,36 @@ impl MempoolHandle {
         }
     }
 
-    /// A peer has a transaction that was handed in here: it need not be announced again.
-    pub fn seen(&self, id: &GenTxid) {
-        let txid = match id {
-            GenTxid::Txid(txid) => Some(*txid),
-            GenTxid::Wtxid(wtxid) => {
-                let pool = self.inner.pool.read();
-                pool.get_wtxid(wtxid).map(|entry| entry.txid)
-            }
+    /// The least by which a replacement must pay more, in sat per 1000 vB.
+    #[must_use]
+    pub fn incremental_fee_rate(&self) -> u64 {
+        self.inner.pool.read().config().incremental_fee_sat_kvb
+    }
+
+    /// A peer has transactions; those that were handed in here need not be announced
+    /// again.
+    pub fn seen(&self, ids: &[GenTxid]) {
+        if self.inner.ledger.lock().broadcasts.is_empty() {
+            return;
+        }
+        let txids: Vec<Txid> = {
+            let pool = self.inner.pool.read();
+            let txid_of = |id: &GenTxid| match id {
+                GenTxid::Txid(txid) => Some(*txid),
+                GenTxid::Wtxid(wtxid) => pool.get_wtxid(wtxid).map(|entry| entry.txid),
+            };
+            ids.iter().filter_map(txid_of).collect()
         };
-        if let Some(txid) = txid
-            && self.inner.ledger.lock().broadcasts.done(&txid)
-        {
-            self.inner.pool.write().set_local(&txid, false);
+        let seen: Vec<Txid> = {
+            let mut ledger = self.inner.ledger.lock();
+            let was_pending = |txid: &Txid| ledger.broadcasts.done(txid);
+            txids.into_iter().filter(was_pending).collect()
+        };
+        if !seen.is_empty() {
+            let mut pool = self.inner.pool.write();
+            for txid in seen {
+                pool.set_local(&txid, false);
+            }
         }
     }
 

@@ -67,10 +67,10 @@ impl Broadcasts {
         self.pending.contains_key(txid)
     }
 
-    /// Those that wait, for the file.
+    /// Whether none waits.
     #[must_use]
-    pub fn pending(&self) -> Vec<Txid> {
-        self.pending.keys().copied().collect()
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// What to announce again now; empty unless a round is due.

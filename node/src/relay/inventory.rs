@@ -141,10 +141,10 @@ impl Inventory {
         self.queue.len()
     }
 
-    /// Whether a transaction that the mempool took in as number `sequence` may be served.
+    /// Transactions that the mempool took in before this number may be served.
     #[must_use]
-    pub fn may_serve(&self, sequence: u64) -> bool {
-        sequence < self.last_sequence
+    pub fn served_before(&self) -> u64 {
+        self.last_sequence
     }
 
     /// The bunch to announce now, best first; empty unless it is time. `find` looks up
@@ -365,10 +365,9 @@ mod tests {
     #[test]
     fn only_what_was_there_at_the_last_bunch_is_served() {
         let mut scene = Scene::new(true, true);
-        assert!(!scene.inventory.may_serve(0));
+        assert_eq!(scene.inventory.served_before(), 0);
         scene.bunch(0..0);
-        assert!(scene.inventory.may_serve(6));
-        assert!(!scene.inventory.may_serve(7));
+        assert_eq!(scene.inventory.served_before(), 7);
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //! peers -> getdata -> mempool, as far as announced -> tx -> peers
 //! ```
 //!
-//! [`requests`], [`orphanage`], [`recent`], [`download`], [`inventory`], [`feefilter`]
-//! and [`broadcast`] are the pure parts: times and random numbers are given to them.
+//! [`requests`], [`orphanage`], [`recent`], [`download`], [`inventory`], [`feefilter`],
+//! [`broadcast`] and [`judges`] are the pure parts: times and random numbers are given to them.
 
 pub mod broadcast;
 pub mod download;
 pub mod feefilter;
 pub mod ids;
 pub mod inventory;
+pub mod judges;
 pub mod orphanage;
 pub mod recent;
 pub mod requests;
