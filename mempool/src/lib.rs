@@ -32,6 +32,8 @@ pub mod persist;
 pub mod policy;
 mod pool;
 mod removed;
+#[cfg(test)]
+mod testing;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};
 pub use config::MempoolConfig;

@@ -294,6 +294,15 @@ impl Mempool {
         Ok(accepted)
     }
 
+    fn commit_package(
+        &mut self,
+        prepared: Prepared,
+        now: u64,
+    ) -> Result<Vec<Accepted>, AcceptError> {
+        self.check_open()?;
+        self.commit_all(prepared, now)
+    }
+
     /// Expiry and the cap on memory.
     fn limit(&mut self, now: u64) {
         self.remove_expired(now);

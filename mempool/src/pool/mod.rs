@@ -25,6 +25,8 @@ mod block;
 pub(crate) mod entry;
 mod limit;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use block::ReorgOutcome;
@@ -70,12 +72,11 @@ pub struct Mempool {
 
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
-pub struct ChunkRef<'a, I> {
+pub struct ChunkRef<I> {
     /// Fee in sat, and adjusted weight.
     pub rate: FeeFrac,
     /// Its transactions, parents first.
     pub entries: I,
-    _pool: std::marker::PhantomData<&'a Mempool>,
 }
 
 impl Mempool {
@@ -193,11 +194,10 @@ impl Mempool {
     /// All chunks in mining order, best first.
     pub fn chunks(
         &self,
-    ) -> impl Iterator<Item = ChunkRef<'_, impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
+    ) -> impl Iterator<Item = ChunkRef<impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
         self.clusters.chunks().map(|(rate, slots)| ChunkRef {
             rate,
             entries: slots.map(|slot| self.entry(slot)),
-            _pool: std::marker::PhantomData,
         })
     }
 

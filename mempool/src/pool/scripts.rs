@@ -170,6 +170,11 @@ impl ScriptIndex {
         }
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.scripts.len()
+    }
+
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
