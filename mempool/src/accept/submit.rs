@@ -296,7 +296,7 @@ fn known(pool: &Mempool, txid: &Txid, wtxid: &Wtxid) -> Option<AcceptedTx> {
 
 fn result(
     ids: &[(Txid, Wtxid)],
-    rejected: Option<PackageRejected>,
+    rejected: Option<Box<PackageRejected>>,
     results: &mut HashMap<Wtxid, Result<AcceptedTx, Rejected>>,
     replaced: Vec<Txid>,
 ) -> PackageResult {
@@ -306,7 +306,7 @@ fn result(
         result: results.remove(wtxid),
     });
     PackageResult {
-        rejected,
+        rejected: rejected.map(|rejected| *rejected),
         txs: txs.collect(),
         replaced,
     }

@@ -28,6 +28,8 @@ use crate::{
 
 pub(crate) mod diagram;
 pub(crate) mod linearize;
+#[cfg(test)]
+mod tests;
 
 use linearize::{ChunkRate, Graph, Set, bits};
 
@@ -192,7 +194,7 @@ impl Clusters {
             .collect()
     }
 
-    /// Number of transactions in the cluster of `slot`.
+    /// All transactions of the cluster of `slot`.
     #[cfg(test)]
     pub fn cluster_slots(&self, slot: Slot) -> Vec<Slot> {
         let cluster = self.get(self.of(slot).unwrap());

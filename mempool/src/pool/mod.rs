@@ -6,11 +6,7 @@ use std::{
 };
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
-use pulse_primitives::{
-    bitcoin,
-    mempool::{RemovalReason, ScriptHash, ScriptMempoolTotals},
-    tip::ChainTip,
-};
+use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
 
 use crate::{
     cluster::{Clusters, Slot, Staging},
@@ -276,14 +272,6 @@ impl Mempool {
             .expect("slots of entries that are gone are not kept")
     }
 
-    fn script_totals_of(&self, slot: Slot, script: &ScriptHash) -> ScriptMempoolTotals {
-        let entry = self.entry(slot);
-        touched(&entry.tx, &entry.prevouts)
-            .get(script)
-            .copied()
-            .unwrap_or_default()
-    }
-
     /// Replaces `removed` (with the reason of each) by `added`, whose clusters `staging`
     /// already has.
     pub(crate) fn apply(
@@ -346,11 +334,7 @@ impl Mempool {
         let scripts = touched(&entry.tx, &entry.prevouts);
         let arrival = (entry.sequence, slot);
         self.entries[slot.0 as usize] = Some(entry);
-        let mut index = std::mem::take(&mut self.scripts);
-        index.insert(arrival, scripts, |slot, script| {
-            self.script_totals_of(slot, script)
-        });
-        self.scripts = index;
+        self.scripts.insert(arrival, &scripts);
         slot
     }
 

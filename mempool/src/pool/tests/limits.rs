@@ -20,9 +20,13 @@ fn fill(lab: &mut Lab) -> u64 {
     loop {
         let coin = lab.coin(1_000_000);
         let tx = lab.spend(&[coin], 1, fee);
-        let result = lab
-            .pool
-            .accept(&tx, &lab.coins, &crate::testing::Lenient, lab.now, AcceptOptions::default());
+        let result = lab.pool.accept(
+            &tx,
+            &lab.coins,
+            &crate::testing::Lenient,
+            lab.now,
+            AcceptOptions::default(),
+        );
         result.unwrap();
         count += 1;
         if lab.pool.len() < count {

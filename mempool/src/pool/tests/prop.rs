@@ -54,7 +54,8 @@ fn spend(lab: &mut Lab, outputs: &mut Vec<OutPoint>, inputs: &[usize], count: u6
     match lab.try_accept(&tx, AcceptOptions::default()) {
         Ok(accepted) => {
             let txid = accepted.txid;
-            outputs.extend((0..tx.output.len()).map(|v| OutPoint::new(txid, v as u32)));
+            let new = tx.output.iter().zip(0..);
+            outputs.extend(new.map(|(_, vout)| OutPoint::new(txid, vout)));
             if !accepted.replaced.is_empty() {
                 let better = diagram::compare_chunks(&diagram_of(lab), &before);
                 assert_eq!(better, Some(std::cmp::Ordering::Greater));

@@ -30,11 +30,12 @@ fn a_script_knows_its_unspent_and_its_spent_outputs() {
     assert_eq!(totals.funded_sat, 499_000);
     assert_eq!((totals.spent_count, totals.spent_sat), (2, 749_500));
     let outputs = view.script_outputs(&hash(77));
+    assert_eq!(outputs.unspent, [(out(&tx, 1), Amount::from_sat(249_500))]);
     assert_eq!(
-        outputs.unspent,
-        [(out(&tx, 1), Amount::from_sat(249_500))]
+        outputs.spent,
+        [coin],
+        "unconfirmed ones are not of the chain"
     );
-    assert_eq!(outputs.spent, [coin], "unconfirmed ones are not of the chain");
     let txs = view.script_txs(&hash(77), 10);
     let txids: Vec<_> = txs.iter().map(|tx| tx.txid).collect();
     assert_eq!(txids, [tx.compute_txid(), child.compute_txid()]);
