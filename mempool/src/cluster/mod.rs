@@ -41,6 +41,12 @@ pub(crate) struct Slot(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ClusterId(u32);
 
+impl ClusterId {
+    pub fn number(self) -> u64 {
+        self.0.into()
+    }
+}
+
 const NO_CLUSTER: u32 = u32::MAX;
 
 /// A transaction that is in the mempool, or one that would be added (by its index).
@@ -222,8 +228,12 @@ impl Clusters {
     /// All chunks, best first.
     pub fn chunks(
         &self,
-    ) -> impl Iterator<Item = (FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_ {
-        self.order.iter().map(|key| self.chunk(key))
+    ) -> impl Iterator<Item = (ClusterId, FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_
+    {
+        self.order.iter().map(|key| {
+            let (rate, slots) = self.chunk(key);
+            (key.cluster, rate, slots)
+        })
     }
 
     /// The chunk with the lowest rate.

@@ -69,6 +69,8 @@ pub struct Mempool {
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
 pub struct ChunkRef<I> {
+    /// A number that only chunks of the same cluster share, for this moment.
+    pub cluster: u64,
     /// Fee in sat, and adjusted weight.
     pub rate: FeeFrac,
     /// Its transactions, parents first.
@@ -191,7 +193,8 @@ impl Mempool {
     pub fn chunks(
         &self,
     ) -> impl Iterator<Item = ChunkRef<impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
-        self.clusters.chunks().map(|(rate, slots)| ChunkRef {
+        self.clusters.chunks().map(|(id, rate, slots)| ChunkRef {
+            cluster: id.number(),
             rate,
             entries: slots.map(|slot| self.entry(slot)),
         })
@@ -363,6 +366,7 @@ impl Mempool {
         self.events.push(PoolEvent::Left {
             txid: entry.txid,
             wtxid: entry.wtxid,
+            tx: entry.tx,
             reason,
         });
     }

@@ -26,6 +26,7 @@ fn a_block_removes_what_it_confirms_and_keeps_its_children() {
     let left = PoolEvent::Left {
         txid: parent.compute_txid(),
         wtxid: parent.compute_wtxid(),
+        tx: parent.clone(),
         reason: LeftReason::Confirmed(TIP + 1),
     };
     assert_eq!(events, [left]);
