@@ -16,10 +16,10 @@ pub enum PoolEvent {
         txid: Txid,
         /// Its id with witnesses.
         wtxid: Wtxid,
-        /// Why.
-        reason: LeftReason,
         /// The transaction.
         tx: Arc<Transaction>,
+        /// Why.
+        reason: LeftReason,
     },
 }
 
