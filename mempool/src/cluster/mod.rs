@@ -37,7 +37,7 @@ pub(crate) struct Slot(pub u32);
 
 /// Place of a cluster in the arena of clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ClusterId(u32);
+pub(crate) struct ClusterId(pub u32);
 
 const NO_CLUSTER: u32 = u32::MAX;
 
@@ -217,11 +217,15 @@ impl Clusters {
         (key.rate, nodes.iter().map(|node| node.member))
     }
 
-    /// All chunks, best first.
+    /// All chunks with their clusters, best first.
     pub fn chunks(
         &self,
-    ) -> impl Iterator<Item = (FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_ {
-        self.order.iter().map(|key| self.chunk(key))
+    ) -> impl Iterator<Item = (ClusterId, FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_
+    {
+        self.order.iter().map(|key| {
+            let (rate, slots) = self.chunk(key);
+            (key.cluster, rate, slots)
+        })
     }
 
     /// The chunk with the lowest rate.

@@ -71,6 +71,8 @@ pub struct Mempool {
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
 pub struct ChunkRef<'a, I> {
+    /// Number of its cluster, which no other cluster has at the moment.
+    pub cluster: u32,
     /// Fee in sat, and adjusted weight.
     pub rate: FeeFrac,
     /// Its transactions, parents first.
@@ -194,11 +196,14 @@ impl Mempool {
     pub fn chunks(
         &self,
     ) -> impl Iterator<Item = ChunkRef<'_, impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
-        self.clusters.chunks().map(|(rate, slots)| ChunkRef {
-            rate,
-            entries: slots.map(|slot| self.entry(slot)),
-            _pool: std::marker::PhantomData,
-        })
+        self.clusters
+            .chunks()
+            .map(|(cluster, rate, slots)| ChunkRef {
+                cluster: cluster.0,
+                rate,
+                entries: slots.map(|slot| self.entry(slot)),
+                _pool: std::marker::PhantomData,
+            })
     }
 
     /// Which of two transactions is mined first (parents before children); one that is not
