@@ -35,6 +35,8 @@ pub mod policy;
 mod pool;
 pub mod projected;
 mod removed;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};
 pub use config::MempoolConfig;
