@@ -1,6 +1,6 @@
 //! Orders of clusters against the best order there is.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use super::model::{Model, compare, fee_at};
 use crate::{
@@ -12,18 +12,42 @@ use crate::{
 fn models(most: usize) -> impl Strategy<Value = Model> {
     (1..=most).prop_flat_map(|count| {
         let rates = prop::collection::vec((0..30_i64, 1..12_i64), count);
-        let parents = prop::collection::vec((any::<u64>(), any::<u64>()), count);
-        (rates, parents, any::<bool>()).prop_map(|(rates, parents, sparse)| Model {
+        let parents = prop::collection::vec(any::<[u64; 3]>(), count);
+        // A parent with a chance of one in two, four, or eight.
+        let density = 1..=3_usize;
+        (rates, parents, density).prop_map(|(rates, parents, density)| Model {
             rates: rates
                 .into_iter()
                 .map(|(fee, size)| FeeFrac::new(fee, size))
                 .collect(),
             parents: (0..)
                 .zip(parents)
-                .map(|(i, (a, b))| if sparse { a & b } else { a } & ((1_u64 << i) - 1))
+                .map(|(i, random)| {
+                    let before = (1_u64 << i) - 1;
+                    random[..density]
+                        .iter()
+                        .fold(before, |set, bits| set & bits)
+                })
                 .collect(),
         })
     })
+}
+
+/// Parents that pay little and children that pay for some of them each: what is hard to
+/// order well.
+fn sponsored(parents: usize, children: usize) -> impl Strategy<Value = Model> {
+    let rates = |count, fees| prop::collection::vec((fees, 1..12_i64), count);
+    let links = prop::collection::vec(1..1_u64 << parents, children);
+    (rates(parents, 0..4_i64), rates(children, 5..60_i64), links).prop_map(
+        move |(poor, rich, links)| Model {
+            rates: poor
+                .into_iter()
+                .chain(rich)
+                .map(|(fee, size)| FeeFrac::new(fee, size))
+                .collect(),
+            parents: std::iter::repeat_n(0, parents).chain(links).collect(),
+        },
+    )
 }
 
 fn linearized(model: &Model, base: &[usize], greedy: bool) -> (Vec<usize>, Vec<ChunkRate>) {
@@ -71,7 +95,9 @@ proptest! {
     }
 
     #[test]
-    fn orders_are_never_worse_than_greedy_ones(model in models(12)) {
+    fn orders_are_never_worse_than_greedy_ones(
+        model in prop_oneof![models(16), sponsored(6, 6), sponsored(10, 8)],
+    ) {
         let (_, chunks) = linearized(&model, &identity(&model), true);
         prop_assert!(at_least(&chunks, &model.greedy()), "{:?} {:?}", chunks, model.greedy());
     }
@@ -104,33 +130,35 @@ proptest! {
     }
 }
 
-/// Not all clusters are ordered best; how far off they are at worst, and how often, must not
-/// get worse unnoticed.
-#[test]
-fn orders_are_close_to_the_best() {
-    use proptest::{strategy::ValueTree, test_runner::TestRunner};
-
+/// Share of `cases` models that are ordered best, and the greatest share of the fee that is
+/// missing at a corner of the best diagram.
+fn optimality(strategy: &impl Strategy<Value = Model>, cases: u32) -> (f64, f64) {
     let mut runner = TestRunner::deterministic();
-    let strategy = models(8);
-    let (mut best, mut worst_gap, cases) = (0_u32, 0.0_f64, 5_000);
+    let (mut best, mut gap) = (0, 0.0_f64);
     for _ in 0..cases {
         let model = strategy.new_tree(&mut runner).unwrap().current();
         let (_, chunks) = linearized(&model, &identity(&model), true);
         let ideal = model.best();
         best += u32::from(at_least(&chunks, &ideal));
-        // Greatest share of the fee that is missing at any corner of the best diagram.
         let mut size = 0;
         for chunk in &ideal {
             size += chunk.rate.size;
             let ((fee, over), (most, most_over)) = (fee_at(&chunks, size), fee_at(&ideal, size));
             if most > 0 {
                 let share = (fee * most_over) as f64 / (most * over) as f64;
-                worst_gap = worst_gap.max(1.0 - share);
+                gap = gap.max(1.0 - share);
             }
         }
     }
-    let share = f64::from(best) / f64::from(cases);
-    eprintln!("best: {share}, worst gap {worst_gap}");
-    assert!(share > 0.9, "{share}");
-    assert!(worst_gap < 0.5, "{worst_gap}");
+    (f64::from(best) / f64::from(cases), gap)
+}
+
+/// Not all clusters are ordered best. How often, and how far off they are at worst, must not
+/// get worse unnoticed.
+#[test]
+fn orders_are_close_to_the_best() {
+    let (best, gap) = optimality(&models(10), 3_000);
+    assert!(best > 0.999 && gap < 0.02, "any: {best} {gap}");
+    let (best, gap) = optimality(&sponsored(5, 5), 3_000);
+    assert!(best > 0.995 && gap < 0.06, "sponsored: {best} {gap}");
 }
