@@ -66,7 +66,7 @@ fn at_least(a: &[ChunkRate], b: &[ChunkRate]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     #[test]
     fn orders_respect_dependencies(model in models(20), seed in any::<u64>()) {
