@@ -62,7 +62,8 @@ fn at_the_cap(criterion: &mut Criterion) {
     group
         .sample_size(10)
         .measurement_time(Duration::from_secs(10));
-    let mut scene = Scene::full(300);
+    let mut scene = Scene::new(300);
+    scene.fill_up();
     group.bench_function("projected blocks", |bencher| {
         bencher.iter(|| scene.pool.project())
     });

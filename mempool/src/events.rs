@@ -1,6 +1,8 @@
 //! What entered and left the mempool, for relay and for fee estimates.
 
-use bitcoin::{Amount, Txid, Wtxid};
+use std::sync::Arc;
+
+use bitcoin::{Amount, Transaction, Txid, Wtxid};
 use pulse_primitives::{Height, bitcoin, mempool::RemovalReason};
 
 /// A change of the mempool's contents.
@@ -14,6 +16,8 @@ pub enum PoolEvent {
         txid: Txid,
         /// Its id with witnesses.
         wtxid: Wtxid,
+        /// The transaction.
+        tx: Arc<Transaction>,
         /// Why.
         reason: LeftReason,
     },

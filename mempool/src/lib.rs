@@ -36,6 +36,8 @@ mod pool;
 pub mod projected;
 mod removed;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};

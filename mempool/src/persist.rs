@@ -64,7 +64,7 @@ impl Mempool {
     pub fn saved(&self) -> Vec<SavedEntry> {
         let mut entries: Vec<&Entry> = self.iter().collect();
         // What came back from a block arrived after its children.
-        entries.sort_by_key(|entry| (self.ancestors(&entry.txid).len(), entry.sequence));
+        entries.sort_by_cached_key(|entry| (self.ancestors(&entry.txid).len(), entry.sequence));
         let saved = entries.into_iter().map(|entry| SavedEntry {
             tx: std::sync::Arc::clone(&entry.tx),
             time: entry.time,

@@ -277,13 +277,11 @@ impl Scene {
         scene
     }
 
-    /// With as many transactions as its memory holds.
-    pub fn full(max_mib: u32) -> Self {
-        let mut scene = Self::new(max_mib);
-        while scene.pool.rolling_min_fee_rate(NOW) == 0 {
-            scene.fill(scene.pool.len() + 1_000);
+    /// Lets transactions come until the memory is full.
+    pub fn fill_up(&mut self) {
+        while self.pool.rolling_min_fee_rate(NOW) == 0 {
+            self.fill(self.pool.len() + 1_000);
         }
-        scene
     }
 
     fn fill(&mut self, count: usize) {

@@ -17,6 +17,8 @@ mod candidate;
 mod package;
 mod stage;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -37,7 +39,7 @@ use crate::{
     feerate::rate_sat_kvb,
     judge::TxJudge,
     metrics,
-    policy::inputs::spends_witness_program,
+    policy::{inputs::spends_witness_program, signatures::check_scripts},
     pool::{Entry, Mempool, compact, compact_outputs},
 };
 use candidate::Candidate;
@@ -156,6 +158,7 @@ impl Prepared {
             let tx = &candidate.tx;
             judge
                 .verify(&candidate.raw, &candidate.prevouts)
+                .and_then(|()| check_scripts(tx, &candidate.prevouts))
                 .map_err(|failure| {
                     let bare = tx.input.iter().all(|input| input.witness.is_empty());
                     let stripped = bare && spends_witness_program(tx, &candidate.prevouts);
@@ -294,6 +297,15 @@ impl Mempool {
         Ok(accepted)
     }
 
+    fn commit_package(
+        &mut self,
+        prepared: Prepared,
+        now: u64,
+    ) -> Result<Vec<Accepted>, AcceptError> {
+        self.check_open()?;
+        self.commit_all(prepared, now)
+    }
+
     /// Expiry and the cap on memory.
     fn limit(&mut self, now: u64) {
         self.remove_expired(now);
@@ -364,7 +376,7 @@ impl Mempool {
             [single] if !rules.package_feerates => self.plan_single(single, now, rules)?,
             all => self
                 .plan_package(all, now, rules)
-                .map_err(PackageRejected::into_single)?,
+                .map_err(|err| err.into_single())?,
         };
         prepared.changes = self.changes();
         Ok(())

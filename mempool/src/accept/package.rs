@@ -37,20 +37,20 @@ pub struct PackageRejected {
 }
 
 impl PackageRejected {
-    pub(super) fn policy(reason: impl Into<String>, debug: impl Into<String>) -> Self {
-        Self {
+    pub(super) fn policy(reason: impl Into<String>, debug: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
             reason: reason.into(),
             debug: debug.into(),
             tx: None,
-        }
+        })
     }
 
-    pub(super) fn tx(index: usize, rejected: Rejected) -> Self {
-        Self {
+    pub(super) fn tx(index: usize, rejected: Rejected) -> Box<Self> {
+        Box::new(Self {
             reason: "transaction failed".to_owned(),
             debug: String::new(),
             tx: Some((index, rejected)),
-        }
+        })
     }
 
     /// What there is to say about a transaction.
@@ -124,12 +124,12 @@ impl PackageResult {
 /// Why a package is not prepared.
 #[derive(Debug)]
 pub(super) enum PackageError {
-    Rejected(PackageRejected),
+    Rejected(Box<PackageRejected>),
     Accept(AcceptError),
 }
 
-impl From<PackageRejected> for PackageError {
-    fn from(rejected: PackageRejected) -> Self {
+impl From<Box<PackageRejected>> for PackageError {
+    fn from(rejected: Box<PackageRejected>) -> Self {
         Self::Rejected(rejected)
     }
 }
@@ -187,7 +187,7 @@ impl Mempool {
         candidates: &[Candidate],
         now: u64,
         rules: Rules,
-    ) -> Result<Plan, PackageRejected> {
+    ) -> Result<Plan, Box<PackageRejected>> {
         let mut positions = Vec::with_capacity(candidates.len());
         for (index, candidate) in candidates.iter().enumerate() {
             let position = self.position(candidate, now, rules);
@@ -195,7 +195,7 @@ impl Mempool {
         }
         let family: Vec<TrucTx<'_>> = candidates.iter().map(Candidate::truc).collect();
         for (index, position) in positions.iter().enumerate() {
-            let parents = self.truc_parents(&position.parents);
+            let parents = self.truc_parents(&candidates[index], &position.parents);
             check_in_package(&family, index, &parents)
                 .map_err(|debug| PackageRejected::policy("TRUC-violation", debug))?;
         }
@@ -244,9 +244,10 @@ impl Mempool {
                     .map(|c| &*c.tx)
                     .or_else(|| self.get(txid).map(|entry| &*entry.tx))
             };
-            ephemeral::check_spends(&candidate.tx, ids, parent).map_err(|err| PackageRejected {
-                reason: "unspent-dust".to_owned(),
-                ..PackageRejected::tx(index, err)
+            ephemeral::check_spends(&candidate.tx, ids, parent).map_err(|err| {
+                let mut rejected = PackageRejected::tx(index, err);
+                rejected.reason = "unspent-dust".to_owned();
+                rejected
             })?;
         }
         Ok(Plan {
@@ -262,7 +263,7 @@ impl Mempool {
         candidates: &[Candidate],
         conflicts: &[&std::collections::BTreeSet<Txid>],
         (fee, vsize): (u64, u64),
-    ) -> Result<Vec<(Slot, RemovalReason)>, PackageRejected> {
+    ) -> Result<Vec<(Slot, RemovalReason)>, Box<PackageRejected>> {
         let failed = |what: &str, debug: String| {
             PackageRejected::policy(format!("package RBF failed: {what}"), debug)
         };

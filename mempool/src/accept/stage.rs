@@ -14,7 +14,7 @@ use crate::{
     policy::{
         ephemeral,
         replace::{MAX_CONFLICTING_CLUSTERS, check_fees},
-        truc::{TrucParent, TrucTx, check_single},
+        truc::{TrucParent, TrucTx, check_single, is_truc},
     },
     pool::{Mempool, entry},
 };
@@ -113,7 +113,7 @@ impl Mempool {
         if rules.bypass_limits {
             return Ok(position);
         }
-        let parents = self.truc_parents(&position.parents);
+        let parents = self.truc_parents(candidate, &position.parents);
         let is_conflict = |txid: &Txid| position.conflicts.contains(txid);
         if let Err(violation) = check_single(&candidate.truc(), &parents, is_conflict) {
             let sibling = violation.sibling.filter(|_| rules.allow_sibling_eviction);
@@ -126,11 +126,19 @@ impl Mempool {
         Ok(position)
     }
 
-    pub(super) fn truc_parents(&self, parents: &[Slot]) -> Vec<TrucParent> {
+    /// Parents of `candidate` as the rules of version 3 see them.
+    pub(super) fn truc_parents(&self, candidate: &Candidate, parents: &[Slot]) -> Vec<TrucParent> {
         let parent = |&slot: &Slot| {
             let entry = self.entry(slot);
             let ancestors = |slot| self.clusters.ancestors(slot).len();
-            let descendants = self.clusters.descendants(slot).into_iter();
+            // Of interest between transactions of version 3 only, where there are few.
+            let families = is_truc(candidate.tx.version.0) && is_truc(entry.tx.version.0);
+            let descendants = if families {
+                self.clusters.descendants(slot)
+            } else {
+                Vec::new()
+            };
+            let descendants = descendants.into_iter();
             TrucParent {
                 txid: entry.txid,
                 wtxid: entry.wtxid,

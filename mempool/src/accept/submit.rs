@@ -95,7 +95,7 @@ fn accept_by(
 
 /// Accepts a child with its parents, or a single transaction (Bitcoin Core's
 /// `submitpackage`): first each alone, then those that paid too little, or miss one of
-/// them, together.
+/// them, together. [`AcceptOptions::test`] is for single ones: see [`test_package`].
 ///
 /// # Errors
 /// [`AcceptError`], but not [`AcceptError::Rejected`]: see [`PackageResult::rejected`].
@@ -107,6 +107,10 @@ pub fn accept_package(
     now: u64,
     options: AcceptOptions,
 ) -> Result<PackageResult, AcceptError> {
+    let options = AcceptOptions {
+        test: false,
+        ..options
+    };
     let ids: Vec<(Txid, Wtxid)> = txs
         .iter()
         .map(|tx| (tx.compute_txid(), tx.compute_wtxid()))
@@ -216,7 +220,7 @@ fn submit_together(
         };
     }
     let prepared = prepare_and_verify(pool, txs, coins, judge, now, Rules::package(options))?;
-    pool.write(|pool| pool.commit_all(prepared, now))
+    pool.write(|pool| pool.commit_package(prepared, now))
         .map_err(|err| match err {
             AcceptError::Rejected(err) => PackageRejected::tx(txs.len() - 1, err).into(),
             err => PackageError::Accept(err),
@@ -292,7 +296,7 @@ fn known(pool: &Mempool, txid: &Txid, wtxid: &Wtxid) -> Option<AcceptedTx> {
 
 fn result(
     ids: &[(Txid, Wtxid)],
-    rejected: Option<PackageRejected>,
+    rejected: Option<Box<PackageRejected>>,
     results: &mut HashMap<Wtxid, Result<AcceptedTx, Rejected>>,
     replaced: Vec<Txid>,
 ) -> PackageResult {
@@ -302,7 +306,7 @@ fn result(
         result: results.remove(wtxid),
     });
     PackageResult {
-        rejected,
+        rejected: rejected.map(|rejected| *rejected),
         txs: txs.collect(),
         replaced,
     }

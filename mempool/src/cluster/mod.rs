@@ -28,6 +28,8 @@ use crate::{
 
 pub(crate) mod diagram;
 pub(crate) mod linearize;
+#[cfg(test)]
+mod tests;
 
 use linearize::{ChunkRate, Graph, Set, bits};
 
@@ -37,7 +39,13 @@ pub(crate) struct Slot(pub u32);
 
 /// Place of a cluster in the arena of clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ClusterId(pub u32);
+pub(crate) struct ClusterId(u32);
+
+impl ClusterId {
+    pub fn number(self) -> u64 {
+        self.0.into()
+    }
+}
 
 const NO_CLUSTER: u32 = u32::MAX;
 
@@ -192,7 +200,7 @@ impl Clusters {
             .collect()
     }
 
-    /// Number of transactions in the cluster of `slot`.
+    /// All transactions of the cluster of `slot`.
     #[cfg(test)]
     pub fn cluster_slots(&self, slot: Slot) -> Vec<Slot> {
         let cluster = self.get(self.of(slot).unwrap());
@@ -217,7 +225,7 @@ impl Clusters {
         (key.rate, nodes.iter().map(|node| node.member))
     }
 
-    /// All chunks with their clusters, best first.
+    /// All chunks, best first.
     pub fn chunks(
         &self,
     ) -> impl Iterator<Item = (ClusterId, FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! # Limits
-//! Rules of Bitcoin Core that need a script interpreter with policy flags are not here:
-//! the kernel runs scripts under the rules of consensus only.
+//! The kernel runs scripts under the rules of consensus only. Of the rules of policy about
+//! scripts those are here that can be decided without running them: see [`signatures`].
 
 pub mod amounts;
 pub mod check;
@@ -20,6 +20,7 @@ pub mod locks;
 pub mod package;
 pub mod replace;
 pub mod script;
+pub mod signatures;
 pub mod standard;
 pub mod truc;
 

@@ -155,6 +155,55 @@ pub fn redeem_script(script_sig: &[u8]) -> Result<Option<Vec<u8>>, &'static str>
     Ok(top)
 }
 
+/// The stack after running `script_sig`, which only pushes.
+///
+/// # Errors
+/// Bitcoin Core's words if a push is longer than needed.
+pub fn pushes(script_sig: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    let mut items = Vec::new();
+    for op in Ops(script_sig) {
+        let Ok(op) = op else { break };
+        if !is_minimal(op) {
+            return Err("Data push larger than necessary");
+        }
+        items.push(match op.code {
+            OP_1NEGATE => vec![0x81],
+            OP_1..=OP_16 => vec![op.code - OP_1 + 1],
+            _ => op.data.to_vec(),
+        });
+    }
+    Ok(items)
+}
+
+fn is_minimal(op: Op<'_>) -> bool {
+    if op.code > OP_PUSHDATA4 {
+        return true;
+    }
+    match *op.data {
+        [] => op.code == 0,
+        // These have operations of their own.
+        [1..=16 | 0x81] => false,
+        _ => match op.data.len() {
+            0..=75 => usize::from(op.code) == op.data.len(),
+            76..=0xff => op.code == OP_PUSHDATA1,
+            0x100..=0xffff => op.code == OP_PUSHDATA1 + 1,
+            _ => true,
+        },
+    }
+}
+
+/// Whether `is_it` holds for an operation of a script.
+#[must_use]
+pub fn has_op(script: &[u8], is_it: impl Fn(u8) -> bool) -> bool {
+    Ops(script).any(|op| op.is_ok_and(|op| is_it(op.code)))
+}
+
+/// The keys of a bare multisig script.
+pub fn multisig_keys(script: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let data = Ops(script).filter_map(|op| Some(op.ok()?.data));
+    data.filter(|data| is_key_sized(data))
+}
+
 /// Version and program of a witness program (BIP 141), at any version.
 #[must_use]
 pub fn witness_program(script: &[u8]) -> Option<(u8, &[u8])> {

@@ -59,7 +59,9 @@ impl From<String> for TrucViolation {
     }
 }
 
-fn is_truc(version: i32) -> bool {
+/// Whether the rules of this module bind a transaction of that version.
+#[must_use]
+pub fn is_truc(version: i32) -> bool {
     version == TRUC_VERSION
 }
 

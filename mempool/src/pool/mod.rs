@@ -6,11 +6,7 @@ use std::{
 };
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
-use pulse_primitives::{
-    bitcoin,
-    mempool::{RemovalReason, ScriptHash, ScriptMempoolTotals},
-    tip::ChainTip,
-};
+use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
 
 use crate::{
     cluster::{Clusters, Slot, Staging},
@@ -25,6 +21,8 @@ mod block;
 pub(crate) mod entry;
 mod limit;
 mod scripts;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use block::ReorgOutcome;
@@ -70,14 +68,13 @@ pub struct Mempool {
 
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
-pub struct ChunkRef<'a, I> {
-    /// Number of its cluster, which no other cluster has at the moment.
-    pub cluster: u32,
+pub struct ChunkRef<I> {
+    /// A number that only chunks of the same cluster share, for this moment.
+    pub cluster: u64,
     /// Fee in sat, and adjusted weight.
     pub rate: FeeFrac,
     /// Its transactions, parents first.
     pub entries: I,
-    _pool: std::marker::PhantomData<&'a Mempool>,
 }
 
 impl Mempool {
@@ -195,15 +192,12 @@ impl Mempool {
     /// All chunks in mining order, best first.
     pub fn chunks(
         &self,
-    ) -> impl Iterator<Item = ChunkRef<'_, impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
-        self.clusters
-            .chunks()
-            .map(|(cluster, rate, slots)| ChunkRef {
-                cluster: cluster.0,
-                rate,
-                entries: slots.map(|slot| self.entry(slot)),
-                _pool: std::marker::PhantomData,
-            })
+    ) -> impl Iterator<Item = ChunkRef<impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
+        self.clusters.chunks().map(|(id, rate, slots)| ChunkRef {
+            cluster: id.number(),
+            rate,
+            entries: slots.map(|slot| self.entry(slot)),
+        })
     }
 
     /// Which of two transactions is mined first (parents before children); one that is not
@@ -281,14 +275,6 @@ impl Mempool {
             .expect("slots of entries that are gone are not kept")
     }
 
-    fn script_totals_of(&self, slot: Slot, script: &ScriptHash) -> ScriptMempoolTotals {
-        let entry = self.entry(slot);
-        touched(&entry.tx, &entry.prevouts)
-            .get(script)
-            .copied()
-            .unwrap_or_default()
-    }
-
     /// Replaces `removed` (with the reason of each) by `added`, whose clusters `staging`
     /// already has.
     pub(crate) fn apply(
@@ -351,11 +337,7 @@ impl Mempool {
         let scripts = touched(&entry.tx, &entry.prevouts);
         let arrival = (entry.sequence, slot);
         self.entries[slot.0 as usize] = Some(entry);
-        let mut index = std::mem::take(&mut self.scripts);
-        index.insert(arrival, scripts, |slot, script| {
-            self.script_totals_of(slot, script)
-        });
-        self.scripts = index;
+        self.scripts.insert(arrival, &scripts);
         slot
     }
 
@@ -384,6 +366,7 @@ impl Mempool {
         self.events.push(PoolEvent::Left {
             txid: entry.txid,
             wtxid: entry.wtxid,
+            tx: entry.tx,
             reason,
         });
     }

@@ -24,14 +24,53 @@ pub(crate) struct ScriptIndex {
 /// Most scripts have one transaction: they take no further memory.
 #[derive(Debug)]
 enum ScriptTxs {
-    One(Arrival),
+    One(ScriptTx),
     Many(Box<ScriptHistory>),
+}
+
+/// A transaction and what it adds to the totals of a script.
+#[derive(Debug, Clone, Copy)]
+struct ScriptTx {
+    sequence: u64,
+    slot: Slot,
+    funded_count: u32,
+    spent_count: u32,
+    funded_sat: u64,
+    spent_sat: u64,
 }
 
 #[derive(Debug)]
 struct ScriptHistory {
     txs: BTreeSet<Arrival>,
     totals: ScriptMempoolTotals,
+}
+
+impl ScriptTx {
+    fn new((sequence, slot): Arrival, totals: &ScriptMempoolTotals) -> Self {
+        let count = |n: u64| u32::try_from(n).expect("no transaction has 2^32 outputs");
+        Self {
+            sequence,
+            slot,
+            funded_count: count(totals.funded_count),
+            spent_count: count(totals.spent_count),
+            funded_sat: totals.funded_sat,
+            spent_sat: totals.spent_sat,
+        }
+    }
+
+    fn arrival(&self) -> Arrival {
+        (self.sequence, self.slot)
+    }
+
+    fn totals(&self) -> ScriptMempoolTotals {
+        ScriptMempoolTotals {
+            tx_count: 1,
+            funded_count: u64::from(self.funded_count),
+            funded_sat: self.funded_sat,
+            spent_count: u64::from(self.spent_count),
+            spent_sat: self.spent_sat,
+        }
+    }
 }
 
 impl ScriptTxs {
@@ -93,30 +132,25 @@ fn subtract(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
 }
 
 impl ScriptIndex {
-    /// Adds a transaction; `of` tells what another one adds to a script.
-    pub fn insert(
-        &mut self,
-        arrival: Arrival,
-        touched: HashMap<ScriptHash, ScriptMempoolTotals>,
-        of: impl Fn(Slot, &ScriptHash) -> ScriptMempoolTotals,
-    ) {
+    /// Adds a transaction.
+    pub fn insert(&mut self, arrival: Arrival, touched: &HashMap<ScriptHash, ScriptMempoolTotals>) {
         for (script, totals) in touched {
-            let Some(txs) = self.scripts.get_mut(&script) else {
-                let txs = ScriptTxs::One(arrival);
+            let Some(txs) = self.scripts.get_mut(script) else {
+                let txs = ScriptTxs::One(ScriptTx::new(arrival, totals));
                 self.bytes += txs.bytes();
-                self.scripts.insert(script, txs);
+                self.scripts.insert(*script, txs);
                 continue;
             };
             self.bytes -= txs.bytes();
             if let ScriptTxs::One(first) = *txs {
                 *txs = ScriptTxs::Many(Box::new(ScriptHistory {
-                    txs: BTreeSet::from([first]),
-                    totals: of(first.1, &script),
+                    txs: BTreeSet::from([first.arrival()]),
+                    totals: first.totals(),
                 }));
             }
             if let ScriptTxs::Many(history) = txs {
                 history.txs.insert(arrival);
-                add(&mut history.totals, &totals);
+                add(&mut history.totals, totals);
             }
             self.bytes += txs.bytes();
         }
@@ -138,7 +172,7 @@ impl ScriptIndex {
                     history.txs.remove(&arrival);
                     subtract(&mut history.totals, totals);
                     if let (Some(&only), 1) = (history.txs.first(), history.txs.len()) {
-                        *txs = ScriptTxs::One(only);
+                        *txs = ScriptTxs::One(ScriptTx::new(only, &history.totals));
                     }
                 }
             }
@@ -150,24 +184,25 @@ impl ScriptIndex {
     pub fn arrivals(&self, script: &ScriptHash) -> impl Iterator<Item = Slot> + '_ {
         let (one, many) = match self.scripts.get(script) {
             None => (None, None),
-            Some(ScriptTxs::One((_, slot))) => (Some(*slot), None),
+            Some(ScriptTxs::One(tx)) => (Some(tx.slot), None),
             Some(ScriptTxs::Many(history)) => (None, Some(&history.txs)),
         };
         let many = many.into_iter().flatten().map(|&(_, slot)| slot);
         one.into_iter().chain(many)
     }
 
-    /// Totals of a script; `of` tells what one transaction adds to it.
-    pub fn totals(
-        &self,
-        script: &ScriptHash,
-        of: impl Fn(Slot, &ScriptHash) -> ScriptMempoolTotals,
-    ) -> ScriptMempoolTotals {
+    /// Totals of a script.
+    pub fn totals(&self, script: &ScriptHash) -> ScriptMempoolTotals {
         match self.scripts.get(script) {
             None => ScriptMempoolTotals::default(),
-            Some(ScriptTxs::One((_, slot))) => of(*slot, script),
+            Some(ScriptTxs::One(tx)) => tx.totals(),
             Some(ScriptTxs::Many(history)) => history.totals,
         }
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.scripts.len()
     }
 
     /// Memory, in bytes.

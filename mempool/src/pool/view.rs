@@ -10,7 +10,6 @@ use pulse_primitives::{
 };
 
 use super::{Entry, Mempool, script_hash};
-use crate::cluster::Slot;
 
 /// A [`MempoolView`] over anything that leads to the mempool, such as a read guard of its
 /// lock.
@@ -43,8 +42,7 @@ impl<G: Deref<Target = Mempool>> MempoolView for PoolView<G> {
     }
 
     fn script_totals(&self, script: &ScriptHash) -> ScriptMempoolTotals {
-        let of = |slot: Slot, script: &ScriptHash| self.0.script_totals_of(slot, script);
-        self.0.scripts.totals(script, of)
+        self.0.scripts.totals(script)
     }
 
     fn script_outputs(&self, script: &ScriptHash) -> ScriptOutputs {
