@@ -5,10 +5,21 @@
 
 use pulse_primitives::mempool::Backlog;
 
+use crate::Mempool;
+
 /// A bin is closed once it holds more than this, in vB.
 const BIN_VSIZE: u64 = 50_000;
 
-/// Sums up the mempool. `txs` are `(fee in sat, weight in weight units)` in any order;
+impl Mempool {
+    /// Its size and its fee histogram.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let txs = self.iter().map(|entry| (entry.fee.to_sat(), entry.weight));
+        backlog(txs, self.usage_bytes())
+    }
+}
+
+/// Sums up a mempool. `txs` are `(fee in sat, weight in weight units)` in any order;
 /// `memory_bytes` is what the mempool takes.
 pub fn backlog(txs: impl IntoIterator<Item = (u64, u64)>, memory_bytes: u64) -> Backlog {
     let mut total_fee_sat = 0;

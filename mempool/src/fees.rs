@@ -27,9 +27,16 @@ mod persist;
 #[cfg(test)]
 mod tests;
 
-use pulse_primitives::{Height, bitcoin::Txid, mempool::FeeEstimates};
+use pulse_primitives::{
+    Height,
+    bitcoin::Txid,
+    mempool::{FeeEstimates, RemovalReason},
+};
 
-use crate::projected::DepthCurve;
+use crate::{
+    events::{LeftReason, PoolEvent},
+    projected::DepthCurve,
+};
 use history::History;
 pub use persist::RestoreError;
 
@@ -100,6 +107,27 @@ impl FeeEstimator {
         Self {
             history: History::new(),
             tip_time: 0,
+        }
+    }
+
+    /// Something happened in the mempool. `in_step`: the node was in step with its peers,
+    /// and not taking back transactions from disk. Events are due before
+    /// [`FeeEstimator::block`] is told of a later block; what a block confirms is told there.
+    pub fn event(&mut self, event: &PoolEvent, in_step: bool) {
+        match event {
+            PoolEvent::Entered(tx) => self.entered(&EnteredTx {
+                txid: tx.txid,
+                fee_sat: tx.fee.to_sat(),
+                vsize: tx.vsize,
+                height: tx.height,
+                time: tx.time,
+                telling: in_step && !tx.has_unconfirmed_parents && !tx.in_package_or_reorg,
+            }),
+            PoolEvent::Left { txid, reason, .. } => match reason {
+                LeftReason::Confirmed(_) => {}
+                LeftReason::Removed(RemovalReason::Reorg) => self.history.forget(txid),
+                LeftReason::Removed(_) => self.left(txid),
+            },
         }
     }
 

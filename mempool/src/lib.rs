@@ -37,6 +37,8 @@ pub mod projected;
 mod removed;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};
 pub use config::MempoolConfig;

@@ -18,6 +18,8 @@ use std::collections::HashSet;
 
 use pulse_primitives::mempool::ProjectedBlock;
 
+use crate::Mempool;
+
 /// Most blocks that are told apart.
 pub const MAX_BLOCKS: usize = 8;
 /// Weight that a block has for transactions: the consensus limit less what Bitcoin Core's
@@ -38,7 +40,7 @@ pub const MAX_TRIES: usize = 10_000;
 const FEE_RANGE_PERCENTS: [u64; 7] = [0, 10, 25, 50, 75, 90, 100];
 
 /// Transactions of one cluster that are mined together: a chunk of its linearisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chunk {
     /// Names the cluster; equal for chunks of one cluster and for no others.
     pub cluster: u64,
@@ -84,6 +86,24 @@ impl DepthCurve {
     #[must_use]
     pub fn at_block(&self, blocks: u16) -> Option<f64> {
         self.rates.get(usize::from(blocks).checked_sub(1)?).copied()
+    }
+}
+
+impl Mempool {
+    /// The next blocks, if it were mined as it is.
+    #[must_use]
+    pub fn project(&self) -> Projection {
+        project(self.chunks().map(|chunk| Chunk {
+            cluster: chunk.cluster,
+            ..chunk.entries.fold(Chunk::default(), |sum, entry| Chunk {
+                cluster: 0,
+                tx_count: sum.tx_count + 1,
+                fee_sat: sum.fee_sat + entry.fee.to_sat(),
+                weight: sum.weight + entry.weight,
+                vsize: sum.vsize + entry.vsize,
+                sigop_cost: sum.sigop_cost + u64::from(entry.sigop_cost),
+            })
+        }))
     }
 }
 
