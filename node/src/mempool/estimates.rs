@@ -7,9 +7,8 @@ use std::{
 
 use pulse_mempool::{
     Mempool,
-    backlog::backlog,
     fees::{FeeEstimator, Market},
-    projected::{Chunk, DepthCurve, project},
+    projected::DepthCurve,
 };
 use pulse_primitives::mempool::{Backlog, FeeEstimates, ProjectedBlock};
 
@@ -37,27 +36,8 @@ impl Figures {
     pub fn renew_pool(&mut self, pool: &Mempool, now: Instant) {
         let changes = pool.changes();
         if self.made.is_none_or(|(_, seen)| seen != changes) {
-            let txs = pool.iter().map(|entry| (entry.fee.to_sat(), entry.weight));
-            self.backlog = Arc::new(backlog(txs, pool.usage_bytes()));
-            let chunks = pool.chunks().map(|chunk| {
-                let mut sum = Chunk {
-                    cluster: chunk.cluster,
-                    tx_count: 0,
-                    fee_sat: 0,
-                    weight: 0,
-                    vsize: 0,
-                    sigop_cost: 0,
-                };
-                for entry in chunk.entries {
-                    sum.tx_count += 1;
-                    sum.fee_sat += entry.fee.to_sat();
-                    sum.weight += entry.weight;
-                    sum.vsize += entry.vsize;
-                    sum.sigop_cost += u64::from(entry.sigop_cost);
-                }
-                sum
-            });
-            let projection = project(chunks);
+            self.backlog = Arc::new(pool.backlog());
+            let projection = pool.project();
             self.projected = Some(projection.blocks.into());
             self.depth = projection.depth;
         }

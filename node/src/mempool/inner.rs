@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 use pulse_mempool::{
     LeftReason, Mempool, PoolEvent, TxJudge,
     accept::PoolAccess,
-    fees::{EnteredTx, FeeEstimator},
+    fees::FeeEstimator,
 };
 use pulse_primitives::{
     bitcoin::{Transaction, Txid, Wtxid},
@@ -100,9 +100,9 @@ impl Inner {
         // Taken before the pool is let go, so that changes are passed on in order.
         let mut ledger = self.ledger.lock();
         drop(pool);
-        let telling = self.teaching.load(Ordering::Relaxed);
+        let in_step = self.teaching.load(Ordering::Relaxed);
         for event in events {
-            ledger.take(event, telling);
+            ledger.take(event, in_step);
         }
     }
 
@@ -177,33 +177,23 @@ impl Inner {
 }
 
 impl Ledger {
-    fn take(&mut self, event: PoolEvent, teaching: bool) {
-        match event {
-            PoolEvent::Entered(entered) => self.estimator.entered(&EnteredTx {
-                txid: entered.txid,
-                fee_sat: entered.fee.to_sat(),
-                vsize: entered.vsize,
-                height: entered.height,
-                time: entered.time,
-                telling: teaching
-                    && !entered.has_unconfirmed_parents
-                    && !entered.in_package_or_reorg,
-            }),
-            PoolEvent::Left {
-                txid,
-                wtxid,
-                reason,
-                tx,
-            } => {
-                self.broadcasts.done(&txid);
-                let LeftReason::Removed(reason) = reason else {
-                    return;
-                };
-                self.estimator.left(&txid);
-                if !matches!(reason, RemovalReason::Conflict { .. }) {
-                    self.extra.push(wtxid, tx);
-                }
-            }
+    fn take(&mut self, event: PoolEvent, in_step: bool) {
+        self.estimator.event(&event, in_step);
+        let PoolEvent::Left {
+            txid,
+            wtxid,
+            tx,
+            reason,
+        } = event
+        else {
+            return;
+        };
+        self.broadcasts.done(&txid);
+        // What a block confirmed or made impossible is in no other block.
+        if let LeftReason::Removed(reason) = reason
+            && !matches!(reason, RemovalReason::Conflict { .. })
+        {
+            self.extra.push(wtxid, tx);
         }
     }
 }
