@@ -18,6 +18,8 @@ pub mod connection;
 pub mod dial;
 pub mod handshake;
 pub mod metrics;
+pub mod netaddr;
 pub mod peer;
 
 pub use addr::PeerAddr;
+pub use netaddr::{AddrNetwork, NetAddr, NetAddress};
