@@ -22,6 +22,7 @@ use pulse_primitives::bitcoin::p2p::{
     ServiceFlags,
     address::{AddrV2, Address},
 };
+use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_256};
 
 /// Length of an onion address before its coding: key, checksum, version.
@@ -31,8 +32,9 @@ const ONION_LEN: usize = 32 + 2 + 1;
 const ONION_VERSION: u8 = 3;
 
 /// A network through which peers are reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum AddrNetwork {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetKind {
     /// IPv4.
     Ipv4,
     /// IPv6.
@@ -45,7 +47,7 @@ pub enum AddrNetwork {
     Cjdns,
 }
 
-impl AddrNetwork {
+impl NetKind {
     /// All networks.
     pub const ALL: [Self; 5] = [Self::Ipv4, Self::Ipv6, Self::Onion, Self::I2p, Self::Cjdns];
 
@@ -74,7 +76,7 @@ impl AddrNetwork {
     }
 }
 
-impl fmt::Display for AddrNetwork {
+impl fmt::Display for NetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -97,7 +99,7 @@ impl ParseNetAddrError {
     }
 }
 
-impl FromStr for AddrNetwork {
+impl FromStr for NetKind {
     type Err = ParseNetAddrError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -111,7 +113,7 @@ impl FromStr for AddrNetwork {
 }
 
 /// Address of a host, without a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NetAddr {
     /// IPv4.
     Ipv4(Ipv4Addr),
@@ -147,26 +149,26 @@ impl From<Ipv6Addr> for NetAddr {
 }
 
 impl NetAddr {
-    /// The network that it belongs to by its kind. See [`NetAddr::net_class`] for the
-    /// one that it is reached through.
+    /// The network that it belongs to. See [`NetAddr::net_class`] for the one that it is
+    /// reached through.
     #[must_use]
-    pub fn network(&self) -> AddrNetwork {
+    pub fn kind(&self) -> NetKind {
         match self {
-            Self::Ipv4(_) => AddrNetwork::Ipv4,
-            Self::Ipv6(_) => AddrNetwork::Ipv6,
-            Self::TorV3(_) => AddrNetwork::Onion,
-            Self::I2p(_) => AddrNetwork::I2p,
-            Self::Cjdns(_) => AddrNetwork::Cjdns,
+            Self::Ipv4(_) => NetKind::Ipv4,
+            Self::Ipv6(_) => NetKind::Ipv6,
+            Self::TorV3(_) => NetKind::Onion,
+            Self::I2p(_) => NetKind::I2p,
+            Self::Cjdns(_) => NetKind::Cjdns,
         }
     }
 
-    /// The IP address; `None` for onion, I2P and CJDNS addresses.
+    /// The IP address under which it is reached; `None` for onion and I2P addresses.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ipv4(ip) => Some(IpAddr::V4(*ip)),
-            Self::Ipv6(ip) => Some(IpAddr::V6(*ip)),
-            _ => None,
+            Self::Ipv6(ip) | Self::Cjdns(ip) => Some(IpAddr::V6(*ip)),
+            Self::TorV3(_) | Self::I2p(_) => None,
         }
     }
 
@@ -245,14 +247,14 @@ impl NetAddr {
     /// The network that it is reached through: as [`NetAddr::network`], but IPv4 for an
     /// IPv6 address that leads to an IPv4 one, and `None` when it is not routable.
     #[must_use]
-    pub fn net_class(&self) -> Option<AddrNetwork> {
+    pub fn net_class(&self) -> Option<NetKind> {
         if !self.is_routable() {
             return None;
         }
         if self.linked_ipv4().is_some() {
-            return Some(AddrNetwork::Ipv4);
+            return Some(NetKind::Ipv4);
         }
-        Some(self.network())
+        Some(self.kind())
     }
 
     /// Whether an `addr` message can carry it; the others need `addrv2`.
@@ -469,11 +471,11 @@ impl NetAddress {
     /// For an entry of an `addr` message; `None` if it needs `addrv2`.
     #[must_use]
     pub fn to_addr_v1(&self, services: ServiceFlags) -> Option<Address> {
-        let socket = self.socket_addr()?;
+        let socket = self.socket_addr().filter(|_| self.addr.fits_addr_v1())?;
         Some(Address::new(&socket, services))
     }
 
-    /// The address to dial directly; `None` for onion, I2P and CJDNS addresses.
+    /// The address to dial directly; `None` for onion and I2P addresses.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         Some(SocketAddr::new(self.addr.ip()?, self.port))

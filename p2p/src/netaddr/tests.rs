@@ -10,14 +10,14 @@ fn addr(text: &str) -> NetAddr {
 #[test]
 fn addresses_show_as_they_parse() {
     for (text, network) in [
-        ("1.2.3.4", AddrNetwork::Ipv4),
-        ("2a00::1", AddrNetwork::Ipv6),
-        (ONION, AddrNetwork::Onion),
-        (I2P, AddrNetwork::I2p),
-        ("fc00::1", AddrNetwork::Cjdns),
+        ("1.2.3.4", NetKind::Ipv4),
+        ("2a00::1", NetKind::Ipv6),
+        (ONION, NetKind::Onion),
+        (I2P, NetKind::I2p),
+        ("fc00::1", NetKind::Cjdns),
     ] {
         assert_eq!(addr(text).to_string(), text);
-        assert_eq!(addr(text).network(), network);
+        assert_eq!(addr(text).kind(), network);
         assert_eq!(network.name().parse(), Ok(network));
         let address = NetAddress::new(addr(text), 8333);
         assert_eq!(address.to_string().parse(), Ok(address));
@@ -119,7 +119,7 @@ fn ipv6_addresses_that_lead_to_ipv4_belong_to_ipv4() {
         "1.2.3.4",
     ] {
         assert_eq!(addr(text).linked_ipv4(), Some(Ipv4Addr::new(1, 2, 3, 4)));
-        assert_eq!(addr(text).net_class(), Some(AddrNetwork::Ipv4));
+        assert_eq!(addr(text).net_class(), Some(NetKind::Ipv4));
     }
     assert_eq!(addr("2a00::1").linked_ipv4(), None);
     assert_eq!(addr("127.0.0.1").linked_ipv4(), None);
