@@ -143,7 +143,7 @@ fn half_of_the_rest_is_protected_for_its_age() {
 }
 
 #[test]
-fn onion_local_i2p_and_cjdns_peers_share_a_quarter() {
+fn onion_local_i2p_and_cjdns_peers_are_protected_for_it() {
     for change in [
         (|peer: &mut EvictionCandidate| peer.network = NetKind::Onion)
             as fn(&mut EvictionCandidate),
@@ -151,8 +151,18 @@ fn onion_local_i2p_and_cjdns_peers_share_a_quarter() {
         |peer| peer.network = NetKind::Cjdns,
         |peer| peer.is_local = true,
     ] {
-        assert_protects(50..55, change);
+        // The thirty youngest of a hundred, of whom a quarter of all is protected.
+        let mut candidates = crowd(100);
+        candidates.iter_mut().skip(70).for_each(change);
+        protect_half(&mut candidates);
+        let left: Vec<_> = candidates.iter().map(|peer| peer.id.0).collect();
+        let mut expected: Vec<_> = (25..70).chain(95..100).collect();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(left, expected);
     }
+    let mut candidates = crowd(100);
+    protect_half(&mut candidates);
+    assert!(candidates.iter().all(|peer| peer.id.0 >= 50));
 }
 
 #[test]
