@@ -13,11 +13,22 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addr;
+pub mod addr_relay;
+pub mod addrman;
+pub mod anchors;
+pub mod bans;
 pub mod codec;
 pub mod connection;
 pub mod dial;
+pub mod eviction;
 pub mod handshake;
 pub mod metrics;
+pub mod netaddr;
+pub mod netgroup;
 pub mod peer;
+pub mod rolling;
+pub mod saved;
+pub mod seeds;
 
 pub use addr::PeerAddr;
+pub use netaddr::{NetAddr, NetAddress, NetKind};
