@@ -1,14 +1,13 @@
 //! The Bitcoin wire: frames, handshake, one connection per peer.
 //!
 //! ```text
-//! dial -> handshake -> connection { read loop -> events, outbox -> write loop }
+//! dial, or a listener's socket -> transport (v1, v2) -> version handshake -> messages
 //! ```
 //!
 //! What is asked of peers, and what their answers mean, is decided in the node.
 //!
-//! # Limits
-//! Plain TCP (v1 transport) only. Nothing is served to peers that we connected to:
-//! their `getheaders` gets an empty list and their `getdata` a `notfound`.
+//! # Security
+//! All that comes from a peer is bounded before it is kept: [`message`] says by what.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -17,7 +16,14 @@ pub mod codec;
 pub mod connection;
 pub mod dial;
 pub mod handshake;
+pub mod message;
 pub mod metrics;
+pub mod net_addr;
 pub mod peer;
+pub mod transport;
+pub mod version;
 
 pub use addr::PeerAddr;
+pub use net_addr::{AddrEntry, NetAddr, NetKind};
+pub use transport::TransportKind;
+pub use version::ConnectionKind;
