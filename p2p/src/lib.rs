@@ -12,18 +12,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addr;
+mod addr_entry;
 pub mod codec;
 pub mod connection;
 pub mod dial;
 pub mod handshake;
 pub mod message;
 pub mod metrics;
-pub mod net_addr;
+pub mod netaddr;
 pub mod peer;
 pub mod transport;
 pub mod version;
 
 pub use addr::PeerAddr;
-pub use net_addr::{AddrEntry, NetAddr, NetKind};
+pub use addr_entry::{AddrEntry, MAX_ADDR};
+pub use netaddr::{NetAddr, NetAddress, NetKind};
 pub use transport::TransportKind;
 pub use version::ConnectionKind;

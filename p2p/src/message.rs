@@ -27,7 +27,7 @@ use pulse_primitives::bitcoin::{
     },
 };
 
-use crate::net_addr::{AddrEntry, MAX_ADDR, decode_addr, decode_addrv2};
+use crate::addr_entry::{AddrEntry, MAX_ADDR, decode_addr, decode_addrv2};
 
 /// Longest payload of any message, in bytes (Bitcoin Core's `MAX_PROTOCOL_MESSAGE_LENGTH`).
 pub const MAX_PAYLOAD: usize = 4_000_000;
