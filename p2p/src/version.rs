@@ -370,4 +370,4 @@ fn check_version(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,7 +21,7 @@ mod short_ids;
 mod v2;
 mod writer;
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bip324::{InboundCipher, OutboundCipher, Role};
 use tokio::{
@@ -109,6 +109,7 @@ impl TransportError {
 pub struct Connection {
     reader: MessageReader,
     writer: MessageWriter,
+    remote: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -198,6 +199,7 @@ impl Connection {
         Self {
             reader: MessageReader::v1(source, magic),
             writer: MessageWriter::v1(sink, magic),
+            remote: None,
         }
     }
 
@@ -210,6 +212,7 @@ impl Connection {
         Self {
             reader: MessageReader::v2(source, inbound),
             writer: MessageWriter::v2(sink, outbound),
+            remote: None,
         }
     }
 
@@ -217,6 +220,17 @@ impl Connection {
     #[must_use]
     pub fn kind(&self) -> TransportKind {
         self.reader.kind()
+    }
+
+    /// The IP address that was dialled; `None` if it was not, or if only the proxy
+    /// knows it.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    pub(crate) fn with_remote(self, remote: Option<SocketAddr>) -> Self {
+        Self { remote, ..self }
     }
 
     /// [`MessageReader::read`].
