@@ -17,8 +17,8 @@ use tokio::task::spawn_blocking;
 use super::Server;
 use crate::{
     metrics,
-    net::{Fault, Outgoing, Peer},
-    p2p::codec::Message,
+    net::{Fault, Peer},
+    p2p::message::{Message, Outgoing},
 };
 
 /// Most entries of one `getdata`; Bitcoin Core asks for 16 blocks at a time.
@@ -114,10 +114,7 @@ impl Serving {
         let server = Arc::clone(&self.server);
         let block = spawn_blocking(move || {
             let block = server.answers.block(&hash, witnesses)?;
-            Some(Outgoing::Raw {
-                command: "block",
-                payload: block.into(),
-            })
+            Some(Outgoing::raw("block", block))
         });
         // It fails only when it panics, which is logged, or when the runtime ends.
         block.await.ok().flatten()

@@ -17,7 +17,7 @@ use super::Manager;
 use crate::{
     headers::MAX_HEADERS,
     net::Fault,
-    p2p::{handshake::PROTOCOL_VERSION, peer::PeerId},
+    p2p::{peer::PeerId, version::PROTOCOL_VERSION},
     sync::{
         SyncError,
         headers::Next,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulse_primitives::{
     bitcoin::{
         BlockHash,
-        p2p::{ServiceFlags, message::NetworkMessage, message_blockdata::Inventory},
+        p2p::{message::NetworkMessage, message_blockdata::Inventory},
     },
     status::PeerReport,
 };
@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Manager;
 use crate::{
     net::{Fault, Peer, PeerEvent, PeerEventKind},
-    p2p::{codec::Message, peer::PeerId},
+    p2p::{message::Message, peer::PeerId},
 };
 
 impl Manager {
@@ -88,8 +88,8 @@ impl Manager {
                 let ping = peer.least_ping().map(|ping| ping.as_millis());
                 let report = PeerReport {
                     addr: peer.addr.to_string(),
-                    kind: peer.kind.word(),
-                    transport: peer.transport.word(),
+                    kind: peer.kind.name(),
+                    transport: peer.transport.name(),
                     connected_seconds: peer.connected_at.elapsed().as_secs(),
                     least_ping_ms: ping.and_then(|ping| u64::try_from(ping).ok()),
                     user_agent: peer.remote.user_agent.clone(),
@@ -113,8 +113,7 @@ impl Manager {
 
 /// Whether the peer can be asked for headers and for all blocks with witnesses.
 fn serves_blocks(peer: &Peer) -> bool {
-    let services = peer.remote.services;
-    services.has(ServiceFlags::NETWORK) && services.has(ServiceFlags::WITNESS)
+    peer.remote.serves_all_blocks()
 }
 
 fn blocks(entries: &[Inventory]) -> impl Iterator<Item = BlockHash> + '_ {
