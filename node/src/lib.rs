@@ -7,6 +7,7 @@ pub mod config;
 pub mod headers;
 pub mod mempool;
 pub mod metrics;
+pub mod net;
 pub mod relay;
 pub mod serve;
 pub mod sync;

@@ -17,9 +17,18 @@ const SYNC_BLOCKS: &str = "pulse_sync_blocks_total";
 const SYNC_TXS: &str = "pulse_sync_transactions_total";
 const SYNC_SUBMIT_SECONDS: &str = "pulse_sync_submit_seconds";
 
+const RELAY_ANNOUNCEMENTS: &str = "pulse_relay_announcements";
+const RELAY_ORPHANS: &str = "pulse_relay_orphans";
+const RELAY_WAITING: &str = "pulse_relay_waiting";
+const RELAY_RECEIVED: &str = "pulse_relay_received_total";
+const RELAY_JUDGED: &str = "pulse_relay_judged_total";
+const RELAY_ANNOUNCED: &str = "pulse_relay_announced_total";
+
 /// Registers the HELP text of every metric. Call once, when the recorder is installed.
 pub fn describe() {
     pulse_p2p::metrics::describe();
+    pulse_mempool::metrics::describe();
+    describe_relay();
     describe_gauge!(P2P_PEERS, Unit::Count, "Peers with a finished handshake");
     describe_counter!(
         P2P_DISCONNECTS,
@@ -31,11 +40,7 @@ pub fn describe() {
         Unit::Count,
         "Peers that connected to the node, with a finished handshake"
     );
-    describe_counter!(
-        P2P_BLOCKS_SERVED,
-        Unit::Count,
-        "Blocks sent to peers that connected to the node"
-    );
+    describe_counter!(P2P_BLOCKS_SERVED, Unit::Count, "Blocks sent to peers");
     describe_gauge!(
         SYNC_HEADERS_HEIGHT,
         Unit::Count,
@@ -68,8 +73,10 @@ pub fn describe() {
     );
 }
 
-pub(crate) fn peers(count: usize) {
+/// `inbound` of the `count` peers connected to us.
+pub(crate) fn peers(count: usize, inbound: usize) {
     gauge!(P2P_PEERS).set(count as f64);
+    gauge!(P2P_INBOUND_PEERS).set(inbound as f64);
 }
 
 /// `reason` is one of a fixed set of words.
@@ -79,22 +86,6 @@ pub(crate) fn disconnect(reason: &'static str) {
 
 pub(crate) fn block_served() {
     counter!(P2P_BLOCKS_SERVED).increment(1);
-}
-
-/// Counts an inbound peer for as long as it lives.
-pub(crate) struct InboundPeer(());
-
-impl InboundPeer {
-    pub fn new() -> Self {
-        gauge!(P2P_INBOUND_PEERS).increment(1);
-        Self(())
-    }
-}
-
-impl Drop for InboundPeer {
-    fn drop(&mut self) {
-        gauge!(P2P_INBOUND_PEERS).decrement(1);
-    }
 }
 
 pub(crate) fn headers_height(height: u32) {
@@ -111,4 +102,56 @@ pub(crate) fn block_judged(verdict: &'static str, txs: u64, elapsed: Duration) {
     counter!(SYNC_BLOCKS, "verdict" => verdict).increment(1);
     counter!(SYNC_TXS).increment(txs);
     histogram!(SYNC_SUBMIT_SECONDS).record(elapsed.as_secs_f64());
+}
+
+fn describe_relay() {
+    describe_gauge!(
+        RELAY_ANNOUNCEMENTS,
+        Unit::Count,
+        "Transactions that peers announced and that are not here yet, once per peer"
+    );
+    describe_gauge!(
+        RELAY_ORPHANS,
+        Unit::Count,
+        "Transactions that wait for an unknown parent"
+    );
+    describe_gauge!(
+        RELAY_WAITING,
+        Unit::Count,
+        "Transactions from peers that wait to be judged"
+    );
+    describe_counter!(
+        RELAY_RECEIVED,
+        Unit::Count,
+        "Transactions received from peers"
+    );
+    describe_counter!(
+        RELAY_JUDGED,
+        Unit::Count,
+        "Transactions from peers by what became of them"
+    );
+    describe_counter!(
+        RELAY_ANNOUNCED,
+        Unit::Count,
+        "Announcements of transactions to peers"
+    );
+}
+
+pub(crate) fn relay(announcements: usize, orphans: usize, waiting: usize) {
+    gauge!(RELAY_ANNOUNCEMENTS).set(announcements as f64);
+    gauge!(RELAY_ORPHANS).set(orphans as f64);
+    gauge!(RELAY_WAITING).set(waiting as f64);
+}
+
+pub(crate) fn relay_received() {
+    counter!(RELAY_RECEIVED).increment(1);
+}
+
+/// `verdict` is `accepted`, `rejected`, `orphan`, `dropped` or `not_judged`.
+pub(crate) fn relay_judged(verdict: &'static str) {
+    counter!(RELAY_JUDGED, "verdict" => verdict).increment(1);
+}
+
+pub(crate) fn relay_announced(count: usize) {
+    counter!(RELAY_ANNOUNCED).increment(count as u64);
 }

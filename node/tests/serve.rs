@@ -13,11 +13,8 @@ use pulse_node::{
     chain::{Chain, ChainConfig},
     config::SyncConfig,
     headers::HeaderStore,
-    p2p::{
-        codec::{Message, encode_frame, encode_message, read_message},
-        handshake::{Direction, LocalVersion, handshake},
-    },
-    serve::{Serve, ServeError, ServeLimits},
+    net::{Net, NetError, NetHandle, NetLimits, PeerEvents},
+    p2p::codec::{Message, encode_frame, encode_message, read_message},
     sync::{Sync, SyncHandle},
 };
 use pulse_primitives::{
@@ -28,9 +25,10 @@ use pulse_primitives::{
         hashes::Hash,
         hex::FromHex,
         p2p::{
-            ServiceFlags,
+            Address, ServiceFlags,
             message::NetworkMessage,
             message_blockdata::{GetHeadersMessage, Inventory},
+            message_network::VersionMessage,
         },
     },
     network::ChainParams,
@@ -111,14 +109,19 @@ impl Node {
         }
     }
 
-    fn sync(&self, config: SyncConfig) -> (Sync, SyncHandle) {
-        Sync::new(
-            config,
-            regtest(),
-            self.chain.clone(),
-            Arc::clone(&self.store),
-        )
-        .unwrap()
+    fn net(
+        &self,
+        config: &SyncConfig,
+        params: &ChainParams,
+        listener: Option<TcpListener>,
+    ) -> (Net, NetHandle, PeerEvents) {
+        let (chain, store) = (self.chain.clone(), Arc::clone(&self.store));
+        Net::new(config, params, chain, store, listener).unwrap()
+    }
+
+    fn sync(&self, config: SyncConfig, peers: NetHandle, events: PeerEvents) -> (Sync, SyncHandle) {
+        let (chain, store) = (self.chain.clone(), Arc::clone(&self.store));
+        Sync::new(config, regtest(), chain, store, peers, events.sync)
     }
 
     async fn wait_for_tip(&self, hash: BlockHash) {
@@ -140,19 +143,24 @@ struct Server {
     intake: SyncHandle,
     addr: SocketAddr,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), ServeError>>,
+    task: JoinHandle<Result<(), NetError>>,
 }
 
 impl Server {
-    async fn start(blocks: &[Vec<u8>], limits: ServeLimits, params: ChainParams) -> Self {
+    async fn start(blocks: &[Vec<u8>], limits: NetLimits, params: ChainParams) -> Self {
         let node = Node::open().await;
-        let (_, intake) = node.sync(SyncConfig::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (chain, store) = (node.chain.clone(), Arc::clone(&node.store));
-        let serve = Serve::new(listener, params, chain, store, limits);
+        let config = SyncConfig {
+            // What is not v1 is not waited for.
+            v2_transport: false,
+            ..SyncConfig::default()
+        };
+        let (net, peers, events) = node.net(&config, &params, Some(listener));
+        // Nobody asks the peers for anything.
+        let (_, intake) = node.sync(config, peers, events);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve.run(stop.clone()));
+        let task = tokio::spawn(net.with_limits(limits).run(stop.clone()));
         let server = Self {
             node,
             intake,
@@ -186,47 +194,47 @@ async fn in_time<T>(what: impl Future<Output = T>) -> T {
 struct Client(TcpStream);
 
 impl Client {
-    /// Connects and shakes hands, which includes `sendheaders`.
+    /// Connects, shakes hands, and wants headers announced.
     async fn connect(addr: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(addr).await.unwrap();
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let shake = handshake(&mut stream, regtest().magic, &local, Direction::Outbound);
-        in_time(shake).await.unwrap();
-        Self(stream)
+        let (mut client, _) = Self::connect_plainly(addr).await;
+        client.send(NetworkMessage::SendHeaders).await;
+        client
     }
 
-    /// Connects and shakes hands without `sendheaders`; gives the height that it is told.
+    /// Connects and shakes hands; gives the height that it is told.
     async fn connect_plainly(addr: SocketAddr) -> (Self, i32) {
+        Self::try_connect(addr).await.expect("a handshake")
+    }
+
+    /// `None` if the connection is closed instead.
+    async fn try_connect(addr: SocketAddr) -> Option<(Self, i32)> {
         let mut client = Self(TcpStream::connect(addr).await.unwrap());
-        // The frame of a version message, as the handshake of an outbound peer has it.
-        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let version = tokio::select! {
-            message = read_message(&mut theirs, regtest().magic) => message.unwrap().0,
-            _ = handshake(&mut ours, regtest().magic, &local, Direction::Outbound) => unreachable!(),
-        };
-        let Message::Version(version) = version else {
-            panic!("{version:?}");
-        };
-        client.send(NetworkMessage::Version(*version)).await;
-        let Message::Version(theirs) = client.receive().await else {
+        let nobody = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+        let services = ServiceFlags::NONE;
+        let agent = "/client:1/".to_owned();
+        let mut version = VersionMessage::new(services, 0, nobody.clone(), nobody, 1, agent, 0);
+        version.version = 70_016;
+        client.try_send(NetworkMessage::Version(version)).await?;
+        let Message::Version(theirs) = client.try_receive().await? else {
             panic!("no version");
         };
         assert_eq!(theirs.version, 70_016);
-        assert!(
-            theirs
-                .services
-                .has(ServiceFlags::NETWORK | ServiceFlags::WITNESS)
-        );
-        assert_eq!(client.receive().await, Message::Verack);
-        client.send(NetworkMessage::Verack).await;
-        (client, theirs.start_height)
+        let served = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        assert!(theirs.services.has(served));
+        while client.try_receive().await? != Message::Verack {}
+        client.try_send(NetworkMessage::Verack).await?;
+        assert_eq!(client.try_receive().await?, Message::SendHeaders);
+        Some((client, theirs.start_height))
+    }
+
+    async fn try_send(&mut self, message: NetworkMessage) -> Option<()> {
+        let frame = encode_message(message, regtest().magic);
+        in_time(self.0.write_all(&frame)).await.ok()
+    }
+
+    async fn try_receive(&mut self) -> Option<Message> {
+        let read = in_time(read_message(&mut self.0, regtest().magic)).await;
+        read.ok().map(|(message, _)| message)
     }
 
     async fn send_raw(&mut self, bytes: &[u8]) {
@@ -283,13 +291,16 @@ async fn another_node_reaches_our_tip_and_follows_it() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..200], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..200], NetLimits::default(), regtest()).await;
     let follower = Node::open().await;
-    let (sync, _handle) = follower.sync(SyncConfig {
+    let config = SyncConfig {
         connect: vec![server.addr.to_string()],
         ..SyncConfig::default()
-    });
+    };
+    let (net, peers, events) = follower.net(&config, &regtest(), None);
+    let (sync, _handle) = follower.sync(config, peers, events);
     let stop = CancellationToken::new();
+    let net = tokio::spawn(net.run(stop.clone()));
     let task = tokio::spawn(sync.run(stop.clone()));
     follower.wait_for_tip(hash(&blocks[199])).await;
     for block in &blocks[200..203] {
@@ -304,6 +315,7 @@ async fn another_node_reaches_our_tip_and_follows_it() {
 
     stop.cancel();
     task.await.unwrap().unwrap();
+    net.await.unwrap().unwrap();
     follower.close().await;
     server.stop().await;
 }
@@ -313,7 +325,7 @@ async fn headers_and_blocks_of_the_active_chain_are_told() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..205], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..205], NetLimits::default(), regtest()).await;
     let mut client = Client::connect(server.addr).await;
     let all: Vec<_> = blocks[..205].iter().map(|block| header(block)).collect();
     let (none, genesis) = (BlockHash::all_zeros(), regtest().genesis_hash());
@@ -378,7 +390,7 @@ async fn new_tips_are_announced_as_the_peer_wants_it() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..20], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..20], NetLimits::default(), regtest()).await;
     let (mut plain, height) = Client::connect_plainly(server.addr).await;
     assert_eq!(height, 20);
     let mut modern = Client::connect(server.addr).await;
@@ -414,7 +426,7 @@ async fn a_chain_below_the_minimum_work_is_not_told() {
         .iter()
         .map(|block| header(block).work())
         .fold(params.genesis().header.work(), |sum, work| sum + work);
-    let server = Server::start(&blocks[..9], ServeLimits::default(), params).await;
+    let server = Server::start(&blocks[..9], NetLimits::default(), params).await;
     let mut client = Client::connect(server.addr).await;
     let (none, genesis) = (BlockHash::all_zeros(), regtest().genesis_hash());
     assert_eq!(client.headers(vec![genesis], none).await, []);
@@ -429,7 +441,7 @@ async fn a_chain_below_the_minimum_work_is_not_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_peers_are_closed_and_the_others_go_on() {
-    let server = Server::start(&[], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&[], NetLimits::default(), regtest()).await;
     let magic = regtest().magic;
     let mut honest = Client::connect(server.addr).await;
     honest.ping().await;
@@ -476,9 +488,9 @@ async fn hostile_peers_are_closed_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_above_the_limit_are_closed_until_one_ends() {
-    let limits = ServeLimits {
+    let limits = NetLimits {
         max_inbound: 2,
-        ..ServeLimits::default()
+        ..NetLimits::default()
     };
     let server = Server::start(&[], limits, regtest()).await;
     let mut first = Client::connect(server.addr).await;
@@ -489,14 +501,8 @@ async fn connections_above_the_limit_are_closed_until_one_ends() {
     drop(second);
     let deadline = Instant::now() + PATIENCE;
     let mut fourth = loop {
-        let mut stream = TcpStream::connect(server.addr).await.unwrap();
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let shake = handshake(&mut stream, regtest().magic, &local, Direction::Outbound);
-        if in_time(shake).await.is_ok() {
-            break Client(stream);
+        if let Some((client, _)) = Client::try_connect(server.addr).await {
+            break client;
         }
         assert!(Instant::now() < deadline, "the place is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -510,11 +516,11 @@ async fn connections_above_the_limit_are_closed_until_one_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_that_are_silent_or_do_not_read_are_closed() {
-    let limits = ServeLimits {
+    let limits = NetLimits {
         handshake: Duration::from_millis(300),
         idle: Duration::from_millis(300),
         write: Duration::from_millis(300),
-        ..ServeLimits::default()
+        ..NetLimits::default()
     };
     let server = Server::start(&[], limits, regtest()).await;
     Client(TcpStream::connect(server.addr).await.unwrap())

@@ -15,9 +15,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 use pulse_mempool::{
-    LeftReason, Mempool, PoolEvent, TxJudge,
-    accept::PoolAccess,
-    fees::FeeEstimator,
+    LeftReason, Mempool, PoolEvent, TxJudge, accept::PoolAccess, fees::FeeEstimator,
 };
 use pulse_primitives::{
     bitcoin::{Transaction, Txid, Wtxid},

@@ -195,9 +195,9 @@ impl Manager {
             self.send_inventory(id, now);
             if let Some(peer) = self.peers.get_mut(&id)
                 && peer.takes_txs
-                && let Some(rate) =
-                    peer.fee_filter
-                        .poll(now, rates, &self.rounder, &mut self.rng)
+                && let Some(rate) = peer
+                    .fee_filter
+                    .poll(now, rates, &self.rounder, &mut self.rng)
             {
                 let rate = i64::try_from(rate).unwrap_or(i64::MAX);
                 peer.peer.send(NetworkMessage::FeeFilter(rate));

@@ -16,6 +16,9 @@ pub mod feefilter;
 pub mod ids;
 pub mod inventory;
 pub mod judges;
+mod manager;
 pub mod orphanage;
 pub mod recent;
 pub mod requests;
+
+pub use manager::{Relay, RelayError};

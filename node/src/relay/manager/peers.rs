@@ -220,9 +220,9 @@ impl Manager {
             return;
         }
         let (timer, rng) = (&mut self.timer, &mut self.rng);
-        let entries = self.mempool.announceable(|find, sequence| {
-            inventory.bunch(now, sequence, timer, rng, find)
-        });
+        let entries = self
+            .mempool
+            .announceable(|find, sequence| inventory.bunch(now, sequence, timer, rng, find));
         if !entries.is_empty() {
             metrics::relay_announced(entries.len());
             peer.peer.send(NetworkMessage::Inv(entries));

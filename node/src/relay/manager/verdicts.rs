@@ -54,9 +54,7 @@ impl Manager {
             tokio::task::spawn_blocking(move || {
                 let verdict = match job {
                     Job::Single { tx, first } => {
-                        let result = mempool
-                            .accept(&tx.tx, AcceptOptions::default())
-                            .map(|_| ());
+                        let result = mempool.accept(&tx.tx, AcceptOptions::default()).map(|_| ());
                         Verdict::Single { tx, first, result }
                     }
                     Job::Package(txs) => {
