@@ -235,6 +235,12 @@ impl MempoolHandle {
         }
     }
 
+    /// Whether a transaction was handed in here and no peer has been seen to have it.
+    #[must_use]
+    pub fn is_waiting_to_be_seen(&self, txid: &Txid) -> bool {
+        self.inner.ledger.lock().broadcasts.contains(txid)
+    }
+
     /// Transactions that were handed in here and are to be announced again now.
     #[must_use]
     pub fn due_broadcasts(&self, now: Instant) -> Vec<(Txid, Wtxid)> {

@@ -6,3 +6,4 @@ mod chain;
 mod common;
 mod judge;
 mod mempool;
+mod peers;
