@@ -60,7 +60,7 @@ struct Question {
 impl Manager {
     pub(super) fn connected(&mut self, peer: Arc<Peer>) {
         let (id, now) = (peer.id, Instant::now());
-        let relays = peer.relays_txs();
+        let relays = peer.kind.wants_txs();
         if relays {
             self.downloads.connected(
                 id,
@@ -148,7 +148,7 @@ impl Manager {
         if ids.is_empty() {
             return;
         }
-        if !peer.peer.relays_txs() {
+        if !peer.peer.kind.wants_txs() {
             peer.peer.disconnect(Fault::Useless("transaction_inv"));
             return;
         }
@@ -171,7 +171,7 @@ impl Manager {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if !peer.peer.relays_txs() {
+        if !peer.peer.kind.wants_txs() {
             peer.peer.disconnect(Fault::Useless("transaction"));
             return;
         }
