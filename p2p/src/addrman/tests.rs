@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{key::BucketKey, *};
-use crate::saved::SavedError;
+use crate::{netaddr::NetAddr, saved::SavedError};
 
 mod sequences;
 
@@ -328,6 +328,24 @@ fn one_group_reaches_eight_tried_buckets() {
 }
 
 #[test]
+fn sources_with_names_reach_buckets_of_their_own() {
+    let key = BucketKey(KEY);
+    let mut rng = rng();
+    let mut buckets = HashSet::new();
+    for (count, name) in (1..=4).zip(["x9.one.", "x9.two.", "x9.three.", "fixed"]) {
+        for _ in 0..2_000 {
+            let address = random_record(&mut rng).address;
+            buckets.insert(key.new_place(&address, &AddrSource::named(name)).bucket);
+        }
+        // 64 of 1024 each, but for a few that they share.
+        assert!(
+            (50 * count..=64 * count).contains(&buckets.len()),
+            "{count}"
+        );
+    }
+}
+
+#[test]
 fn many_groups_spread_over_all_buckets() {
     let key = BucketKey(KEY);
     let mut rng = rng();
@@ -335,7 +353,10 @@ fn many_groups_spread_over_all_buckets() {
     for _ in 0..50_000 {
         let address = random_record(&mut rng).address;
         tried.insert(key.tried_place(&address).bucket);
-        new.insert(key.new_place(&address, &random_ipv4(&mut rng)).bucket);
+        new.insert(
+            key.new_place(&address, &random_ipv4(&mut rng).into())
+                .bucket,
+        );
     }
     assert_eq!((new.len(), tried.len()), (NEW_BUCKETS, TRIED_BUCKETS));
 }
@@ -347,7 +368,7 @@ fn places_follow_from_the_key_and_nothing_else() {
     let mut same = 0;
     for _ in 0..1000 {
         let address = random_record(&mut rng).address;
-        let source = random_ipv4(&mut rng);
+        let source = random_ipv4(&mut rng).into();
         let place = BucketKey(KEY).new_place(&address, &source);
         assert_eq!(place, BucketKey(KEY).new_place(&address, &source));
         same += usize::from(place == other.new_place(&address, &source));
@@ -456,13 +477,14 @@ fn what_is_not_worth_dialling_is_not_told() {
 }
 
 /// Everything that is saved of each address.
-type SavedEntry = (NetAddress, u64, u64, u64, u32, u8, bool);
+type SavedEntry = (NetAddress, Vec<u8>, u64, u64, u64, u32, u8, bool);
 
 fn contents(manager: &AddrMan) -> Vec<SavedEntry> {
     let entries = manager.tables.iter().map(|(_, entry)| {
         let record = entry.record;
         (
             record.address,
+            entry.source.group(),
             record.services.to_u64(),
             record.time,
             entry.last_success,
@@ -493,6 +515,8 @@ fn busy() -> AddrMan {
     for text in ["2a00::1", "fc00::1"] {
         add(&mut manager, text, "fc00::2");
     }
+    let source = AddrSource::named("seed");
+    assert!(manager.add(&record("9.8.7.6"), source, 0, NOW, &mut rng));
     manager
 }
 
