@@ -65,9 +65,3 @@ impl From<NetAddr> for AddrSource {
         Self::Peer(addr)
     }
 }
-
-impl From<&NetAddr> for AddrSource {
-    fn from(addr: &NetAddr) -> Self {
-        Self::Peer(*addr)
-    }
-}

@@ -29,7 +29,7 @@ fn record(text: &str) -> AddrRecord {
 }
 
 fn add(manager: &mut AddrMan, text: &str, source: &str) -> bool {
-    manager.add(&record(text), &addr(source), 0, NOW, &mut rng())
+    manager.add(&record(text), addr(source), 0, NOW, &mut rng())
 }
 
 fn address(text: &str) -> NetAddress {
@@ -60,7 +60,7 @@ fn honest(rng: &mut impl Rng) -> AddrMan {
     for _ in 0..300 {
         let source = random_ipv4(rng);
         for _ in 0..50 {
-            manager.add(&random_record(rng), &source, TIME_PENALTY, NOW, rng);
+            manager.add(&random_record(rng), source, TIME_PENALTY, NOW, rng);
         }
     }
     manager
@@ -99,9 +99,9 @@ fn what_is_not_routable_is_not_kept() {
 fn what_others_tell_is_put_back_in_time_but_not_what_one_tells_of_oneself() {
     let mut manager = AddrMan::new(KEY);
     let told = record("250.1.1.1");
-    manager.add(&told, &addr("252.2.2.2"), TIME_PENALTY, NOW, &mut rng());
+    manager.add(&told, addr("252.2.2.2"), TIME_PENALTY, NOW, &mut rng());
     let own = record("250.1.1.2");
-    manager.add(&own, &own.address.addr, TIME_PENALTY, NOW, &mut rng());
+    manager.add(&own, own.address.addr, TIME_PENALTY, NOW, &mut rng());
     let time = |record: AddrRecord| manager.get(&record.address).unwrap().time;
     assert_eq!(time(told), told.time - TIME_PENALTY);
     assert_eq!(time(own), own.time);
@@ -115,7 +115,7 @@ fn services_add_up_and_are_replaced_by_the_peers_own_word() {
         services: ServiceFlags::WITNESS,
         ..record("250.1.1.1")
     };
-    manager.add(&more, &addr("252.2.2.2"), 0, NOW, &mut rng());
+    manager.add(&more, addr("252.2.2.2"), 0, NOW, &mut rng());
     let services = |manager: &AddrMan| manager.get(&more.address).unwrap().services;
     assert_eq!(
         services(&manager),
@@ -132,7 +132,7 @@ fn an_address_has_at_most_eight_places_in_new() {
     let mut record = record("250.1.1.1");
     for step in 0..20_000 {
         record.time = NOW + step; // newer each time, so that it counts as news
-        manager.add(&record, &random_ipv4(&mut rng), 0, NOW + step, &mut rng);
+        manager.add(&record, random_ipv4(&mut rng), 0, NOW + step, &mut rng);
     }
     let entry = manager.tables.find(&record.address).unwrap();
     assert_eq!(manager.tables.entry(entry).places, NEW_PLACES_PER_ADDRESS);
@@ -203,7 +203,7 @@ fn colliding(manager: &mut AddrMan) -> (NetAddress, NetAddress) {
     };
     let source = addr("252.2.2.2");
     for record in [&first, &second] {
-        assert!(manager.add(record, &source, 0, NOW, &mut rng));
+        assert!(manager.add(record, source, 0, NOW, &mut rng));
     }
     (first.address, second.address)
 }
@@ -292,7 +292,7 @@ fn one_source_group_reaches_64_new_buckets_and_few_selections() {
         if manager.get(&record.address).is_none() {
             attackers.insert(record.address);
         }
-        manager.add(&record, &source, TIME_PENALTY, NOW, &mut rng);
+        manager.add(&record, source, TIME_PENALTY, NOW, &mut rng);
     }
     manager.check().unwrap();
     let is_attacker = |id: &EntryId| {
@@ -382,7 +382,7 @@ fn new_and_tried_are_selected_equally_often() {
     let mut manager = AddrMan::new(KEY);
     for number in 0..100 {
         let record = random_record(&mut rng);
-        manager.add(&record, &random_ipv4(&mut rng), 0, NOW, &mut rng);
+        manager.add(&record, random_ipv4(&mut rng), 0, NOW, &mut rng);
         if number < 5 {
             manager.good(&record.address, NOW - 2 * HOUR);
         }
@@ -418,7 +418,7 @@ fn only_the_wanted_networks_are_selected() {
         address: NetAddress::new(NetAddr::TorV3([5; 32]), 8333),
         ..random_record(&mut rng)
     };
-    manager.add(&onion, &random_ipv4(&mut rng), 0, NOW, &mut rng);
+    manager.add(&onion, random_ipv4(&mut rng), 0, NOW, &mut rng);
     for _ in 0..20 {
         let selected = manager.select(onions, NOW, &mut rng).unwrap();
         assert_eq!(selected.record, onion);
@@ -453,7 +453,7 @@ fn at_most_23_percent_and_a_thousand_addresses_are_told() {
     for _ in 0..100 {
         small.add(
             &random_record(&mut rng),
-            &random_ipv4(&mut rng),
+            random_ipv4(&mut rng),
             0,
             NOW,
             &mut rng,
