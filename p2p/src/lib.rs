@@ -14,6 +14,7 @@
 
 mod addr;
 pub mod codec;
+pub mod compact;
 pub mod connection;
 pub mod dial;
 pub mod handshake;

@@ -140,10 +140,7 @@ fn headers_are_held_back_until_enough_stand_above_them() {
 fn a_chain_without_enough_work_leaves_nothing() {
     let chain = mine(&genesis(), 450, 1);
     let mut presync = presync(452);
-    assert_eq!(
-        run(&mut presync, &chain, &chain),
-        (Vec::new(), Next::Done)
-    );
+    assert_eq!(run(&mut presync, &chain, &chain), (Vec::new(), Next::Done));
     assert!(!presync.has_shown_work());
     assert!(presync.buffer.is_empty());
     // 45 bits.
@@ -227,7 +224,9 @@ fn states_of_two_peers_know_nothing_of_each_other() {
     let mut ends = Vec::new();
     let mut running = [true, true];
     while running != [false, false] {
-        for (index, (state, chain)) in [(&mut a, &honest), (&mut b, &cheap)].into_iter().enumerate()
+        for (index, (state, chain)) in [(&mut a, &honest), (&mut b, &cheap)]
+            .into_iter()
+            .enumerate()
         {
             if !running[index] {
                 continue;
@@ -269,8 +268,7 @@ fn difficulty_changes_only_every_2016_blocks_and_by_a_factor_of_four() {
     let mainnet = Params::new(Network::Bitcoin);
     let bits = CompactTarget::from_consensus;
     let (old, quarter, four_times) = (0x1b04_04cb, 0x1b01_0132, 0x1b10_132c);
-    let permitted =
-        |height, old, new| permitted_transition(&mainnet, height, bits(old), bits(new));
+    let permitted = |height, old, new| permitted_transition(&mainnet, height, bits(old), bits(new));
     assert!(permitted(2015, old, old));
     assert!(!permitted(2015, old, quarter));
     for new in [old, quarter, four_times] {
