@@ -58,7 +58,24 @@ pub fn block() -> Block {
             ],
         });
     }
+    commit(&mut block);
     block
+}
+
+/// Makes the block commit to its transactions (BIP 141), so that nothing is wrong with
+/// it but its proof of work.
+fn commit(block: &mut Block) {
+    let reserved = [0; 32];
+    block.txdata[0].input[0].witness.push(reserved);
+    let root = block.witness_root().expect("it has transactions");
+    let commitment = Block::compute_witness_commitment(&root, &reserved);
+    let mut script = vec![0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+    script.extend_from_slice(commitment.as_ref());
+    block.txdata[0].output.push(TxOut {
+        value: Amount::ZERO,
+        script_pubkey: ScriptBuf::from_bytes(script),
+    });
+    block.header.merkle_root = block.compute_merkle_root().expect("it has transactions");
 }
 
 /// Entries of every network.
