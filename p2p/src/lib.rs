@@ -18,6 +18,7 @@ pub mod addrman;
 pub mod anchors;
 pub mod bans;
 pub mod codec;
+pub mod compact;
 pub mod dial;
 pub mod eviction;
 pub mod message;
