@@ -232,7 +232,7 @@ mod tests {
                 time: NOW,
             };
             let source = record.address.addr;
-            book.man.add(&record, &source, 0, NOW, &mut book.rng);
+            book.man.add(&record, source, 0, NOW, &mut book.rng);
         }
         book
     }
