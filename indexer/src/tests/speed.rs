@@ -182,6 +182,49 @@ fn queries(fixture: &Fixture) {
     time("tx_block", &mut || {
         assert!(view.tx_block(&txid()).unwrap().is_some())
     });
+    let block_txids = |pick: &mut StdRng| {
+        let height = pick.gen_range(1..=tip);
+        let info = view.block_at(height).unwrap().unwrap();
+        view.block_txids(&info).unwrap()
+    };
+    let mut pick = StdRng::seed_from_u64(4);
+    let outpoints = (0..200)
+        .flat_map(|_| {
+            let txids = block_txids(&mut pick);
+            (0..5)
+                .map(|_| OutPoint::new(txids[pick.gen_range(0..txids.len())], 0))
+                .collect::<Vec<_>>()
+        })
+        .collect::<Vec<_>>();
+    let unspent = view.unspent(&outpoints).unwrap();
+    let unspent = outpoints
+        .iter()
+        .zip(unspent)
+        .filter_map(|(outpoint, coin)| coin.map(|_| *outpoint))
+        .collect::<Vec<_>>();
+    eprintln!(
+        "  {} of {} outputs are unspent",
+        unspent.len(),
+        outpoints.len()
+    );
+    let mut next = outpoints.iter().cycle();
+    time("coin", &mut || {
+        view.unspent(&[*next.next().unwrap()]).unwrap();
+    });
+    if !unspent.is_empty() {
+        let mut next = unspent.iter().cycle();
+        time("coin, unspent", &mut || {
+            assert!(view.unspent(&[*next.next().unwrap()]).unwrap()[0].is_some());
+        });
+        let all = (0..2).map(|vout| OutPoint::new(unspent[0].txid, vout));
+        let all = all.collect::<Vec<_>>();
+        time("coins of one transaction, 2", &mut || {
+            assert!(view.unspent(&all).unwrap()[0].is_some());
+        });
+    }
+    time("view", &mut || {
+        assert!(fixture.query.view().unwrap().tip().is_some())
+    });
     time("spenders", &mut || {
         assert!(view.spenders(&txid()).unwrap().is_some())
     });
