@@ -15,6 +15,7 @@
 
 mod block;
 mod coins;
+mod filters;
 mod merkle;
 pub mod model;
 mod outspend;

@@ -110,7 +110,7 @@ fn speed() {
     let keys = crate::keys::Keys::new(&[0; 16]);
     for (height, hash) in (0..).zip(chain.active()) {
         let block = chain.load(&hash, height).unwrap();
-        assert!(crate::prepared::Prepared::new(block, &keys).is_ok());
+        assert!(crate::prepared::Prepared::new(block, &keys, false).is_ok());
     }
     let cpu = (cpu_seconds() - cpu) * 1e6 / (BLOCKS * TXS_PER_BLOCK) as f64;
     eprintln!("loading and hashing: {cpu:.1} us CPU per tx");
