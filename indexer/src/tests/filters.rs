@@ -26,7 +26,7 @@ use crate::{
     rows::filter::{FilterEntry, build},
 };
 
-fn with_filters() -> IndexConfig {
+pub(super) fn with_filters() -> IndexConfig {
     IndexConfig {
         block_filters: true,
         ..config()
@@ -40,14 +40,14 @@ fn chain_of(blocks: usize, seed: u64) -> Arc<MemChain> {
 }
 
 /// Opens the index again with other settings.
-fn reopen(fixture: Fixture, path: &std::path::Path, config: &IndexConfig) -> Fixture {
+pub(super) fn reopen(fixture: Fixture, path: &std::path::Path, config: &IndexConfig) -> Fixture {
     let chain = Arc::clone(&fixture.chain);
     drop(fixture);
     Fixture::open_with(path, chain, config, &params())
 }
 
 /// Compares every answer with filters made by way of outpoints.
-fn check(fixture: &Fixture) {
+pub(super) fn check(fixture: &Fixture) {
     let source: &dyn FilterSource = &fixture.query;
     let (mut scripts, mut header) = (HashMap::new(), FilterHeader::all_zeros());
     let (mut filters, mut hashes, mut headers) = (Vec::new(), Vec::new(), Vec::new());
