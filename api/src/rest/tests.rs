@@ -153,7 +153,7 @@ impl World {
     }
 
     /// A block with these transactions (and a coinbase) on the chain, not yet indexed.
-    fn confirm(&self, txs: &[Arc<Transaction>], nonce: u32) {
+    fn confirm(&self, txs: &[&Transaction], nonce: u32) {
         let height = u32::try_from(self.chain.active().len()).unwrap();
         let mut coinbase = self.chain.blocks()[1].0.txdata[0].clone();
         coinbase.input[0].script_sig = ScriptBuf::from_bytes(height.to_le_bytes().to_vec());

@@ -28,7 +28,7 @@ async fn a_transaction_that_is_being_confirmed_is_in_exactly_one_list() {
     assert_eq!(occurrences(&before, entry.txid), [false]);
 
     // Indexed, but the mempool has not followed: nobody is answered from one of them.
-    world.confirm(&[entry.tx.clone()], 1);
+    world.confirm(&[&entry.tx], 1);
     world.follow_index();
     let waiting = tokio::spawn({
         let (world, list) = (Arc::clone(&world), list.clone());
@@ -48,7 +48,7 @@ async fn a_transaction_in_both_lists_is_listed_once_as_confirmed() {
     let world = World::new();
     let to = script(0);
     let entry = spend(&world.coins()[0], &to, 1);
-    world.confirm(&[entry.tx.clone()], 1);
+    world.confirm(&[&entry.tx], 1);
     world.follow_index();
     world.mempool.change(|pool| pool.txs.push(entry.clone()));
     world.follow_mempool();
@@ -139,7 +139,7 @@ async fn answers_stay_whole_while_blocks_come_and_go() {
         let (world, entries) = (Arc::clone(&world), entries.clone());
         move || {
             for (nonce, entry) in (0..).zip(&entries) {
-                world.confirm(&[entry.tx.clone()], nonce);
+                world.confirm(&[&entry.tx], nonce);
                 world.follow_index();
                 let tip = *world.state.query().tip_watch().borrow();
                 world.mempool.change(|pool| {

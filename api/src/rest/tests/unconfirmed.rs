@@ -83,7 +83,7 @@ async fn spenders_are_found_in_the_mempool_and_confirmed_ones_first() {
     assert_eq!(of_child.text, r#"[{"spent":false}]"#);
 
     // Confirmed, with another in the mempool that spends the same.
-    world.confirm(&[parent.tx.clone()], 1);
+    world.confirm(&[&parent.tx], 1);
     world.follow_index();
     world
         .mempool
@@ -108,7 +108,7 @@ async fn a_script_has_totals_and_lists_of_both_parts() {
     let world = World::new();
     // The made-up chain creates money, which lists of transactions do not tolerate.
     let funding = spend(&world.coins()[0], &script(5), 0);
-    world.confirm(&[funding.tx.clone()], 1);
+    world.confirm(&[&funding.tx], 1);
     world.follow_index();
     world.follow_mempool();
     let coin = output_of(&funding, 0);
@@ -222,7 +222,7 @@ async fn the_limit_of_unspent_outputs_is_on_what_is_left() {
     });
     let split = spend_into(&coin, outputs.collect(), 1);
     let path = format!("/scripthash/{}/utxo", scripthash(&to));
-    world.confirm(&[split.tx.clone()], 1);
+    world.confirm(&[&split.tx], 1);
     world.follow_index();
     world.follow_mempool();
     world
@@ -352,7 +352,7 @@ async fn what_left_the_mempool_is_remembered_with_the_reason() {
     // It came back, and is confirmed later.
     world.mempool.change(|pool| pool.txs.push(old.clone()));
     world.get(&path).await.is_error(404, none);
-    world.confirm(&[old.tx.clone()], 1);
+    world.confirm(&[&old.tx], 1);
     world.follow_index();
     world.mempool.change(|pool| pool.txs.clear());
     world.follow_mempool();
