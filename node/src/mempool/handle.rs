@@ -10,6 +10,7 @@ use pulse_mempool::{
     AcceptError, AcceptOptions, Accepted, MiningRank, PackageResult, PoolView, Rejected,
     accept::{accept, accept_package},
 };
+use pulse_p2p::compact::CompactSource;
 use pulse_primitives::{
     bitcoin::{Transaction, Txid, Wtxid},
     coins::{CoinError, CoinView},
@@ -253,25 +254,6 @@ impl MempoolHandle {
         self.inner.keep_extra(wtxid, tx);
     }
 
-    /// Shows every transaction that a block may be put together from, until `see` breaks:
-    /// the mempool's, then others that were seen lately.
-    pub fn visit(&self, see: &mut dyn FnMut(&Wtxid, &Arc<Transaction>) -> ControlFlow<()>) {
-        {
-            let pool = self.inner.pool.read();
-            for entry in pool.iter() {
-                if see(&entry.wtxid, &entry.tx).is_break() {
-                    return;
-                }
-            }
-        }
-        let ledger = self.inner.ledger.lock();
-        for (wtxid, tx) in ledger.extra.iter() {
-            if see(wtxid, tx).is_break() {
-                return;
-            }
-        }
-    }
-
     fn figures<T>(&self, of: impl FnOnce(&Figures) -> T) -> T {
         let inner = &*self.inner;
         let mut figures = inner.figures.lock();
@@ -286,6 +268,27 @@ impl MempoolHandle {
             figures.renew_estimates(&ledger.estimator, min_rate, inner.activity.is_reached());
         }
         of(&figures)
+    }
+}
+
+/// The mempool's transactions, then others that were seen lately: replaced, evicted,
+/// refused, orphans.
+impl CompactSource for MempoolHandle {
+    fn visit(&self, see: &mut dyn FnMut(&Wtxid, &Arc<Transaction>) -> ControlFlow<()>) {
+        {
+            let pool = self.inner.pool.read();
+            for entry in pool.iter() {
+                if see(&entry.wtxid, &entry.tx).is_break() {
+                    return;
+                }
+            }
+        }
+        let ledger = self.inner.ledger.lock();
+        for (wtxid, tx) in ledger.extra.iter() {
+            if see(wtxid, tx).is_break() {
+                return;
+            }
+        }
     }
 }
 
