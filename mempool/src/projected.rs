@@ -94,7 +94,7 @@ impl Mempool {
     #[must_use]
     pub fn project(&self) -> Projection {
         project(self.chunks().map(|chunk| Chunk {
-            cluster: chunk.cluster.into(),
+            cluster: chunk.cluster,
             ..chunk.entries.fold(Chunk::default(), |sum, entry| Chunk {
                 cluster: 0,
                 tx_count: sum.tx_count + 1,
