@@ -28,15 +28,16 @@ use tracing::{error, warn};
 use super::{
     Sync, SyncError,
     blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
+    gate::Gate,
     headers::HeaderSync,
     progress::{Position, Progress},
     slots::Slots,
     stall::StallDetector,
-    workers::{Judged, JudgedHeaders, feed_blocks, take_in_headers},
+    workers::{HeadersMessage, Judged, JudgedHeaders, feed_blocks, take_in_headers},
 };
 use crate::{
     chain::{ChainError, ChainEvent},
-    headers::HeaderStore,
+    headers::{HeaderStore, presync::Presync},
     metrics,
     p2p::{
         handshake::RemoteVersion,
@@ -81,6 +82,9 @@ pub(super) struct Manager {
     /// `headers` messages that wait to be judged.
     waiting_headers: VecDeque<(PeerId, Vec<Header>)>,
     judging_headers: bool,
+    /// Peers whose chains have yet to show enough work. That of the message which is
+    /// being judged is with it.
+    presyncs: HashMap<PeerId, Box<Presync>>,
     /// Slots whose peers sent the last blocks, for blocks found invalid later.
     senders: VecDeque<(BlockHash, usize)>,
     /// Best tip for which the reach of every peer is known.
@@ -89,7 +93,7 @@ pub(super) struct Manager {
     events: (mpsc::Sender<PeerEvent>, mpsc::Receiver<PeerEvent>),
     feed: mpsc::Sender<ReadyBlock>,
     judged: mpsc::Receiver<Judged>,
-    headers_in: mpsc::Sender<(PeerId, Vec<Header>)>,
+    headers_in: mpsc::Sender<HeadersMessage>,
     headers_out: mpsc::Receiver<JudgedHeaders>,
 }
 
@@ -104,12 +108,12 @@ impl Manager {
         let (judged_headers, headers_out) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(feed_blocks(sync.chain.clone(), blocks, judged_in));
-        tasks.spawn(take_in_headers(
-            sync.chain.clone(),
-            Arc::clone(&sync.store),
-            messages,
-            judged_headers,
-        ));
+        let gate = Gate {
+            params: sync.params.clone(),
+            chain: sync.chain.clone(),
+            store: Arc::clone(&sync.store),
+        };
+        tasks.spawn(take_in_headers(gate, messages, judged_headers));
         let limits = WindowLimits {
             window: config.window_blocks as usize,
             per_peer: config.in_flight_per_peer,
@@ -126,6 +130,7 @@ impl Manager {
             progress: Progress::new(sync.chain.active_tip().height, now),
             waiting_headers: VecDeque::new(),
             judging_headers: false,
+            presyncs: HashMap::new(),
             senders: VecDeque::new(),
             reach_tip: None,
             tasks,
@@ -194,8 +199,8 @@ impl Manager {
     /// Does all that the last event has made possible.
     fn pump(&mut self, now: Instant) {
         self.judge_headers();
-        for peer in self.headers.to_ask(now) {
-            self.ask_headers(peer, None, now);
+        for peer in self.headers.to_ask(self.has_enough_work(), now) {
+            self.ask_headers(peer, self.sync.store.locator(), now);
         }
         let chain = &self.sync.chain;
         self.window
@@ -213,7 +218,12 @@ impl Manager {
 
     /// Whether headers are far enough for blocks to begin.
     fn may_download(&self) -> bool {
-        self.headers.is_complete() && self.sync.store.best().work >= self.sync.params.min_chain_work
+        self.headers.is_complete() && self.has_enough_work()
+    }
+
+    /// Whether the best chain has the network's minimum work.
+    fn has_enough_work(&self) -> bool {
+        self.sync.store.best().work >= self.sync.params.min_chain_work
     }
 
     fn on_tick(&mut self, now: Instant, stop: &CancellationToken) {

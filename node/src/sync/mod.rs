@@ -1,7 +1,7 @@
 //! Follows the best valid chain from configured peers.
 //!
 //! ```text
-//! peers -> headers -> check -> kernel -> HeaderStore -> best chain
+//! peers -> headers -> gate (presync) -> kernel -> HeaderStore -> best chain
 //!                                                          |
 //! peers <- getdata <- BlockWindow <------------------------+
 //!   |
@@ -19,11 +19,12 @@
 //! asked for again.
 //!
 //! # Security
-//! A peer that sends an invalid header or block, a block that it was not asked for, or
+//! Headers of a chain without enough work are not stored (see `gate`). A peer that sends an invalid header or block, a block that it was not asked for, or
 //! garbage is dropped and left alone for `retry_misbehaving_secs`; one that is too
 //! slow for `retry_max_secs`. The sync goes on with the others.
 
 pub mod blocks;
+mod gate;
 mod handle;
 pub mod headers;
 mod manager;

@@ -383,16 +383,19 @@ fn headers_come_from_one_peer_first_and_then_from_all() {
     let mut headers = HeaderSync::new(TIMEOUT);
     headers.add_peer(A);
     headers.add_peer(B);
-    assert_eq!(headers.to_ask(now), [A]);
+    assert_eq!(headers.to_ask(true, now), [A]);
     headers.asked(A, 0, now);
-    assert_eq!(headers.to_ask(now), []);
-    assert_eq!(headers.accepted(A, true), Next::AskForMore);
-    assert_eq!(headers.to_ask(now + 2 * HEDGE), []);
+    assert_eq!(headers.to_ask(true, now), []);
+    assert_eq!(
+        headers.accepted(A, Some(vec![block(1, 1)])),
+        Next::AskForMore(vec![block(1, 1)])
+    );
+    assert_eq!(headers.to_ask(true, now + 2 * HEDGE), []);
     headers.asked(A, 0, now);
     assert!(!headers.is_complete());
-    assert_eq!(headers.accepted(A, false), Next::Done);
+    assert_eq!(headers.accepted(A, None), Next::Done);
     assert!(headers.is_complete());
-    assert_eq!(headers.to_ask(now), [B]);
+    assert_eq!(headers.to_ask(true, now), [B]);
     assert_eq!(headers.overdue(now + 2 * TIMEOUT), None);
 }
 
@@ -404,9 +407,9 @@ fn another_peer_is_asked_when_the_first_does_not_answer_or_goes() {
         headers.add_peer(peer);
     }
     headers.asked(A, 1000, now);
-    assert_eq!(headers.to_ask(now + HEDGE), [B]);
+    assert_eq!(headers.to_ask(true, now + HEDGE), [B]);
     headers.asked(B, 1000, now + HEDGE);
-    assert_eq!(headers.to_ask(now + HEDGE), []);
+    assert_eq!(headers.to_ask(true, now + HEDGE), []);
     // A millisecond for each of the 1000 headers.
     assert_eq!(
         headers.overdue(now + TIMEOUT + Duration::from_secs(1)),
@@ -418,7 +421,31 @@ fn another_peer_is_asked_when_the_first_does_not_answer_or_goes() {
     );
     headers.remove_peer(A);
     headers.remove_peer(B);
-    assert_eq!(headers.to_ask(now + HEDGE), [PeerId(3)]);
+    assert_eq!(headers.to_ask(true, now + HEDGE), [PeerId(3)]);
+}
+
+#[test]
+fn until_a_chain_with_enough_work_is_told_peers_are_asked_one_after_the_other() {
+    let now = Instant::now();
+    let mut headers = HeaderSync::new(TIMEOUT);
+    for peer in [A, B, PeerId(3)] {
+        headers.add_peer(peer);
+    }
+    headers.asked(A, 0, now);
+    assert_eq!(headers.accepted(A, None), Next::Done);
+    assert_eq!(headers.to_ask(false, now), [B]);
+    headers.asked(B, 0, now);
+    assert_eq!(headers.to_ask(false, now), []);
+    assert_eq!(headers.to_ask(true, now), [PeerId(3)]);
+}
+
+#[test]
+fn a_presync_that_is_lost_again_and_again_ends_in_a_drop() {
+    let mut headers = HeaderSync::new(TIMEOUT);
+    headers.add_peer(A);
+    let nexts: Vec<_> = (0..11).map(|_| headers.presync_lost(A)).collect();
+    assert_eq!(nexts[..10], vec![Next::AskFromBest; 10]);
+    assert_eq!(nexts[10], Next::Drop);
 }
 
 #[test]
@@ -430,10 +457,10 @@ fn announcements_that_never_connect_end_in_a_drop() {
     // In the middle of the first download they are put off.
     assert_eq!(headers.unconnected(A), Next::Done);
     assert!(!headers.announced(A, block(1, 9)));
-    assert_eq!(headers.accepted(A, false), Next::Done);
+    assert_eq!(headers.accepted(A, None), Next::Done);
     assert_eq!(headers.take_announced(A), Some(block(1, 9)));
     assert!(headers.announced(A, block(1, 10)));
     let nexts: Vec<_> = (0..11).map(|_| headers.unconnected(A)).collect();
-    assert_eq!(nexts[..10], [Next::AskFromBest; 10]);
+    assert_eq!(nexts[..10], vec![Next::AskFromBest; 10]);
     assert_eq!(nexts[10], Next::Drop);
 }

@@ -12,10 +12,14 @@ use pulse_primitives::{
 };
 use tokio::sync::mpsc;
 
-use super::{SyncError, blocks::ReadyBlock};
+use super::{
+    SyncError,
+    blocks::ReadyBlock,
+    gate::{Gate, Passage},
+};
 use crate::{
     chain::{BlockVerdict, Chain, ChainError, HeadersVerdict},
-    headers::{HeaderError, HeaderStore, HeaderStoreError},
+    headers::{HeaderError, HeaderStore, HeaderStoreError, MAX_HEADERS, presync::Presync},
     p2p::peer::PeerId,
 };
 
@@ -66,6 +70,8 @@ fn tx_count(block: &[u8]) -> u64 {
 /// What became of a run of headers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Intake {
+    /// Nothing was stored: their chain has not shown enough work.
+    Withheld,
     /// All are good (or only too new), and stored.
     Accepted {
         /// The last good header of the run, if there is one.
@@ -82,33 +88,96 @@ pub(super) enum Intake {
     },
 }
 
+/// A `headers` message before judgement.
+pub(super) struct HeadersMessage {
+    pub peer: PeerId,
+    pub headers: Vec<Header>,
+    /// The peer's presync, if one is under way.
+    pub presync: Option<Box<Presync>>,
+}
+
 /// A `headers` message after judgement.
 pub(super) struct JudgedHeaders {
     pub peer: PeerId,
     /// Length of the message.
     pub count: usize,
     pub outcome: Result<Intake, SyncError>,
+    /// Whether a presync of the peer was under way.
+    pub was_presync: bool,
+    /// The peer's presync, if it goes on.
+    pub presync: Option<Box<Presync>>,
 }
 
 /// Takes in headers, message by message, until either channel closes.
 pub(super) async fn take_in_headers(
-    chain: Chain,
-    store: Arc<HeaderStore>,
-    mut messages: mpsc::Receiver<(PeerId, Vec<Header>)>,
+    gate: Gate,
+    mut messages: mpsc::Receiver<HeadersMessage>,
     judged: mpsc::Sender<JudgedHeaders>,
 ) {
-    while let Some((peer, headers)) = messages.recv().await {
-        let count = headers.len();
-        let outcome = take_in(&chain, &store, headers).await;
+    let gate = Arc::new(gate);
+    while let Some(message) = messages.recv().await {
+        let (peer, count) = (message.peer, message.headers.len());
+        let was_presync = message.presync.is_some();
+        let (outcome, presync) = pass_and_take_in(&gate, message).await;
         let outcome = JudgedHeaders {
             peer,
             count,
             outcome,
+            was_presync,
+            presync,
         };
         if judged.send(outcome).await.is_err() {
             return;
         }
     }
+}
+
+/// What became of a message, and of its peer's presync.
+async fn pass_and_take_in(
+    gate: &Arc<Gate>,
+    message: HeadersMessage,
+) -> (Result<Intake, SyncError>, Option<Box<Presync>>) {
+    let passing = {
+        let gate = Arc::clone(gate);
+        // It hashes up to 2000 headers.
+        tokio::task::spawn_blocking(move || gate.pass(message.headers, message.presync))
+    };
+    match passing.await {
+        Ok(Passage::TakeIn { headers, presync }) => {
+            let outcome = take_in_long(&gate.chain, &gate.store, headers).await;
+            (outcome, presync)
+        }
+        Ok(Passage::Withheld { presync }) => (Ok(Intake::Withheld), presync),
+        Ok(Passage::Unconnected) => (Ok(Intake::Unconnected), None),
+        Ok(Passage::Refused { reason }) => (Ok(Intake::Refused { reason }), None),
+        Err(_) => (Err(SyncError::TaskFailed), None),
+    }
+}
+
+/// Takes in a run of headers of any length.
+async fn take_in_long(
+    chain: &Chain,
+    store: &Arc<HeaderStore>,
+    headers: Vec<Header>,
+) -> Result<Intake, SyncError> {
+    if headers.len() <= MAX_HEADERS {
+        return take_in(chain, store, headers).await;
+    }
+    let mut all_new = 0;
+    let mut all_last = None;
+    for run in headers.chunks(MAX_HEADERS) {
+        match take_in(chain, store, run.to_vec()).await? {
+            Intake::Accepted { last, new } => {
+                all_new += new;
+                all_last = last.or(all_last);
+            }
+            other => return Ok(other),
+        }
+    }
+    Ok(Intake::Accepted {
+        last: all_last,
+        new: all_new,
+    })
 }
 
 /// Checks headers, lets the kernel judge them, and stores what it accepts.

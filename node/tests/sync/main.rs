@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
+mod presync;
 mod real_chain;
 mod scripted;

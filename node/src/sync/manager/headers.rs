@@ -20,7 +20,7 @@ use crate::{
     sync::{
         SyncError,
         headers::Next,
-        workers::{Intake, JudgedHeaders},
+        workers::{HeadersMessage, Intake, JudgedHeaders},
     },
 };
 
@@ -30,12 +30,14 @@ const MAX_WAITING_HEADERS: usize = 4;
 const BLOCK_SECONDS: u64 = 600;
 
 impl Manager {
-    /// Asks for what follows `from`, or our best chain.
-    pub(super) fn ask_headers(&mut self, peer: PeerId, from: Option<BlockHash>, now: Instant) {
+    /// Asks for what follows the first block of `locator_hashes` that the peer has.
+    pub(super) fn ask_headers(
+        &mut self,
+        peer: PeerId,
+        locator_hashes: Vec<BlockHash>,
+        now: Instant,
+    ) {
         let store = &self.sync.store;
-        let locator_hashes = from
-            .and_then(|hash| store.locator_from(&hash))
-            .unwrap_or_else(|| store.locator());
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs());
@@ -69,8 +71,12 @@ impl Manager {
         let Ok(place) = self.headers_in.try_reserve() else {
             return;
         };
-        if let Some(message) = self.waiting_headers.pop_front() {
-            place.send(message);
+        if let Some((peer, headers)) = self.waiting_headers.pop_front() {
+            place.send(HeadersMessage {
+                peer,
+                headers,
+                presync: self.presyncs.remove(&peer),
+            });
             self.judging_headers = true;
         }
     }
@@ -82,30 +88,24 @@ impl Manager {
             peer,
             count,
             outcome,
+            was_presync,
+            presync,
         } = judged;
-        let next = match outcome? {
+        if let Some(presync) = presync
+            && self.peers.contains_key(&peer)
+        {
+            self.presyncs.insert(peer, presync);
+        }
+        let ask = match outcome? {
+            Intake::Withheld => self.after_good_headers(peer, count, None),
             Intake::Accepted { last, new } => {
                 debug!(%peer, count, new, "headers accepted");
                 if let Some(last) = last {
                     self.has(peer, last);
                 }
-                let next = self.headers.accepted(peer, count == MAX_HEADERS);
-                if self.headers.is_complete() {
-                    self.sync
-                        .shared
-                        .headers_answered
-                        .store(true, Ordering::Release);
-                }
-                if let (Next::AskForMore, Some(last)) = (next, last) {
-                    self.ask_headers(peer, Some(last), now);
-                    return Ok(());
-                }
-                // A full message of headers too far in the future has no last one.
-                match self.headers.take_announced(peer) {
-                    Some(hash) if !self.sync.store.contains(&hash) => Next::AskFromBest,
-                    _ => Next::Done,
-                }
+                self.after_good_headers(peer, count, last)
             }
+            Intake::Unconnected if was_presync => self.headers.presync_lost(peer),
             Intake::Unconnected => self.headers.unconnected(peer),
             Intake::Refused { reason } => {
                 warn!(%peer, reason, "headers refused");
@@ -113,12 +113,42 @@ impl Manager {
                 return Ok(());
             }
         };
-        match next {
-            Next::AskFromBest => self.ask_headers(peer, None, now),
+        match ask {
+            Next::AskForMore(locator) => self.ask_headers(peer, locator, now),
+            Next::AskFromBest => self.ask_headers(peer, self.sync.store.locator(), now),
             Next::Drop => self.drop_peer(peer, Fault::Misbehaved("unconnecting_headers")),
-            Next::Done | Next::AskForMore => {}
+            Next::Done => {}
         }
         Ok(())
+    }
+
+    /// What to ask after a message that was in order. `last` is the last header of it
+    /// that is stored.
+    fn after_good_headers(&mut self, peer: PeerId, count: usize, last: Option<BlockHash>) -> Next {
+        let store = &self.sync.store;
+        let more = match self.presyncs.get(&peer) {
+            Some(presync) => store.locator_from(&presync.start_hash()).map(|locator| {
+                let mut from = vec![presync.continue_from()];
+                from.extend(locator);
+                from
+            }),
+            None if count == MAX_HEADERS => last.and_then(|last| store.locator_from(&last)),
+            None => None,
+        };
+        let next = self.headers.accepted(peer, more);
+        if self.headers.is_complete() {
+            self.sync
+                .shared
+                .headers_answered
+                .store(true, Ordering::Release);
+        }
+        if !matches!(next, Next::Done) {
+            return next;
+        }
+        match self.headers.take_announced(peer) {
+            Some(hash) if !self.sync.store.contains(&hash) => Next::AskFromBest,
+            _ => Next::Done,
+        }
     }
 
     pub(super) fn on_inv(&mut self, peer: PeerId, hashes: &[BlockHash]) {
@@ -133,7 +163,7 @@ impl Manager {
         if let Some(hash) = unknown
             && self.headers.announced(peer, hash)
         {
-            self.ask_headers(peer, None, Instant::now());
+            self.ask_headers(peer, self.sync.store.locator(), Instant::now());
         }
     }
 

@@ -134,6 +134,7 @@ impl Manager {
         self.headers.remove_peer(id);
         self.window.remove_peer(id);
         self.waiting_headers.retain(|(peer, _)| *peer != id);
+        self.presyncs.remove(&id);
         self.slots
             .release(id, penalty, rand::random(), Instant::now());
         if penalty == Penalty::Misbehaved {
