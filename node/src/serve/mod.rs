@@ -23,7 +23,11 @@
 //! message, or is silent for too long. What a peer downloads is not limited.
 
 mod answers;
+#[expect(dead_code, reason = "wired with the sessions")]
+mod filters;
 mod session;
+#[expect(dead_code, reason = "wired with the sessions")]
+mod upload;
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
