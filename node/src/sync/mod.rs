@@ -23,10 +23,12 @@
 //! garbage is dropped and left alone for `retry_misbehaving_secs`; one that is too
 //! slow for `retry_max_secs`. The sync goes on with the others.
 
+pub mod announcers;
 pub mod blocks;
 mod gate;
 mod handle;
 pub mod headers;
+pub mod lagging;
 mod manager;
 mod progress;
 mod slots;

@@ -13,7 +13,11 @@ use crate::{
     chain::{BlockVerdict, InvalidBlock},
     metrics,
     p2p::{codec::RawBlock, peer::PeerId},
-    sync::{SyncError, blocks::Received, workers::Judged},
+    sync::{
+        SyncError,
+        blocks::{Arrival, Received},
+        workers::Judged,
+    },
 };
 
 impl Manager {
@@ -45,7 +49,12 @@ impl Manager {
 
     pub(super) fn on_block(&mut self, peer: PeerId, block: RawBlock) {
         let hash = block.hash;
-        match self.window.receive(peer, hash, block.bytes, Instant::now()) {
+        let block = Arrival {
+            hash,
+            bytes: block.bytes,
+            lenient: false,
+        };
+        match self.window.receive(peer, block, Instant::now()) {
             Received::Wanted => {
                 self.sync
                     .shared
