@@ -34,7 +34,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -70,6 +70,9 @@ use session::{Ended, Origin, Session};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// Full-relay peers that the node connects to (Bitcoin Core's
+/// `MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`).
+const FULL_RELAY: usize = 8;
 /// Events that may wait for the sync; each can hold a block.
 const SYNC_EVENTS: usize = 16;
 /// Events that may wait for the relay; each can hold a transaction or 50,000 entries.
@@ -95,6 +98,8 @@ struct Shared {
     received_bytes: AtomicU64,
     /// Peers that misbehaved.
     dropped: AtomicU64,
+    /// The tip has not moved for long: one full-relay peer more is wanted.
+    extra_outbound: AtomicBool,
 }
 
 impl Shared {
@@ -209,6 +214,18 @@ impl NetHandle {
         self.dials
     }
 
+    /// Whether one full-relay peer more than usual is wanted, because the tip may be stale.
+    /// Who turns out to be one too many is for the sync to say.
+    pub fn want_extra_outbound(&self, wanted: bool) {
+        self.shared.extra_outbound.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Full-relay peers that the node connects to, without an extra one.
+    #[must_use]
+    pub fn full_relay_target(&self) -> usize {
+        FULL_RELAY
+    }
+
     /// Punishes a peer whose connection may be gone for what it did over it.
     pub fn punish(&self, addr: &PeerAddr, kind: ConnectionKind) {
         let command = Command::Punish(addr.clone(), kind);
@@ -272,7 +289,12 @@ impl Net {
                 magic: params.magic,
                 nonce: rand::random(),
                 limits: NetLimits::from(config),
-                server: Arc::new(Server::new(chain, headers, params.min_chain_work)),
+                server: Arc::new(Server::new(
+                    chain,
+                    headers,
+                    params.min_chain_work,
+                    config.max_upload_mib_per_day,
+                )),
                 shared,
                 sync,
                 relay,
@@ -282,6 +304,12 @@ impl Net {
             commands,
         };
         Ok((net, handle, events))
+    }
+
+    /// What peers are served from.
+    #[must_use]
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.context.server)
     }
 
     /// The same with other limits than those of the configuration.

@@ -1,9 +1,11 @@
 //! Who acts upon a message of a peer.
 //!
 //! ```text
-//! headers, block, block entries of inv and notfound        -> sync
+//! headers, block, block entries of inv and notfound,
+//!   cmpctblock, blocktxn, sendcmpct                        -> sync
 //! transaction entries of inv, getdata and notfound         -> relay
-//! getheaders, sendheaders, block entries of getdata        -> serve
+//! getheaders, getblocks, block entries of getdata,
+//!   getblocktxn, getcf*, sendheaders, sendcmpct            -> serve
 //! ```
 //!
 //! Pure.
@@ -64,7 +66,22 @@ pub(super) fn route(message: Message, relay_listens: bool) -> Result<Routes, Fau
             routes.serve = some(blocks, Message::GetData);
             routes.relay = some(others, Message::GetData);
         }
-        message @ (Message::GetHeaders(_) | Message::SendHeaders) => routes.serve = Some(message),
+        Message::CompactBlock(block) => {
+            routes.told = Some(block.header.block_hash());
+            routes.sync = Some(Message::CompactBlock(block));
+        }
+        Message::BlockTxn(answer) => routes.sync = Some(Message::BlockTxn(answer)),
+        message @ Message::SendCmpct { .. } => {
+            routes.sync = Some(message.clone());
+            routes.serve = Some(message);
+        }
+        message @ (Message::GetHeaders(_)
+        | Message::SendHeaders
+        | Message::GetBlocks(_)
+        | Message::GetBlockTxn(_)
+        | Message::GetCFilters(_)
+        | Message::GetCFHeaders(_)
+        | Message::GetCFCheckpt(_)) => routes.serve = Some(message),
         // A second version or verack is harmless; Bitcoin Core ignores them as well.
         _ => {}
     }

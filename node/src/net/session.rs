@@ -199,7 +199,8 @@ async fn read_loop(
                     if changed.is_err() {
                         return CloseReason::Stopped;
                     }
-                    serving.announce(*tips.borrow_and_update());
+                    let tip = *tips.borrow_and_update();
+                    serving.announce(tip).await;
                 }
             }
         };
@@ -285,6 +286,7 @@ async fn write_loop(
         if let Err(reason) = write(&mut writer, &frame, context.limits.write).await {
             return reason;
         }
+        context.server.note_sent(frame.len() as u64);
     }
 }
 

@@ -35,20 +35,18 @@ use crate::{
 
 /// A chain may lag this many blocks behind the active one and still be of interest.
 const WORK_BUFFER_BLOCKS: usize = 144;
+/// Most headers of an announcement of new blocks (Bitcoin Core's
+/// `MAX_BLOCKS_TO_ANNOUNCE`).
+const MAX_ANNOUNCED: usize = 8;
 
 /// What becomes of a `headers` message.
 pub(super) enum Passage {
     /// These are to be taken in; there may be more of them than one message holds.
-    TakeIn {
-        headers: Vec<Header>,
-        /// The presync that they come from goes on.
-        presync: Option<Box<Presync>>,
-    },
-    /// Nothing is to be taken in yet.
-    Withheld {
-        /// Goes on if there is one; else the chain is over and has too little work.
-        presync: Option<Box<Presync>>,
-    },
+    TakeIn(Vec<Header>),
+    /// Nothing is to be taken in: their chain has not shown enough work (yet).
+    Withheld,
+    /// They came beside a presync and have nothing to do with it.
+    Ignored,
     /// The first one's parent is not known.
     Unconnected,
     /// They break a rule.
@@ -58,6 +56,9 @@ pub(super) enum Passage {
     },
 }
 
+/// A peer's presync, if one is under way.
+pub(super) type MaybePresync = Option<Box<Presync>>;
+
 /// Decides over headers before anything is kept of them.
 pub(super) struct Gate {
     pub params: ChainParams,
@@ -66,50 +67,47 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Looks at a message of a peer, of which a presync may be under way.
-    pub fn pass(&self, headers: Vec<Header>, presync: Option<Box<Presync>>) -> Passage {
-        if headers.is_empty() {
+    /// Looks at a message of a peer, of which a presync may be under way. Gives the
+    /// presync back if it goes on, or one that begins.
+    pub fn pass(&self, headers: Vec<Header>, presync: MaybePresync) -> (Passage, MaybePresync) {
+        let Some(first) = headers.first() else {
             // In the middle of a presync this means that the peer has changed its mind.
-            return Passage::TakeIn {
-                headers,
-                presync: None,
-            };
-        }
+            return (Passage::TakeIn(headers), None);
+        };
         if let Err(err) = self.store.check_run(&headers) {
-            return Passage::Refused {
-                reason: err.to_string(),
-            };
+            let reason = err.to_string();
+            return (Passage::Refused { reason }, None);
         }
-        if let Some(presync) = presync
-            && let Some(passage) = proceed(presync, &headers)
-        {
-            return passage;
+        if let Some(presync) = presync {
+            let continues = first.prev_blockhash == presync.continue_from();
+            if !continues && headers.len() <= MAX_ANNOUNCED {
+                return (Passage::Ignored, Some(presync));
+            }
+            if let Some(passed) = proceed(presync, &headers) {
+                return passed;
+            }
         }
         self.judge(headers)
     }
 
     /// Headers that no presync has taken.
-    fn judge(&self, headers: Vec<Header>) -> Passage {
+    fn judge(&self, headers: Vec<Header>) -> (Passage, MaybePresync) {
         let Some(start) = headers
             .first()
             .and_then(|first| self.store.chain_start(&first.prev_blockhash))
         else {
-            return Passage::Unconnected;
-        };
-        let take_in = |headers| Passage::TakeIn {
-            headers,
-            presync: None,
+            return (Passage::Unconnected, None);
         };
         let threshold = self.threshold();
         let work = headers
             .iter()
             .fold(start.work, |sum, header| sum + header.work());
         if work >= threshold || self.is_known(&headers) {
-            return take_in(headers);
+            return (Passage::TakeIn(headers), None);
         }
         if headers.len() < MAX_HEADERS {
             debug!(height = start.height, "a chain with little work is ignored");
-            return Passage::Withheld { presync: None };
+            return (Passage::Withheld, None);
         }
         let salt = Salt {
             keys: rand::random(),
@@ -126,7 +124,7 @@ impl Gate {
             salt,
             now,
         );
-        proceed(Box::new(presync), &headers).unwrap_or(Passage::Withheld { presync: None })
+        proceed(Box::new(presync), &headers).unwrap_or((Passage::Withheld, None))
     }
 
     /// Whether they are stored and on the best or the active chain, so that they cost
@@ -168,8 +166,8 @@ pub(super) fn threshold(store: &HeaderStore, active: &ChainTip, min_chain_work: 
     near_tip.max(min_chain_work)
 }
 
-/// Feeds a presync; `None` when the message has nothing to do with it.
-fn proceed(mut presync: Box<Presync>, headers: &[Header]) -> Option<Passage> {
+/// Feeds a presync; `None` when the headers have left its chain.
+fn proceed(mut presync: Box<Presync>, headers: &[Header]) -> Option<(Passage, MaybePresync)> {
     let outcome = presync.process(headers, headers.len() == MAX_HEADERS);
     let presync = match outcome.next {
         Next::AskForMore => Some(presync),
@@ -179,12 +177,10 @@ fn proceed(mut presync: Box<Presync>, headers: &[Header]) -> Option<Passage> {
             return None;
         }
     };
-    Some(if outcome.accept.is_empty() {
-        Passage::Withheld { presync }
+    let passage = if outcome.accept.is_empty() {
+        Passage::Withheld
     } else {
-        Passage::TakeIn {
-            headers: outcome.accept,
-            presync,
-        }
-    })
+        Passage::TakeIn(outcome.accept)
+    };
+    Some((passage, presync))
 }

@@ -4,18 +4,20 @@
 //! kernel, the disk) is another task.
 
 mod blocks;
+mod compact;
 mod headers;
+mod outbound;
 mod peers;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, block::Header},
+    bitcoin::BlockHash,
 };
 use tokio::{
     sync::mpsc,
@@ -25,11 +27,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use compact::Pending;
+
 use super::{
     Sync, SyncError,
+    announcers::Announcers,
     blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
     gate::Gate,
     headers::HeaderSync,
+    lagging::{Laggards, StaleTip},
     progress::{Position, Progress},
     stall::StallDetector,
     workers::{HeadersMessage, Judged, JudgedHeaders, feed_blocks, take_in_headers},
@@ -55,11 +61,14 @@ struct Sender {
     peer: PeerId,
     addr: PeerAddr,
     kind: ConnectionKind,
+    /// It need not have validated the block.
+    lenient: bool,
 }
 
 impl Sender {
-    fn of(peer: &Peer) -> Self {
+    fn of(peer: &Peer, lenient: bool) -> Self {
         Self {
+            lenient,
             peer: peer.id,
             addr: peer.addr.clone(),
             kind: peer.kind,
@@ -81,13 +90,24 @@ pub(super) struct Manager {
     stall: StallDetector,
     progress: Progress,
     /// `headers` messages that wait to be judged.
-    waiting_headers: VecDeque<(PeerId, Vec<Header>)>,
+    waiting_headers: VecDeque<HeadersMessage>,
     judging_headers: bool,
     /// Peers whose chains have yet to show enough work. That of the message which is
     /// being judged is with it.
     presyncs: HashMap<PeerId, Box<Presync>>,
     /// Who sent the last blocks, for blocks found invalid later.
     senders: VecDeque<(BlockHash, Sender)>,
+    /// Peers that speak compact blocks.
+    compact_peers: HashSet<PeerId>,
+    announcers: Announcers,
+    /// Compact blocks that are not whole, by block and sender.
+    pending: HashMap<(BlockHash, PeerId), Pending>,
+    laggards: Laggards,
+    stale_tip: StaleTip,
+    last_tip: Option<BlockHash>,
+    /// When each peer last announced a block that was better than ours.
+    announced: HashMap<PeerId, Instant>,
+    next_extra_check: Instant,
     /// Best tip for which the reach of every peer is known.
     reach_tip: Option<BlockHash>,
     tasks: JoinSet<()>,
@@ -113,7 +133,8 @@ impl Manager {
             chain: sync.chain.clone(),
             store: Arc::clone(&sync.store),
         };
-        tasks.spawn(take_in_headers(gate, messages, judged_headers));
+        let source = Arc::clone(&sync.compact_source);
+        tasks.spawn(take_in_headers(gate, source, messages, judged_headers));
         let limits = WindowLimits {
             window: config.window_blocks as usize,
             per_peer: config.in_flight_per_peer,
@@ -129,6 +150,14 @@ impl Manager {
             judging_headers: false,
             presyncs: HashMap::new(),
             senders: VecDeque::new(),
+            compact_peers: HashSet::new(),
+            announcers: Announcers::default(),
+            pending: HashMap::new(),
+            laggards: Laggards::default(),
+            stale_tip: StaleTip::new(now),
+            last_tip: None,
+            announced: HashMap::new(),
+            next_extra_check: now,
             reach_tip: None,
             tasks,
             feed,
@@ -228,6 +257,8 @@ impl Manager {
         if let Some(peer) = self.stall.check(self.window.blocker(), now) {
             self.drop_peer(peer, Fault::Slow("stalled"));
         }
+        self.forget_pending();
+        self.check_outbound(now);
         let best = self.sync.store.best().tip.height;
         self.progress.tick(
             Position {

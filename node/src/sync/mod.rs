@@ -27,6 +27,7 @@
 //! nobody else has work.
 
 pub mod announcers;
+mod assembly;
 pub mod blocks;
 mod gate;
 mod handle;
@@ -51,6 +52,7 @@ use crate::{
     config::SyncConfig,
     headers::{HeaderStore, HeaderStoreError},
     net::{NetHandle, PeerEvent},
+    p2p::compact::CompactSource,
 };
 use handle::Shared;
 pub use handle::{SubmitError, SyncHandle};
@@ -80,6 +82,7 @@ pub struct Sync {
     shared: Arc<Shared>,
     net: NetHandle,
     events: mpsc::Receiver<PeerEvent>,
+    compact_source: Arc<dyn CompactSource>,
 }
 
 impl Sync {
@@ -110,8 +113,17 @@ impl Sync {
             shared,
             net,
             events,
+            compact_source: Arc::new(()),
         };
         (sync, handle)
+    }
+
+    /// Puts compact blocks together from these transactions. Without, every transaction of
+    /// a new block is asked for.
+    #[must_use]
+    pub fn with_compact_source(mut self, source: Arc<dyn CompactSource>) -> Self {
+        self.compact_source = source;
+        self
     }
 
     /// Follows the chain until `stop`, then flushes the header store. The kernel and the

@@ -8,19 +8,23 @@ use std::{
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, VarInt, block::Header, consensus::deserialize_partial},
+    bitcoin::{
+        BlockHash, VarInt, bip152::HeaderAndShortIds, block::Header,
+        consensus::deserialize_partial,
+    },
 };
 use tokio::sync::mpsc;
 
 use super::{
     SyncError,
     blocks::ReadyBlock,
-    gate::{Gate, Passage},
+    assembly::Assembly,
+    gate::{Gate, MaybePresync, Passage},
 };
 use crate::{
     chain::{BlockVerdict, Chain, ChainError, HeadersVerdict},
-    headers::{HeaderError, HeaderStore, HeaderStoreError, MAX_HEADERS, presync::Presync},
-    p2p::peer::PeerId,
+    headers::{HeaderError, HeaderStore, HeaderStoreError, MAX_HEADERS},
+    p2p::{compact::CompactSource, peer::PeerId},
 };
 
 /// A block that the kernel is done with.
@@ -28,6 +32,8 @@ pub(super) struct Judged {
     pub hash: BlockHash,
     pub height: Height,
     pub from: PeerId,
+    /// The sender need not have validated it.
+    pub lenient: bool,
     pub verdict: Result<BlockVerdict, ChainError>,
     /// Transactions that the block claims to have.
     pub txs: u64,
@@ -49,6 +55,7 @@ pub(super) async fn feed_blocks(
             hash: block.hash,
             height: block.height,
             from: block.from,
+            lenient: block.lenient,
             verdict,
             txs,
             elapsed: start.elapsed(),
@@ -70,8 +77,10 @@ fn tx_count(block: &[u8]) -> u64 {
 /// What became of a run of headers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Intake {
-    /// Nothing was stored: their chain has not shown enough work.
+    /// Nothing was stored: their chain has not shown enough work (yet).
     Withheld,
+    /// They came beside a presync and have nothing to do with it.
+    Ignored,
     /// All are good (or only too new), and stored.
     Accepted {
         /// The last good header of the run, if there is one.
@@ -92,8 +101,10 @@ pub(super) enum Intake {
 pub(super) struct HeadersMessage {
     pub peer: PeerId,
     pub headers: Vec<Header>,
+    /// The rest of the compact block that the only header came with.
+    pub compact: Option<Box<HeaderAndShortIds>>,
     /// The peer's presync, if one is under way.
-    pub presync: Option<Box<Presync>>,
+    pub presync: MaybePresync,
 }
 
 /// A `headers` message after judgement.
@@ -105,26 +116,45 @@ pub(super) struct JudgedHeaders {
     /// Whether a presync of the peer was under way.
     pub was_presync: bool,
     /// The peer's presync, if it goes on.
-    pub presync: Option<Box<Presync>>,
+    pub presync: MaybePresync,
+    /// What could be made of the compact block.
+    pub assembly: Option<Assembly>,
 }
 
-/// Takes in headers, message by message, until either channel closes.
+/// Takes in headers, message by message, until either channel closes. Compact blocks are
+/// put together from `source` on the way.
 pub(super) async fn take_in_headers(
     gate: Gate,
+    source: Arc<dyn CompactSource>,
     mut messages: mpsc::Receiver<HeadersMessage>,
     judged: mpsc::Sender<JudgedHeaders>,
 ) {
     let gate = Arc::new(gate);
     while let Some(message) = messages.recv().await {
-        let (peer, count) = (message.peer, message.headers.len());
-        let was_presync = message.presync.is_some();
-        let (outcome, presync) = pass_and_take_in(&gate, message).await;
+        let HeadersMessage {
+            peer,
+            headers,
+            compact,
+            presync,
+        } = message;
+        let (count, was_presync) = (headers.len(), presync.is_some());
+        let (outcome, presync) = pass_and_take_in(&gate, headers, presync).await;
+        let assembly = match (&outcome, compact) {
+            (Ok(Intake::Accepted { last: Some(_), .. }), Some(compact)) => {
+                let source = Arc::clone(&source);
+                // It walks the mempool and hashes a block.
+                let assemble = move || Assembly::of(*compact, source.as_ref());
+                tokio::task::spawn_blocking(assemble).await.ok()
+            }
+            _ => None,
+        };
         let outcome = JudgedHeaders {
             peer,
             count,
             outcome,
             was_presync,
             presync,
+            assembly,
         };
         if judged.send(outcome).await.is_err() {
             return;
@@ -132,26 +162,28 @@ pub(super) async fn take_in_headers(
     }
 }
 
-/// What became of a message, and of its peer's presync.
+/// What became of headers, and of their peer's presync.
 async fn pass_and_take_in(
     gate: &Arc<Gate>,
-    message: HeadersMessage,
-) -> (Result<Intake, SyncError>, Option<Box<Presync>>) {
+    headers: Vec<Header>,
+    presync: MaybePresync,
+) -> (Result<Intake, SyncError>, MaybePresync) {
     let passing = {
         let gate = Arc::clone(gate);
         // It hashes up to 2000 headers.
-        tokio::task::spawn_blocking(move || gate.pass(message.headers, message.presync))
+        tokio::task::spawn_blocking(move || gate.pass(headers, presync))
     };
-    match passing.await {
-        Ok(Passage::TakeIn { headers, presync }) => {
-            let outcome = take_in_long(&gate.chain, &gate.store, headers).await;
-            (outcome, presync)
-        }
-        Ok(Passage::Withheld { presync }) => (Ok(Intake::Withheld), presync),
-        Ok(Passage::Unconnected) => (Ok(Intake::Unconnected), None),
-        Ok(Passage::Refused { reason }) => (Ok(Intake::Refused { reason }), None),
-        Err(_) => (Err(SyncError::TaskFailed), None),
-    }
+    let Ok((passage, presync)) = passing.await else {
+        return (Err(SyncError::TaskFailed), None);
+    };
+    let outcome = match passage {
+        Passage::TakeIn(headers) => take_in_long(&gate.chain, &gate.store, headers).await,
+        Passage::Withheld => Ok(Intake::Withheld),
+        Passage::Ignored => Ok(Intake::Ignored),
+        Passage::Unconnected => Ok(Intake::Unconnected),
+        Passage::Refused { reason } => Ok(Intake::Refused { reason }),
+    };
+    (outcome, presync)
 }
 
 /// Takes in a run of headers of any length.

@@ -7,6 +7,7 @@ use std::{
 
 use pulse_primitives::bitcoin::{
     BlockHash,
+    bip152::HeaderAndShortIds,
     block::Header,
     hashes::Hash,
     p2p::{message::NetworkMessage, message_blockdata::GetHeadersMessage},
@@ -53,16 +54,28 @@ impl Manager {
         self.send(peer, message);
     }
 
-    pub(super) fn on_headers(&mut self, peer: PeerId, headers: Vec<Header>) {
+    /// Puts headers into the row of those that are to be judged. `compact`: the compact
+    /// block that the only header came with.
+    pub(super) fn queue_headers(
+        &mut self,
+        peer: PeerId,
+        headers: Vec<Header>,
+        compact: Option<Box<HeaderAndShortIds>>,
+    ) {
         let waiting = self
             .waiting_headers
             .iter()
-            .filter(|(other, _)| *other == peer);
+            .filter(|message| message.peer == peer);
         if waiting.count() >= MAX_WAITING_HEADERS {
             self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
             return;
         }
-        self.waiting_headers.push_back((peer, headers));
+        self.waiting_headers.push_back(HeadersMessage {
+            peer,
+            headers,
+            compact,
+            presync: None,
+        });
     }
 
     pub(super) fn judge_headers(&mut self) {
@@ -72,12 +85,9 @@ impl Manager {
         let Ok(place) = self.headers_in.try_reserve() else {
             return;
         };
-        if let Some((peer, headers)) = self.waiting_headers.pop_front() {
-            place.send(HeadersMessage {
-                peer,
-                headers,
-                presync: self.presyncs.remove(&peer),
-            });
+        if let Some(mut message) = self.waiting_headers.pop_front() {
+            message.presync = self.presyncs.remove(&message.peer);
+            place.send(message);
             self.judging_headers = true;
         }
     }
@@ -91,22 +101,30 @@ impl Manager {
             outcome,
             was_presync,
             presync,
+            assembly,
         } = judged;
+        let presync_lost = was_presync && presync.is_none();
         if let Some(presync) = presync
             && self.peers.contains_key(&peer)
         {
             self.presyncs.insert(peer, presync);
         }
         let ask = match outcome? {
+            Intake::Ignored => Next::Done,
             Intake::Withheld => self.after_good_headers(peer, count, None),
             Intake::Accepted { last, new } => {
                 debug!(%peer, count, new, "headers accepted");
                 if let Some(last) = last {
                     self.has(peer, last);
+                    self.note_announcement(peer, last, new, now);
+                    if let Some(assembly) = assembly {
+                        self.on_assembly(peer, last, assembly, now);
+                    }
+                    self.fetch_directly(peer, last, now);
                 }
                 self.after_good_headers(peer, count, last)
             }
-            Intake::Unconnected if was_presync => self.headers.presync_lost(peer),
+            Intake::Unconnected if presync_lost => self.headers.presync_lost(peer),
             Intake::Unconnected => self.headers.unconnected(peer),
             Intake::Refused { reason } => {
                 warn!(%peer, reason, "headers refused");
@@ -121,6 +139,29 @@ impl Manager {
             Next::Done => {}
         }
         Ok(())
+    }
+
+    /// The peer has told of the chain that ends in `last`, of which `new` headers were not
+    /// known before.
+    fn note_announcement(&mut self, peer: PeerId, last: BlockHash, new: usize, now: Instant) {
+        self.note_told(peer);
+        let store = &self.sync.store;
+        let active = self.sync.chain.active_tip().hash;
+        if new > 0 && store.work_of(&last) > store.work_of(&active) {
+            self.announced.insert(peer, now);
+        }
+    }
+
+    /// Close to the tip, new blocks are asked first of the peer that told of them.
+    fn fetch_directly(&mut self, peer: PeerId, last: BlockHash, now: Instant) {
+        if !self.may_download() || !self.is_near_tip() || self.sync.chain.has_block(&last) {
+            return;
+        }
+        let chain = &self.sync.chain;
+        self.window
+            .update(self.sync.store.as_ref(), |hash| chain.has_block(hash));
+        self.update_reach(now);
+        self.request_from(peer, now);
     }
 
     /// What to ask after a message that was in order. `last` is the last header of it

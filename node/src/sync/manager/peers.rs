@@ -32,9 +32,12 @@ impl Manager {
 
     fn on_message(&mut self, peer: PeerId, message: Message) {
         match message {
-            Message::Headers(headers) => self.on_headers(peer, headers),
+            Message::Headers(headers) => self.queue_headers(peer, headers, None),
             Message::Inv(entries) => self.on_inv(peer, blocks(&entries)),
             Message::Block(block) => self.on_block(peer, block),
+            Message::CompactBlock(compact) => self.on_compact_block(peer, *compact),
+            Message::BlockTxn(answer) => self.on_block_txn(peer, answer),
+            Message::SendCmpct { version, .. } => self.on_send_cmpct(peer, version),
             Message::NotFound(entries) => {
                 if blocks(&entries).any(|hash| self.window.owes(peer, &hash)) {
                     self.drop_peer(peer, Fault::Slow("not_found"));
@@ -55,8 +58,11 @@ impl Manager {
                 self.headers.add_peer(peer.id);
             }
         }
-        self.peers.insert(peer.id, peer);
+        self.watch(&peer);
+        let id = peer.id;
+        self.peers.insert(id, peer);
         self.publish_peers();
+        self.send_cmpct(id, false);
     }
 
     /// Ends the connection with a peer.
@@ -76,8 +82,13 @@ impl Manager {
         }
         self.headers.remove_peer(id);
         self.window.remove_peer(id);
-        self.waiting_headers.retain(|(peer, _)| *peer != id);
+        self.waiting_headers.retain(|message| message.peer != id);
         self.presyncs.remove(&id);
+        self.compact_peers.remove(&id);
+        self.announcers.remove_peer(id);
+        self.laggards.remove_peer(id);
+        self.announced.remove(&id);
+        self.forget_pending();
         self.publish_peers();
     }
 
