@@ -13,15 +13,24 @@
 
 mod addr;
 mod addr_entry;
+pub mod addr_relay;
+pub mod addrman;
+pub mod anchors;
+pub mod bans;
 pub mod codec;
 pub mod compact;
 pub mod connection;
 pub mod dial;
+pub mod eviction;
 pub mod handshake;
 pub mod message;
 pub mod metrics;
 pub mod netaddr;
+pub mod netgroup;
 pub mod peer;
+pub mod rolling;
+pub mod saved;
+pub mod seeds;
 pub mod transport;
 pub mod version;
 
