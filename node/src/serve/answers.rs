@@ -82,9 +82,7 @@ impl Answers {
         stop: &BlockHash,
     ) -> (Option<BlockHash>, Vec<Header>) {
         if locator.is_empty() {
-            let header = self
-                .servable(stop)
-                .and_then(|_| self.headers.header(stop));
+            let header = self.servable(stop).and_then(|_| self.headers.header(stop));
             return (None, header.into_iter().collect());
         }
         let fork = locator.iter().find_map(|hash| self.active_height(hash));

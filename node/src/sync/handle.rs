@@ -91,9 +91,7 @@ impl SyncHandle {
                 return Err(header_refused("its time is too far in the future"));
             }
             Ok(
-                workers::Intake::Withheld
-                | workers::Intake::Ignored
-                | workers::Intake::Unconnected,
+                workers::Intake::Withheld | workers::Intake::Ignored | workers::Intake::Unconnected,
             ) => {
                 return Err(header_refused("its parent is not known"));
             }

@@ -15,10 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{
-    Height,
-    bitcoin::BlockHash,
-};
+use pulse_primitives::{Height, bitcoin::BlockHash};
 use tokio::{
     sync::mpsc,
     task::JoinSet,

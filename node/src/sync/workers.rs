@@ -9,16 +9,15 @@ use std::{
 use pulse_primitives::{
     Height,
     bitcoin::{
-        BlockHash, VarInt, bip152::HeaderAndShortIds, block::Header,
-        consensus::deserialize_partial,
+        BlockHash, VarInt, bip152::HeaderAndShortIds, block::Header, consensus::deserialize_partial,
     },
 };
 use tokio::sync::mpsc;
 
 use super::{
     SyncError,
-    blocks::ReadyBlock,
     assembly::Assembly,
+    blocks::ReadyBlock,
     gate::{Gate, MaybePresync, Passage},
 };
 use crate::{

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
+mod compact;
 mod presync;
 mod real_chain;
 mod scripted;
+mod served;
