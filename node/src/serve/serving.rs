@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     metrics,
-    net::{Fault, Outgoing, Peer},
+    net::{Fault, Peer},
     p2p::{codec::Message, compact::COMPACT_VERSION},
 };
 

@@ -31,8 +31,6 @@ pub(super) struct Judged {
     pub hash: BlockHash,
     pub height: Height,
     pub from: PeerId,
-    /// The sender need not have validated it.
-    pub lenient: bool,
     pub verdict: Result<BlockVerdict, ChainError>,
     /// Transactions that the block claims to have.
     pub txs: u64,
@@ -54,7 +52,6 @@ pub(super) async fn feed_blocks(
             hash: block.hash,
             height: block.height,
             from: block.from,
-            lenient: block.lenient,
             verdict,
             txs,
             elapsed: start.elapsed(),

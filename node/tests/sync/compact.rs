@@ -112,13 +112,6 @@ fn wanted_txs(message: &Message) -> Option<BlockTransactionsRequest> {
     }
 }
 
-fn asked_to_announce(message: &Message) -> Option<bool> {
-    match message {
-        Message::SendCmpct { high_bandwidth, .. } => Some(*high_bandwidth),
-        _ => None,
-    }
-}
-
 /// A node with one scripted peer from which it has got `blocks`.
 struct Scene {
     node: Node,
@@ -230,8 +223,7 @@ async fn who_delivers_a_new_block_is_asked_to_announce_at_once_and_then_is_belie
     scene.has_seen(&next.txdata[1..]);
     scene.announce(&next).await;
     scene.peer.send(compact(&next)).await;
-    let high_bandwidth = |message: &Message| asked_to_announce(message).filter(|high| *high);
-    scene.peer.until(high_bandwidth).await;
+    scene.node.wait_for_tip(next.block_hash()).await;
     blocks.push(next);
 
     let plain = mine(&tip_header(&blocks), 108, 1);
@@ -239,6 +231,7 @@ async fn who_delivers_a_new_block_is_asked_to_announce_at_once_and_then_is_belie
     scene.peer.send(compact(&unasked)).await;
     let request = scene.peer.until(wanted_txs).await;
     assert_eq!(request.indexes, [1]);
+    assert!(scene.peer.is_to_announce);
     scene.peer.send(block_txn(&unasked, &request)).await;
     scene.node.wait_for_tip(unasked.block_hash()).await;
     scene.node.stop().await;

@@ -38,10 +38,10 @@ impl Manager {
             Message::CompactBlock(compact) => self.on_compact_block(peer, *compact),
             Message::BlockTxn(answer) => self.on_block_txn(peer, answer),
             Message::SendCmpct { version, .. } => self.on_send_cmpct(peer, version),
-            Message::NotFound(entries) => {
-                if blocks(&entries).any(|hash| self.window.owes(peer, &hash)) {
-                    self.drop_peer(peer, Fault::Slow("not_found"));
-                }
+            Message::NotFound(entries)
+                if blocks(&entries).any(|hash| self.window.owes(peer, &hash)) =>
+            {
+                self.drop_peer(peer, Fault::Slow("not_found"));
             }
             _ => {}
         }

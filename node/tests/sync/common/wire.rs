@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use pulse_node::p2p::codec::{Message, encode_message, read_message};
-use pulse_primitives::bitcoin::p2p::{
-    Address, ServiceFlags, message::NetworkMessage, message_compact_blocks::SendCmpct,
-    message_network::VersionMessage,
+use pulse_node::p2p::codec::Message;
+use pulse_primitives::bitcoin::{
+    consensus::serialize,
+    p2p::{
+        Address, Magic, ServiceFlags,
+        message::{NetworkMessage, RawNetworkMessage},
+        message_compact_blocks::SendCmpct,
+        message_network::VersionMessage,
+    },
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -22,6 +27,8 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// A connection with the node under test, after the handshake.
 pub struct Wire {
     stream: TcpStream,
+    /// Whether the node wants new blocks at once, as compact blocks.
+    pub is_to_announce: bool,
 }
 
 impl Wire {
@@ -44,7 +51,10 @@ impl Wire {
     }
 
     async fn shake_hands(stream: TcpStream) -> Self {
-        let mut wire = Self { stream };
+        let mut wire = Self {
+            stream,
+            is_to_announce: false,
+        };
         let nobody = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
         let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
         let nonce = rand::random();
@@ -76,7 +86,8 @@ impl Wire {
 
     /// Sends a message.
     pub async fn send(&mut self, message: NetworkMessage) {
-        let frame = encode_message(message, regtest().magic);
+        let magic = Magic::from_bytes(regtest().magic);
+        let frame = serialize(&RawNetworkMessage::new(magic, message));
         self.stream.write_all(&frame).await.unwrap();
     }
 
@@ -100,12 +111,42 @@ impl Wire {
         assert!(timeout(PATIENCE, closed).await.unwrap().is_none());
     }
 
+    /// Command and payload of the next message that the node itself does not know how to
+    /// read.
+    pub async fn until_other(&mut self) -> (String, Vec<u8>) {
+        let next = async {
+            loop {
+                let (command, payload) = self.next_frame().await?;
+                let message = Message::decode(&command, payload.clone());
+                if let Ok(Message::Other(command)) = message {
+                    return Some((command, payload));
+                }
+            }
+        };
+        timeout(PATIENCE, next).await.unwrap().unwrap()
+    }
+
+    async fn next_frame(&mut self) -> Option<(String, Vec<u8>)> {
+        let mut head = [0; 24];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let command = head[4..16].iter().take_while(|byte| **byte != 0);
+        let command = command.map(|byte| char::from(*byte)).collect();
+        let len = u32::from_le_bytes(head[16..20].try_into().unwrap());
+        let mut payload = vec![0; len as usize];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some((command, payload))
+    }
+
     async fn next_that<T>(&mut self, mut find: impl FnMut(&Message) -> Option<T>) -> Option<T> {
         loop {
             // Whole messages are waiting when it matters that reading can be cut off.
-            let (message, _) = read_message(&mut self.stream, regtest().magic).await.ok()?;
+            let (command, payload) = self.next_frame().await?;
+            let message = Message::decode(&command, payload).unwrap();
             if let Message::Ping(nonce) = message {
                 self.send(NetworkMessage::Pong(nonce)).await;
+            }
+            if let Message::SendCmpct { high_bandwidth, .. } = message {
+                self.is_to_announce = high_bandwidth;
             }
             if let Some(found) = find(&message) {
                 return Some(found);
