@@ -31,6 +31,7 @@ mod codec;
 mod entry;
 mod key;
 mod select;
+mod source;
 mod tables;
 
 use pulse_primitives::bitcoin::p2p::ServiceFlags;
@@ -40,12 +41,13 @@ pub use self::{
     entry::AddrRecord,
     key::Table,
     select::{Select, Selected},
+    source::AddrSource,
 };
 use self::{
     entry::{Entry, HOUR},
     tables::{EntryId, Tables},
 };
-use crate::netaddr::{NetAddr, NetAddress, NetKind};
+use crate::netaddr::{NetAddress, NetKind};
 
 /// Buckets of *new*.
 pub const NEW_BUCKETS: usize = 1024;
@@ -137,7 +139,7 @@ impl AddrMan {
     pub fn add(
         &mut self,
         record: &AddrRecord,
-        source: &NetAddr,
+        source: impl Into<AddrSource>,
         penalty: u64,
         now: u64,
         rng: &mut impl Rng,
@@ -145,7 +147,8 @@ impl AddrMan {
         if !record.address.addr.is_routable() {
             return false;
         }
-        let penalty = if record.address.addr == *source {
+        let source = source.into();
+        let penalty = if source.is(&record.address.addr) {
             0
         } else {
             penalty
@@ -160,10 +163,10 @@ impl AddrMan {
             None => {
                 let time = record.time.saturating_sub(penalty);
                 let record = AddrRecord { time, ..*record };
-                self.tables.create(Entry::new(record, *source))
+                self.tables.create(Entry::new(record, source))
             }
         };
-        self.place_in_new(id, source, now)
+        self.place_in_new(id, &source, now)
     }
 
     /// Updates a known entry; true if it may have one more place.
@@ -192,7 +195,7 @@ impl AddrMan {
         rng.gen_range(0..1_u32 << entry.places) == 0
     }
 
-    fn place_in_new(&mut self, id: EntryId, source: &NetAddr, now: u64) -> bool {
+    fn place_in_new(&mut self, id: EntryId, source: &AddrSource, now: u64) -> bool {
         let entry = self.tables.entry(id);
         let is_first = entry.places == 0;
         let place = self.tables.new_place(entry, source);

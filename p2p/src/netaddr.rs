@@ -244,7 +244,7 @@ impl NetAddr {
         }
     }
 
-    /// The network that it is reached through: as [`NetAddr::network`], but IPv4 for an
+    /// The network that it is reached through: as [`NetAddr::kind`], but IPv4 for an
     /// IPv6 address that leads to an IPv4 one, and `None` when it is not routable.
     #[must_use]
     pub fn net_class(&self) -> Option<NetKind> {

@@ -6,8 +6,9 @@
 //! (`x9.`: whole blocks, with witnesses).
 //!
 //! # Security
-//! Whoever runs a seed can only add addresses, each counted under the seed as its
-//! source; the address manager bounds what one source reaches. The fixed addresses
+//! Whoever runs a seed can only add addresses, with the seed's name as their source
+//! ([`crate::addrman::AddrSource::named`]); the address manager bounds what one source
+//! reaches. The fixed addresses
 //! are for when no name resolves and nothing is known.
 //!
 //! # Limits

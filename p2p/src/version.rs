@@ -354,7 +354,7 @@ fn check_version(
         wtxid_relay: false,
         addr_v2: false,
         time: version.timestamp.max(0),
-        our_addr: version.receiver.socket_addr().ok(),
+        our_addr: (version.receiver.socket_addr().ok()).filter(|addr| !addr.ip().is_unspecified()),
     };
     let serves = if local.limited_peers {
         remote.serves_recent_blocks()

@@ -4,7 +4,8 @@
 //! key: 32 bytes
 //! new entries: u32   | tried entries: u32
 //! each new entry, each tried entry:
-//!     entry of addrv2 (BIP 155) | source: its network, length and address as there
+//!     entry of addrv2 (BIP 155) | source: its network, length and address as there, or
+//!     255, 10 and the hash of a name
 //!     last success: u64 | failures since: u32
 //! each of the 1024 new buckets: count: u8 | index of a new entry: u32, count times
 //! ```
@@ -18,6 +19,7 @@ use super::{
     AddrMan, BUCKET_SIZE, NEW_BUCKETS, NEW_PLACES_PER_ADDRESS, TRIED_BUCKETS,
     entry::{AddrRecord, Entry},
     key::Table,
+    source::AddrSource,
     tables::{EntryId, Tables},
 };
 use crate::{
@@ -133,7 +135,7 @@ fn put_entry(bytes: &mut Vec<u8>, entry: &Entry) {
         port: record.address.port,
     };
     saved::put(bytes, &message);
-    saved::put(bytes, &entry.source.to_addr_v2());
+    saved::put(bytes, &entry.source.to_saved());
     saved::put(bytes, &entry.last_success);
     saved::put(bytes, &entry.attempts);
 }
@@ -150,7 +152,7 @@ fn take_entry(
     let attempts = saved::take(bytes, what)?;
     let (Some(addr), Some(source)) = (
         NetAddr::from_addr_v2(&message.addr),
-        NetAddr::from_addr_v2(&source),
+        AddrSource::from_saved(&source),
     ) else {
         return Ok(None);
     };

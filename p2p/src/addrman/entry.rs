@@ -2,8 +2,8 @@
 
 use pulse_primitives::bitcoin::p2p::ServiceFlags;
 
-use super::select::Selected;
-use crate::netaddr::{NetAddr, NetAddress};
+use super::{select::Selected, source::AddrSource};
+use crate::netaddr::NetAddress;
 
 /// Seconds in an hour.
 pub(super) const HOUR: u64 = 60 * 60;
@@ -33,7 +33,7 @@ pub struct AddrRecord {
 pub(super) struct Entry {
     pub(super) record: AddrRecord,
     /// Who told of it first.
-    pub(super) source: NetAddr,
+    pub(super) source: AddrSource,
     /// Last time that we reached it; 0 for never.
     pub(super) last_success: u64,
     /// Failures since then.
@@ -48,7 +48,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(record: AddrRecord, source: NetAddr) -> Self {
+    pub(super) fn new(record: AddrRecord, source: AddrSource) -> Self {
         Self {
             record,
             source,
@@ -105,7 +105,7 @@ mod tests {
             services: ServiceFlags::NETWORK,
             time: NOW - HOUR,
         };
-        Entry::new(record, record.address.addr)
+        Entry::new(record, record.address.addr.into())
     }
 
     #[test]

@@ -6,11 +6,9 @@ use pulse_primitives::bitcoin::hashes::{Hash, HashEngine, sha256d};
 
 use super::{
     BUCKET_SIZE, NEW_BUCKETS, NEW_BUCKETS_PER_SOURCE_GROUP, TRIED_BUCKETS, TRIED_BUCKETS_PER_GROUP,
+    source::AddrSource,
 };
-use crate::{
-    netaddr::{NetAddr, NetAddress},
-    netgroup::NetGroup,
-};
+use crate::{netaddr::NetAddress, netgroup::NetGroup};
 
 /// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,12 +33,11 @@ pub(super) struct BucketKey(pub(super) [u8; 32]);
 
 impl BucketKey {
     /// Place in new of an address that `source` tells.
-    pub(super) fn new_place(&self, address: &NetAddress, source: &NetAddr) -> Place {
-        let source = NetGroup::of(source);
+    pub(super) fn new_place(&self, address: &NetAddress, source: &AddrSource) -> Place {
+        let source = source.group();
         let group = NetGroup::of(&address.addr);
-        let choice =
-            self.hash(b'a', &[group.as_bytes(), source.as_bytes()]) % NEW_BUCKETS_PER_SOURCE_GROUP;
-        let hash = self.hash(b'b', &[source.as_bytes(), &choice.to_le_bytes()]);
+        let choice = self.hash(b'a', &[group.as_bytes(), &source]) % NEW_BUCKETS_PER_SOURCE_GROUP;
+        let hash = self.hash(b'b', &[&source, &choice.to_le_bytes()]);
         self.place(Table::New, reduce(hash, NEW_BUCKETS), address)
     }
 

@@ -6,8 +6,9 @@ use super::{
     BUCKET_SIZE, NEW_BUCKETS, TRIED_BUCKETS,
     entry::Entry,
     key::{BucketKey, Place, Table},
+    source::AddrSource,
 };
-use crate::netaddr::{NetAddr, NetAddress, NetKind};
+use crate::netaddr::{NetAddress, NetKind};
 
 /// Number of an entry, until it is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +89,7 @@ impl Tables {
         self.buckets(place.table)[place.bucket][place.slot]
     }
 
-    pub(super) fn new_place(&self, entry: &Entry, source: &NetAddr) -> Place {
+    pub(super) fn new_place(&self, entry: &Entry, source: &AddrSource) -> Place {
         self.key.new_place(&entry.record.address, source)
     }
 

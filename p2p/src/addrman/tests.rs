@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{key::BucketKey, *};
-use crate::saved::SavedError;
+use crate::{netaddr::NetAddr, saved::SavedError};
 
 mod sequences;
 
@@ -29,7 +29,7 @@ fn record(text: &str) -> AddrRecord {
 }
 
 fn add(manager: &mut AddrMan, text: &str, source: &str) -> bool {
-    manager.add(&record(text), &addr(source), 0, NOW, &mut rng())
+    manager.add(&record(text), addr(source), 0, NOW, &mut rng())
 }
 
 fn address(text: &str) -> NetAddress {
@@ -60,7 +60,7 @@ fn honest(rng: &mut impl Rng) -> AddrMan {
     for _ in 0..300 {
         let source = random_ipv4(rng);
         for _ in 0..50 {
-            manager.add(&random_record(rng), &source, TIME_PENALTY, NOW, rng);
+            manager.add(&random_record(rng), source, TIME_PENALTY, NOW, rng);
         }
     }
     manager
@@ -99,9 +99,9 @@ fn what_is_not_routable_is_not_kept() {
 fn what_others_tell_is_put_back_in_time_but_not_what_one_tells_of_oneself() {
     let mut manager = AddrMan::new(KEY);
     let told = record("250.1.1.1");
-    manager.add(&told, &addr("252.2.2.2"), TIME_PENALTY, NOW, &mut rng());
+    manager.add(&told, addr("252.2.2.2"), TIME_PENALTY, NOW, &mut rng());
     let own = record("250.1.1.2");
-    manager.add(&own, &own.address.addr, TIME_PENALTY, NOW, &mut rng());
+    manager.add(&own, own.address.addr, TIME_PENALTY, NOW, &mut rng());
     let time = |record: AddrRecord| manager.get(&record.address).unwrap().time;
     assert_eq!(time(told), told.time - TIME_PENALTY);
     assert_eq!(time(own), own.time);
@@ -115,7 +115,7 @@ fn services_add_up_and_are_replaced_by_the_peers_own_word() {
         services: ServiceFlags::WITNESS,
         ..record("250.1.1.1")
     };
-    manager.add(&more, &addr("252.2.2.2"), 0, NOW, &mut rng());
+    manager.add(&more, addr("252.2.2.2"), 0, NOW, &mut rng());
     let services = |manager: &AddrMan| manager.get(&more.address).unwrap().services;
     assert_eq!(
         services(&manager),
@@ -132,7 +132,7 @@ fn an_address_has_at_most_eight_places_in_new() {
     let mut record = record("250.1.1.1");
     for step in 0..20_000 {
         record.time = NOW + step; // newer each time, so that it counts as news
-        manager.add(&record, &random_ipv4(&mut rng), 0, NOW + step, &mut rng);
+        manager.add(&record, random_ipv4(&mut rng), 0, NOW + step, &mut rng);
     }
     let entry = manager.tables.find(&record.address).unwrap();
     assert_eq!(manager.tables.entry(entry).places, NEW_PLACES_PER_ADDRESS);
@@ -203,7 +203,7 @@ fn colliding(manager: &mut AddrMan) -> (NetAddress, NetAddress) {
     };
     let source = addr("252.2.2.2");
     for record in [&first, &second] {
-        assert!(manager.add(record, &source, 0, NOW, &mut rng));
+        assert!(manager.add(record, source, 0, NOW, &mut rng));
     }
     (first.address, second.address)
 }
@@ -292,7 +292,7 @@ fn one_source_group_reaches_64_new_buckets_and_few_selections() {
         if manager.get(&record.address).is_none() {
             attackers.insert(record.address);
         }
-        manager.add(&record, &source, TIME_PENALTY, NOW, &mut rng);
+        manager.add(&record, source, TIME_PENALTY, NOW, &mut rng);
     }
     manager.check().unwrap();
     let is_attacker = |id: &EntryId| {
@@ -328,6 +328,24 @@ fn one_group_reaches_eight_tried_buckets() {
 }
 
 #[test]
+fn sources_with_names_reach_buckets_of_their_own() {
+    let key = BucketKey(KEY);
+    let mut rng = rng();
+    let mut buckets = HashSet::new();
+    for (count, name) in (1..=4).zip(["x9.one.", "x9.two.", "x9.three.", "fixed"]) {
+        for _ in 0..2_000 {
+            let address = random_record(&mut rng).address;
+            buckets.insert(key.new_place(&address, &AddrSource::named(name)).bucket);
+        }
+        // 64 of 1024 each, but for a few that they share.
+        assert!(
+            (50 * count..=64 * count).contains(&buckets.len()),
+            "{count}"
+        );
+    }
+}
+
+#[test]
 fn many_groups_spread_over_all_buckets() {
     let key = BucketKey(KEY);
     let mut rng = rng();
@@ -335,7 +353,10 @@ fn many_groups_spread_over_all_buckets() {
     for _ in 0..50_000 {
         let address = random_record(&mut rng).address;
         tried.insert(key.tried_place(&address).bucket);
-        new.insert(key.new_place(&address, &random_ipv4(&mut rng)).bucket);
+        new.insert(
+            key.new_place(&address, &random_ipv4(&mut rng).into())
+                .bucket,
+        );
     }
     assert_eq!((new.len(), tried.len()), (NEW_BUCKETS, TRIED_BUCKETS));
 }
@@ -347,7 +368,7 @@ fn places_follow_from_the_key_and_nothing_else() {
     let mut same = 0;
     for _ in 0..1000 {
         let address = random_record(&mut rng).address;
-        let source = random_ipv4(&mut rng);
+        let source = random_ipv4(&mut rng).into();
         let place = BucketKey(KEY).new_place(&address, &source);
         assert_eq!(place, BucketKey(KEY).new_place(&address, &source));
         same += usize::from(place == other.new_place(&address, &source));
@@ -361,7 +382,7 @@ fn new_and_tried_are_selected_equally_often() {
     let mut manager = AddrMan::new(KEY);
     for number in 0..100 {
         let record = random_record(&mut rng);
-        manager.add(&record, &random_ipv4(&mut rng), 0, NOW, &mut rng);
+        manager.add(&record, random_ipv4(&mut rng), 0, NOW, &mut rng);
         if number < 5 {
             manager.good(&record.address, NOW - 2 * HOUR);
         }
@@ -397,7 +418,7 @@ fn only_the_wanted_networks_are_selected() {
         address: NetAddress::new(NetAddr::TorV3([5; 32]), 8333),
         ..random_record(&mut rng)
     };
-    manager.add(&onion, &random_ipv4(&mut rng), 0, NOW, &mut rng);
+    manager.add(&onion, random_ipv4(&mut rng), 0, NOW, &mut rng);
     for _ in 0..20 {
         let selected = manager.select(onions, NOW, &mut rng).unwrap();
         assert_eq!(selected.record, onion);
@@ -432,7 +453,7 @@ fn at_most_23_percent_and_a_thousand_addresses_are_told() {
     for _ in 0..100 {
         small.add(
             &random_record(&mut rng),
-            &random_ipv4(&mut rng),
+            random_ipv4(&mut rng),
             0,
             NOW,
             &mut rng,
@@ -456,13 +477,14 @@ fn what_is_not_worth_dialling_is_not_told() {
 }
 
 /// Everything that is saved of each address.
-type SavedEntry = (NetAddress, u64, u64, u64, u32, u8, bool);
+type SavedEntry = (NetAddress, Vec<u8>, u64, u64, u64, u32, u8, bool);
 
 fn contents(manager: &AddrMan) -> Vec<SavedEntry> {
     let entries = manager.tables.iter().map(|(_, entry)| {
         let record = entry.record;
         (
             record.address,
+            entry.source.group(),
             record.services.to_u64(),
             record.time,
             entry.last_success,
@@ -493,6 +515,8 @@ fn busy() -> AddrMan {
     for text in ["2a00::1", "fc00::1"] {
         add(&mut manager, text, "fc00::2");
     }
+    let source = AddrSource::named("seed");
+    assert!(manager.add(&record("9.8.7.6"), source, 0, NOW, &mut rng));
     manager
 }
 

@@ -74,7 +74,7 @@ proptest! {
                         time: now.saturating_add_signed(-i64::from(age)),
                     };
                     let source = NetAddr::Ipv4([source, source, 1, 1].into());
-                    manager.add(&record, &source, TIME_PENALTY, now, &mut rng);
+                    manager.add(&record, source, TIME_PENALTY, now, &mut rng);
                 }
                 Call::Good { host: number } => {
                     manager.good(&host(number), now);
