@@ -15,6 +15,15 @@ pub(super) enum Assembly {
 }
 
 impl Assembly {
+    /// One word, for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Whole(_) => "whole",
+            Self::Missing(_) => "missing",
+            Self::Failed(_) => "failed",
+        }
+    }
+
     /// Looks the transactions up in `source`.
     pub fn of(compact: HeaderAndShortIds, source: &dyn CompactSource) -> Self {
         match PartialBlock::new(compact, source) {

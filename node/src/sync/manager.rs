@@ -33,7 +33,7 @@ use super::{
     gate::Gate,
     headers::HeaderSync,
     lagging::{Laggards, StaleTip},
-    progress::{Position, Progress},
+    progress::{Position, Presyncing, Progress},
     stall::StallDetector,
     workers::{HeadersMessage, Judged, JudgedHeaders, feed_blocks, take_in_headers},
 };
@@ -244,6 +244,17 @@ impl Manager {
         self.sync.store.best().work >= self.sync.params.min_chain_work
     }
 
+    /// The presync that has come farthest.
+    fn presyncing(&self) -> Option<Presyncing> {
+        self.presyncs
+            .values()
+            .map(|presync| Presyncing {
+                has_shown_work: presync.has_shown_work(),
+                height: presync.height(),
+            })
+            .max()
+    }
+
     fn on_tick(&mut self, now: Instant) {
         while let Some(peer) = self.headers.overdue(now) {
             self.drop_peer(peer, Fault::Slow("headers_timeout"));
@@ -259,7 +270,8 @@ impl Manager {
         let best = self.sync.store.best().tip.height;
         self.progress.tick(
             Position {
-                headers_complete: self.headers.is_complete() || self.sync.config.simulate,
+                headers_complete: self.may_download() || self.sync.config.simulate,
+                presync: self.presyncing(),
                 active: self.sync.chain.active_tip().height,
                 best,
                 peers: self.peers.len(),
@@ -267,6 +279,7 @@ impl Manager {
             now,
         );
         metrics::headers_height(best);
+        metrics::presyncs(self.presyncs.len());
         metrics::window(self.window.in_flight(), self.window.buffered_bytes());
         self.publish_peers();
     }

@@ -130,7 +130,8 @@ impl Scene {
         let seen = Arc::new(Seen::default());
         let dir = tempfile::tempdir().unwrap();
         let source = Arc::clone(&seen) as Arc<dyn CompactSource>;
-        let node = Node::start_with(dir, config, regtest(), None, source).await;
+        let (own, _) = Wire::listen().await;
+        let node = Node::start_with(dir, config, regtest(), Some(own), source).await;
         let mut peer = Wire::accept(&listener).await;
         peer.send_cmpct(false).await;
         peer.until(headers).await;
@@ -329,6 +330,55 @@ async fn an_invalid_block_in_compact_form_is_refused_and_its_sender_is_kept() {
     scene.announce(&next).await;
     scene.peer.send(compact(&next)).await;
     scene.node.wait_for_tip(next.block_hash()).await;
+    assert_eq!(scene.node.handle.report().peers_dropped, 0);
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_keeps_back_transactions_does_not_hold_up_the_block() {
+    let mut blocks = chain();
+    let mut scene = Scene::set(&blocks).await;
+    // Another one connects to the node and earns its place as an announcer too.
+    let mut second = Wire::connect(scene.node.addr.unwrap()).await;
+    second.send_cmpct(false).await;
+    second.until(headers).await;
+    second
+        .send(NetworkMessage::Headers(vec![tip_header(&blocks)]))
+        .await;
+    for _ in 0..2 {
+        let height = u32::try_from(blocks.len()).unwrap() + 1;
+        let next = remine(
+            mine(&tip_header(&blocks), height, 1),
+            Vec::new(),
+            now() - 40,
+        );
+        let hash = next.block_hash();
+        if scene.peer.is_to_announce {
+            second
+                .send(NetworkMessage::Headers(vec![next.header]))
+                .await;
+            let entries = second.until(wanted).await;
+            assert_eq!(entries, [Inventory::CompactBlock(hash)]);
+            second.send(compact(&next)).await;
+        } else {
+            scene.announce(&next).await;
+            scene.peer.send(compact(&next)).await;
+        }
+        scene.node.wait_for_tip(hash).await;
+        blocks.push(next);
+    }
+    let next = next_block(&blocks);
+    scene.peer.send(compact(&next)).await;
+    let request = scene.peer.until(wanted_txs).await;
+    assert_eq!(request.indexes, [1, 2, 3, 4]);
+    second.send(compact(&next)).await;
+    assert_eq!(second.until(wanted_txs).await, request);
+    second.send(block_txn(&next, &request)).await;
+    scene.node.wait_for_tip(next.block_hash()).await;
+    // The late answer is no fault.
+    scene.peer.send(block_txn(&next, &request)).await;
+    assert!(scene.peer.silent(wanted).await);
+    assert_eq!(scene.node.handle.report().peers.len(), 2);
     assert_eq!(scene.node.handle.report().peers_dropped, 0);
     scene.node.stop().await;
 }

@@ -1,14 +1,16 @@
 //! Chains that do not have enough work leave no trace; those that have are synced, by
 //! downloading their headers twice.
 
-use pulse_node::headers::HeaderStore;
+use pulse_node::{headers::HeaderStore, p2p::codec::Message};
 use pulse_primitives::{
     bitcoin::{Block, Work, p2p::message::NetworkMessage},
     network::ChainParams,
     ports::NodeStatus,
 };
 
-use crate::common::{Node, branch, config, peer::TestPeer, regtest, tip_hash, wait_until};
+use crate::common::{
+    Node, branch, config, peer::TestPeer, regtest, tip_hash, wait_until, wire::Wire,
+};
 
 fn chain(len: usize) -> Vec<Block> {
     branch(&[], 0, len, 1)
@@ -105,5 +107,68 @@ async fn a_branch_far_below_the_tip_is_not_stored_once_the_chain_has_grown() {
     .await;
     assert_eq!(node.store.len(), stored + 157);
     assert_eq!(node.handle.report().peers_dropped, 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announcement_in_the_middle_of_a_presync_does_not_end_it() {
+    let blocks = chain(4500);
+    let headers = |range: std::ops::Range<usize>| {
+        NetworkMessage::Headers(blocks[range].iter().map(|block| block.header).collect())
+    };
+    let asked_from = |message: &Message| match message {
+        Message::GetHeaders(wanted) => Some(wanted.locator_hashes[0]),
+        _ => None,
+    };
+    let (listener, addr) = Wire::listen().await;
+    let mut config = config(&[]);
+    config.connect.push(addr);
+    config.headers_timeout_secs = 60;
+    let node = Node::start(config, needs(4400)).await;
+    let mut peer = Wire::accept(&listener).await;
+    peer.until(asked_from).await;
+    for pass in 0..2 {
+        for start in [0, 2000, 4000] {
+            // A new block, far ahead, and an old one.
+            peer.send(headers(4499..4500)).await;
+            peer.send(headers(10..11)).await;
+            peer.send(headers(start..blocks.len().min(start + 2000)))
+                .await;
+            if (pass, start) == (1, 4000) {
+                break;
+            }
+            let from = match (pass, start) {
+                (0, 4000) => regtest().genesis_hash(),
+                _ => blocks[start + 1999].block_hash(),
+            };
+            assert_eq!(peer.until(asked_from).await, from);
+        }
+    }
+    wait_until("the headers", || node.store.best().tip.height == 4500).await;
+    assert_eq!(node.handle.report().peers_dropped, 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_shows_one_chain_and_sends_another_gets_nothing_stored() {
+    let shown = chain(4500);
+    let other = branch(&[], 0, 4500, 2);
+    let asked = |message: &Message| matches!(message, Message::GetHeaders(_)).then_some(());
+    let (listener, addr) = Wire::listen().await;
+    let mut config = config(&[]);
+    config.connect.push(addr);
+    config.headers_timeout_secs = 60;
+    let node = Node::start(config, needs(4400)).await;
+    let mut peer = Wire::accept(&listener).await;
+    for blocks in [&shown, &other] {
+        for part in blocks.chunks(2000) {
+            peer.until(asked).await;
+            let headers = part.iter().map(|block| block.header).collect();
+            peer.send(NetworkMessage::Headers(headers)).await;
+        }
+    }
+    // What does not fit begins a presync of its own, whose headers are asked for.
+    peer.until(asked).await;
+    assert_eq!(node.store.len(), 1);
     node.stop().await;
 }

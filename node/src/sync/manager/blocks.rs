@@ -2,13 +2,16 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use pulse_primitives::bitcoin::{
-    BlockHash,
-    p2p::{message::NetworkMessage, message_blockdata::Inventory},
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        BlockHash,
+        p2p::{message::NetworkMessage, message_blockdata::Inventory},
+    },
 };
 use tracing::{debug, warn};
 
-use super::{Manager, Sender};
+use super::{Manager, Sender, peers::is_limited};
 use crate::{
     chain::{BlockVerdict, InvalidBlock},
     metrics,
@@ -21,6 +24,10 @@ use crate::{
     },
 };
 
+/// Blocks below its tip that a peer with few blocks can be asked for: two less than the
+/// 288 that it keeps (BIP 159), as its tip may move meanwhile.
+const LIMITED_DEPTH: Height = 285;
+
 impl Manager {
     /// Tells the window how far along the best chain each peer goes.
     pub(super) fn update_reach(&mut self, now: Instant) {
@@ -32,6 +39,9 @@ impl Manager {
         for (peer, best) in self.headers.bests() {
             if let Some(fork) = store.fork_point(&best) {
                 self.window.set_reach(peer, fork.height, now);
+                if self.peers.get(&peer).is_some_and(|peer| is_limited(peer)) {
+                    self.window.limit_depth(peer, LIMITED_DEPTH);
+                }
             }
         }
         self.reach_tip = Some(tip);

@@ -30,6 +30,7 @@ use tracing::debug;
 
 use super::Manager;
 use crate::{
+    metrics,
     net::Fault,
     p2p::{
         compact::{COMPACT_VERSION, CompactError, PartialBlock},
@@ -130,6 +131,7 @@ impl Manager {
         if self.pending.contains_key(&(hash, peer)) {
             return; // Sent twice.
         }
+        metrics::compact_block(assembly.word());
         match assembly {
             Assembly::Whole(bytes) => self.on_assembled(peer, hash, bytes, now),
             Assembly::Missing(partial) => {

@@ -123,10 +123,17 @@ impl Manager {
     }
 }
 
-/// Whether the peer can be asked for headers and for all blocks with witnesses.
+/// Whether the peer can be asked for headers and for blocks with witnesses.
 fn serves_blocks(peer: &Peer) -> bool {
     let services = peer.remote.services;
-    services.has(ServiceFlags::NETWORK) && services.has(ServiceFlags::WITNESS)
+    let has_blocks =
+        services.has(ServiceFlags::NETWORK) || services.has(ServiceFlags::NETWORK_LIMITED);
+    has_blocks && services.has(ServiceFlags::WITNESS)
+}
+
+/// Whether the peer has the newest blocks only (BIP 159).
+pub(super) fn is_limited(peer: &Peer) -> bool {
+    !peer.remote.services.has(ServiceFlags::NETWORK)
 }
 
 fn blocks(entries: &[Inventory]) -> impl Iterator<Item = BlockHash> + '_ {
