@@ -26,7 +26,7 @@ use super::{
 use crate::{
     metrics,
     net::{Fault, Peer},
-    p2p::{codec::Message, compact::COMPACT_VERSION},
+    p2p::{compact::COMPACT_VERSION, message::Message},
 };
 
 /// Most entries of one `getdata`; Bitcoin Core asks for 16 blocks at a time.

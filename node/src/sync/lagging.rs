@@ -1,9 +1,7 @@
-//! Peers that we connected to and that do not keep up with the chain, and a tip that
-//! does not move.
+//! Peers that we connected to and that do not keep up with the chain.
 //!
-//! Pure; time is passed in. Both guard against being cut off from the best chain: a
-//! place that a useless peer takes is given to another, and a chain that stands still is
-//! a reason to ask one peer more (Bitcoin Core's `ConsiderEviction`, `TipMayBeStale`).
+//! Pure; time is passed in. A place that such a peer takes is given to another, so that
+//! the node is not cut off from the best chain (Bitcoin Core's `ConsiderEviction`).
 
 use std::{
     collections::HashMap,
@@ -21,11 +19,6 @@ const RESPONSE_TIME: Duration = Duration::from_secs(2 * 60);
 /// Peers that are spared, so that an attacker with a chain of more work than ours, which
 /// turns out invalid, cannot drive all others away.
 const MAX_PROTECTED: usize = 4;
-/// Time without a new tip after which there may be a better chain elsewhere.
-const STALE_TIP: Duration = Duration::from_secs(30 * 60);
-/// Time between two looks at it.
-const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
-
 /// The active chain's tip and its work.
 #[derive(Debug, Clone, Copy)]
 pub struct TipWork {
@@ -146,40 +139,6 @@ impl Laggards {
     }
 }
 
-/// Notices that the tip has not moved for long.
-#[derive(Debug)]
-pub struct StaleTip {
-    moved: Instant,
-    next_check: Instant,
-    stale: bool,
-}
-
-impl StaleTip {
-    /// A tip that has just moved.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self {
-            moved: now,
-            next_check: now + STALE_CHECK_INTERVAL,
-            stale: false,
-        }
-    }
-
-    /// There is a new tip.
-    pub fn moved(&mut self, now: Instant) {
-        self.moved = now;
-    }
-
-    /// Whether one peer more is wanted. `waiting`: blocks are on their way.
-    pub fn check(&mut self, waiting: bool, now: Instant) -> bool {
-        if now >= self.next_check {
-            self.next_check = now + STALE_CHECK_INTERVAL;
-            self.stale = !waiting && now.duration_since(self.moved) > STALE_TIP;
-        }
-        self.stale
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use pulse_primitives::bitcoin::hashes::Hash;
@@ -260,22 +219,5 @@ mod tests {
         laggards.remove_peer(PeerId(2));
         laggards.told(PeerId(6), work(20), tip(20));
         assert!(laggards.is_protected(PeerId(6)));
-    }
-
-    #[test]
-    fn a_tip_is_stale_after_half_an_hour_without_blocks_on_their_way() {
-        let start = Instant::now();
-        let at = |mins: u64| start + Duration::from_secs(60 * mins);
-        let mut stale = StaleTip::new(start);
-        assert!(!stale.check(false, at(10)));
-        assert!(!stale.check(false, at(20)));
-        assert!(!stale.check(false, at(30)));
-        assert!(!stale.check(false, at(39)));
-        assert!(stale.check(false, at(40)));
-        // It stays so until the next look.
-        stale.moved(at(41));
-        assert!(stale.check(false, at(42)));
-        assert!(!stale.check(false, at(50)));
-        assert!(!stale.check(true, at(90)));
     }
 }

@@ -32,7 +32,7 @@ use super::{
     blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
     gate::Gate,
     headers::HeaderSync,
-    lagging::{Laggards, StaleTip},
+    lagging::Laggards,
     progress::{Position, Presyncing, Progress},
     stall::StallDetector,
     workers::{HeadersMessage, Judged, JudgedHeaders, feed_blocks, take_in_headers},
@@ -100,11 +100,6 @@ pub(super) struct Manager {
     /// Compact blocks that are not whole, by block and sender.
     pending: HashMap<(BlockHash, PeerId), Pending>,
     laggards: Laggards,
-    stale_tip: StaleTip,
-    last_tip: Option<BlockHash>,
-    /// When each peer last announced a block that was better than ours.
-    announced: HashMap<PeerId, Instant>,
-    next_extra_check: Instant,
     /// Best tip for which the reach of every peer is known.
     reach_tip: Option<BlockHash>,
     tasks: JoinSet<()>,
@@ -151,10 +146,6 @@ impl Manager {
             announcers: Announcers::default(),
             pending: HashMap::new(),
             laggards: Laggards::default(),
-            stale_tip: StaleTip::new(now),
-            last_tip: None,
-            announced: HashMap::new(),
-            next_extra_check: now,
             reach_tip: None,
             tasks,
             feed,

@@ -18,7 +18,7 @@ use super::Manager;
 use crate::{
     headers::MAX_HEADERS,
     net::Fault,
-    p2p::{handshake::PROTOCOL_VERSION, peer::PeerId},
+    p2p::{peer::PeerId, version::PROTOCOL_VERSION},
     sync::{
         SyncError,
         headers::Next,
@@ -116,7 +116,7 @@ impl Manager {
                 debug!(%peer, count, new, "headers accepted");
                 if let Some(last) = last {
                     self.has(peer, last);
-                    self.note_announcement(peer, last, new, now);
+                    self.note_announcement(peer, last, new);
                     if let Some(assembly) = assembly {
                         self.on_assembly(peer, last, assembly, now);
                     }
@@ -143,12 +143,15 @@ impl Manager {
 
     /// The peer has told of the chain that ends in `last`, of which `new` headers were not
     /// known before.
-    fn note_announcement(&mut self, peer: PeerId, last: BlockHash, new: usize, now: Instant) {
+    fn note_announcement(&mut self, peer: PeerId, last: BlockHash, new: usize) {
         self.note_told(peer);
         let store = &self.sync.store;
         let active = self.sync.chain.active_tip().hash;
-        if new > 0 && store.work_of(&last) > store.work_of(&active) {
-            self.announced.insert(peer, now);
+        if new > 0
+            && store.work_of(&last) > store.work_of(&active)
+            && let Some(peer) = self.peers.get(&peer)
+        {
+            peer.note_announcement();
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulse_primitives::{
     bitcoin::{
         BlockHash,
-        p2p::{ServiceFlags, message::NetworkMessage, message_blockdata::Inventory},
+        p2p::{message::NetworkMessage, message_blockdata::Inventory},
     },
     status::PeerReport,
 };
@@ -14,7 +14,7 @@ use tracing::warn;
 use super::Manager;
 use crate::{
     net::{Fault, Peer, PeerEvent, PeerEventKind},
-    p2p::{codec::Message, peer::PeerId},
+    p2p::{message::Message, peer::PeerId},
 };
 
 impl Manager {
@@ -87,7 +87,6 @@ impl Manager {
         self.compact_peers.remove(&id);
         self.announcers.remove_peer(id);
         self.laggards.remove_peer(id);
-        self.announced.remove(&id);
         self.forget_pending();
         self.publish_peers();
     }
@@ -100,8 +99,8 @@ impl Manager {
                 let ping = peer.least_ping().map(|ping| ping.as_millis());
                 let report = PeerReport {
                     addr: peer.addr.to_string(),
-                    kind: peer.kind.word(),
-                    transport: peer.transport.word(),
+                    kind: peer.kind.name(),
+                    transport: peer.transport.name(),
                     connected_seconds: peer.connected_at.elapsed().as_secs(),
                     least_ping_ms: ping.and_then(|ping| u64::try_from(ping).ok()),
                     user_agent: peer.remote.user_agent.clone(),
@@ -125,15 +124,12 @@ impl Manager {
 
 /// Whether the peer can be asked for headers and for blocks with witnesses.
 fn serves_blocks(peer: &Peer) -> bool {
-    let services = peer.remote.services;
-    let has_blocks =
-        services.has(ServiceFlags::NETWORK) || services.has(ServiceFlags::NETWORK_LIMITED);
-    has_blocks && services.has(ServiceFlags::WITNESS)
+    peer.remote.serves_recent_blocks()
 }
 
 /// Whether the peer has the newest blocks only (BIP 159).
 pub(super) fn is_limited(peer: &Peer) -> bool {
-    !peer.remote.services.has(ServiceFlags::NETWORK)
+    !peer.remote.serves_all_blocks()
 }
 
 fn blocks(entries: &[Inventory]) -> impl Iterator<Item = BlockHash> + '_ {

@@ -124,6 +124,8 @@ pub fn config(peers: &[&peer::TestPeer]) -> SyncConfig {
         stall_timeout_secs: 1,
         headers_timeout_secs: 1,
         retry_max_secs: 2,
+        // The peers speak v1 only, and connections to them are counted.
+        v2_transport: false,
         ..SyncConfig::default()
     }
 }
