@@ -32,7 +32,7 @@ use crate::common::{
 
 /// Transactions that the node has seen.
 #[derive(Default)]
-struct Seen(Mutex<Vec<Arc<Transaction>>>);
+pub struct Seen(pub Mutex<Vec<Arc<Transaction>>>);
 
 impl CompactSource for Seen {
     fn visit(&self, see: &mut dyn FnMut(&Wtxid, &Arc<Transaction>) -> ControlFlow<()>) {
@@ -44,7 +44,8 @@ impl CompactSource for Seen {
     }
 }
 
-fn now() -> u32 {
+/// Now, in seconds since 1970.
+pub fn now() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u32::try_from(now.as_secs()).unwrap()
 }
@@ -58,7 +59,7 @@ fn chain() -> Vec<Block> {
 }
 
 /// A transaction that spends the coinbase of a block.
-fn spend(block: &Block) -> Transaction {
+pub fn spend(block: &Block) -> Transaction {
     let coinbase = &block.txdata[0];
     Transaction {
         version: Version::TWO,
@@ -71,7 +72,8 @@ fn spend(block: &Block) -> Transaction {
         }],
         output: vec![TxOut {
             value: coinbase.output[0].value - Amount::from_sat(1000),
-            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+            // Long enough for Bitcoin Core's policy.
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51; 10]),
         }],
     }
 }
