@@ -41,12 +41,26 @@ pub struct Flags {
     /// Challenge script of a custom signet, as hex.
     #[arg(long, value_name = "HEX", global = true)]
     pub signet_challenge: Option<String>,
-    /// Bitcoin peer to sync from; may be given several times.
+    /// Bitcoin peer to connect to, and to no others; may be given several times.
     #[arg(long, value_name = "HOST:PORT", global = true)]
     pub connect: Vec<String>,
-    /// Address on which other Bitcoin nodes are served [default: none].
+    /// Bitcoin peer to connect to besides those that the node finds by itself; may be
+    /// given several times.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    pub add_node: Vec<String>,
+    /// Address on which other Bitcoin nodes can connect [default: none].
     #[arg(long, value_name = "IP:PORT", global = true)]
     pub listen: Option<String>,
+    /// Most connections with Bitcoin peers [default: 125].
+    #[arg(long, value_name = "N", global = true)]
+    pub max_peers: Option<u64>,
+    /// SOCKS5 proxy for all connections to peers [default: none].
+    #[arg(long, value_name = "IP:PORT", global = true)]
+    pub proxy: Option<String>,
+    /// Connect to peers in this network only: ipv4, ipv6, onion or cjdns; may be given
+    /// several times.
+    #[arg(long, value_name = "NETWORK", global = true)]
+    pub only_net: Vec<String>,
     /// Least total work of a chain that answers may be drawn from [default: that of
     /// Bitcoin Core for the network].
     #[arg(long, value_name = "HEX", global = true)]
@@ -128,7 +142,15 @@ impl Flags {
                 self.simulate.then(|| Value::from(true)),
             ),
             ("--connect", "p2p.connect", list(&self.connect)),
+            ("--add-node", "p2p.add_node", list(&self.add_node)),
             ("--listen", "p2p.listen", text(&self.listen)),
+            (
+                "--max-peers",
+                "p2p.max_peers",
+                self.max_peers.map(Value::from),
+            ),
+            ("--proxy", "p2p.proxy", text(&self.proxy)),
+            ("--only-net", "p2p.only_net", list(&self.only_net)),
             ("--http-addr", "http.addr", text(&self.http_addr)),
             ("--ops-addr", "http.ops_addr", text(&self.ops_addr)),
             ("--log-format", "log.format", text(&self.log_format)),

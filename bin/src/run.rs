@@ -23,7 +23,7 @@ use pulse_node::{
     net::Net,
     sync::Sync,
 };
-use pulse_primitives::ports::{BlockSource, NodeStatus};
+use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -116,6 +116,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&headers),
         p2p,
     )?;
+    let net = net.with_store(Arc::clone(&meta) as Arc<dyn PeerStore>);
     let (sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),

@@ -3,26 +3,49 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use pulse_p2p::PeerAddr;
+use pulse_p2p::{NetKind, PeerAddr};
 use serde::{Deserialize, Serialize};
 
 /// Settings of peers and of the download (`[p2p]`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncConfig {
-    /// Peers to sync from, as `HOST:PORT` or `HOST` (then with the network's port); DNS
-    /// names and `[IPV6]:PORT` are allowed. Default: none.
+    /// The only peers to connect to, as `HOST:PORT` or `HOST` (then with the network's
+    /// port); DNS names and `[IPV6]:PORT` are allowed. Default: none, the node finds
+    /// peers by itself.
     pub connect: Vec<String>,
-    /// Address to serve other nodes on, as `IP:PORT`. Default: none, nobody is served.
+    /// Peers to connect to besides those that the node finds by itself, written in the
+    /// same way. Default: none.
+    pub add_node: Vec<String>,
+    /// Whether to ask the network's DNS seeds for peers when few are known. Default true.
+    pub dns_seeds: bool,
+    /// SOCKS5 proxy, as `IP:PORT`, through which all connections are made and all names
+    /// are resolved, for example Tor's. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
+    /// The only networks in which peers are connected to: `ipv4`, `ipv6`, `onion` (with
+    /// a proxy) and `cjdns` (only if it stands here). Default: none, all that are
+    /// reached.
+    pub only_net: Vec<NetKind>,
+    /// Whether the encrypted transport (BIP 324) is offered and tried first. Default true.
+    pub v2_transport: bool,
+    /// Address on which other nodes can connect, as `IP:PORT`. Default: none, nobody can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// Most peers that are served at a time, in connections. Each may take 8 MB of
-    /// memory while it is sent a block. Default 32.
-    pub max_inbound: usize,
-    /// Most of them from one address, in connections; a 64-bit IPv6 prefix counts as
+    /// Address that other nodes are told to connect to, as `IP:PORT`. Default: none,
+    /// which is `listen` if that is an address of the public internet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<SocketAddr>,
+    /// Most connections with peers, of which 11 are kept for those that the node makes
+    /// by itself. Each may take 8 MB of memory while it is sent a block. Default 125.
+    pub max_peers: usize,
+    /// Most peers that may connect from one address, in connections; a 64-bit IPv6 prefix counts as
     /// one. Peers that come through a proxy of the node's machine (as with a Tor service)
     /// all have its address. Default 16.
     pub max_inbound_per_address: usize,
+    /// Most that is uploaded to peers in a day, in MiB: once it is reached, blocks older
+    /// than a week are refused and their askers disconnected. 0 is no limit. Default 0.
+    pub max_upload_mib_per_day: u64,
     /// Blocks requested ahead of those in hand, in blocks. Default 1024.
     pub window_blocks: u32,
     /// Blocks requested from one peer at a time. Default 16.
@@ -64,9 +87,16 @@ impl Default for SyncConfig {
     fn default() -> Self {
         Self {
             connect: Vec::new(),
+            add_node: Vec::new(),
+            dns_seeds: true,
+            proxy: None,
+            only_net: Vec::new(),
+            v2_transport: true,
             listen: None,
-            max_inbound: 32,
+            external: None,
+            max_peers: 125,
             max_inbound_per_address: 16,
+            max_upload_mib_per_day: 0,
             window_blocks: 1024,
             in_flight_per_peer: 16,
             buffer_mib: 64,
@@ -89,9 +119,11 @@ impl Default for SyncConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// An entry of `connect` is not `HOST:PORT`.
-    #[error("p2p.connect: {entry:?} is not HOST:PORT, HOST or [IPV6]:PORT")]
+    /// An entry of `connect` or `add_node` is not `HOST:PORT`.
+    #[error("p2p.{key}: {entry:?} is not HOST:PORT, HOST or [IPV6]:PORT")]
     Address {
+        /// Name of the key.
+        key: &'static str,
         /// The entry.
         entry: String,
     },
@@ -107,13 +139,14 @@ pub enum ConfigError {
 }
 
 impl SyncConfig {
-    /// Checks every key and gives the peers, with `default_port` where none is named.
+    /// Checks every key and gives the peers of `connect` and `add_node`, each once, with
+    /// `default_port` where none is named.
     ///
     /// # Errors
     /// [`ConfigError`]: the first key found wrong.
     pub fn peers(&self, default_port: u16) -> Result<Vec<PeerAddr>, ConfigError> {
         let at_least_one = [
-            ("max_inbound", self.max_inbound as u64),
+            ("max_peers", self.max_peers as u64),
             (
                 "max_inbound_per_address",
                 self.max_inbound_per_address as u64,
@@ -137,14 +170,18 @@ impl SyncConfig {
         if self.retry_min_secs > self.retry_max_secs {
             return Err(ConfigError::RetryOrder);
         }
-        self.connect
-            .iter()
-            .map(|entry| {
-                PeerAddr::parse(entry, default_port).ok_or_else(|| ConfigError::Address {
-                    entry: entry.clone(),
-                })
-            })
-            .collect()
+        let connect = self.connect.iter().map(|entry| ("connect", entry));
+        let add_node = self.add_node.iter().map(|entry| ("add_node", entry));
+        let mut peers = Vec::new();
+        for (key, entry) in connect.chain(add_node) {
+            let entry = entry.clone();
+            let peer =
+                PeerAddr::parse(&entry, default_port).ok_or(ConfigError::Address { key, entry })?;
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        Ok(peers)
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {

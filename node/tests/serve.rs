@@ -14,10 +14,7 @@ use pulse_node::{
     config::SyncConfig,
     headers::HeaderStore,
     net::{Net, NetError, NetHandle, NetLimits, PeerEvents},
-    p2p::{
-        codec::{Message, encode_frame, encode_message, read_message},
-        handshake::{Direction, LocalVersion, handshake},
-    },
+    p2p::codec::{Message, encode_frame, encode_message, read_message},
     sync::{Sync, SyncHandle},
 };
 use pulse_primitives::{
@@ -28,9 +25,10 @@ use pulse_primitives::{
         hashes::Hash,
         hex::FromHex,
         p2p::{
-            ServiceFlags,
+            Address, ServiceFlags,
             message::NetworkMessage,
             message_blockdata::{GetHeadersMessage, Inventory},
+            message_network::VersionMessage,
         },
     },
     network::ChainParams,
@@ -153,7 +151,11 @@ impl Server {
         let node = Node::open().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let config = SyncConfig::default();
+        let config = SyncConfig {
+            // What is not v1 is not waited for.
+            v2_transport: false,
+            ..SyncConfig::default()
+        };
         let (net, peers, events) = node.net(&config, &params, Some(listener));
         // Nobody asks the peers for anything.
         let (_, intake) = node.sync(config, peers, events);
@@ -192,47 +194,47 @@ async fn in_time<T>(what: impl Future<Output = T>) -> T {
 struct Client(TcpStream);
 
 impl Client {
-    /// Connects and shakes hands, which includes `sendheaders`.
+    /// Connects, shakes hands, and wants headers announced.
     async fn connect(addr: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(addr).await.unwrap();
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let shake = handshake(&mut stream, regtest().magic, &local, Direction::Outbound);
-        in_time(shake).await.unwrap();
-        Self(stream)
+        let (mut client, _) = Self::connect_plainly(addr).await;
+        client.send(NetworkMessage::SendHeaders).await;
+        client
     }
 
-    /// Connects and shakes hands without `sendheaders`; gives the height that it is told.
+    /// Connects and shakes hands; gives the height that it is told.
     async fn connect_plainly(addr: SocketAddr) -> (Self, i32) {
+        Self::try_connect(addr).await.expect("a handshake")
+    }
+
+    /// `None` if the connection is closed instead.
+    async fn try_connect(addr: SocketAddr) -> Option<(Self, i32)> {
         let mut client = Self(TcpStream::connect(addr).await.unwrap());
-        // The frame of a version message, as the handshake of an outbound peer has it.
-        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let version = tokio::select! {
-            message = read_message(&mut theirs, regtest().magic) => message.unwrap().0,
-            _ = handshake(&mut ours, regtest().magic, &local, Direction::Outbound) => unreachable!(),
-        };
-        let Message::Version(version) = version else {
-            panic!("{version:?}");
-        };
-        client.send(NetworkMessage::Version(*version)).await;
-        let Message::Version(theirs) = client.receive().await else {
+        let nobody = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+        let services = ServiceFlags::NONE;
+        let agent = "/client:1/".to_owned();
+        let mut version = VersionMessage::new(services, 0, nobody.clone(), nobody, 1, agent, 0);
+        version.version = 70_016;
+        client.try_send(NetworkMessage::Version(version)).await?;
+        let Message::Version(theirs) = client.try_receive().await? else {
             panic!("no version");
         };
         assert_eq!(theirs.version, 70_016);
-        assert!(
-            theirs
-                .services
-                .has(ServiceFlags::NETWORK | ServiceFlags::WITNESS)
-        );
-        assert_eq!(client.receive().await, Message::Verack);
-        client.send(NetworkMessage::Verack).await;
-        (client, theirs.start_height)
+        let served = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
+        assert!(theirs.services.has(served));
+        while client.try_receive().await? != Message::Verack {}
+        client.try_send(NetworkMessage::Verack).await?;
+        assert_eq!(client.try_receive().await?, Message::SendHeaders);
+        Some((client, theirs.start_height))
+    }
+
+    async fn try_send(&mut self, message: NetworkMessage) -> Option<()> {
+        let frame = encode_message(message, regtest().magic);
+        in_time(self.0.write_all(&frame)).await.ok()
+    }
+
+    async fn try_receive(&mut self) -> Option<Message> {
+        let read = in_time(read_message(&mut self.0, regtest().magic)).await;
+        read.ok().map(|(message, _)| message)
     }
 
     async fn send_raw(&mut self, bytes: &[u8]) {
@@ -499,14 +501,8 @@ async fn connections_above_the_limit_are_closed_until_one_ends() {
     drop(second);
     let deadline = Instant::now() + PATIENCE;
     let mut fourth = loop {
-        let mut stream = TcpStream::connect(server.addr).await.unwrap();
-        let local = LocalVersion {
-            nonce: 1,
-            start_height: 0,
-        };
-        let shake = handshake(&mut stream, regtest().magic, &local, Direction::Outbound);
-        if in_time(shake).await.is_ok() {
-            break Client(stream);
+        if let Some((client, _)) = Client::try_connect(server.addr).await {
+            break client;
         }
         assert!(Instant::now() < deadline, "the place is not given back");
         tokio::time::sleep(Duration::from_millis(10)).await;

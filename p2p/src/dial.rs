@@ -232,15 +232,8 @@ async fn through(proxy: &Proxy, addr: &PeerAddr, limit: Duration) -> Result<TcpS
     Ok(answer.map_err(DialError::Proxy)?.into_inner())
 }
 
-/// Resolves `addr` and connects to the first of its addresses that answers.
+/// Resolves `addr` and connects to the first of its allowed addresses that answers.
 /// `limit` is for the resolution and again for each address.
-///
-/// # Errors
-/// Of the last address tried, or of the resolution.
-pub(crate) async fn tcp(addr: &PeerAddr, limit: Duration) -> io::Result<TcpStream> {
-    tcp_where(addr, limit, |_| true).await
-}
-
 async fn tcp_where(
     addr: &PeerAddr,
     limit: Duration,

@@ -72,6 +72,16 @@ fn every_flag_reaches_its_key() {
         "one.example:1",
         "--connect",
         "two.example",
+        "--add-node",
+        "three.example",
+        "--max-peers",
+        "50",
+        "--proxy",
+        "127.0.0.1:9050",
+        "--only-net",
+        "onion",
+        "--only-net",
+        "ipv4",
         "--min-chain-work",
         "ff",
         "--http-addr",
@@ -92,7 +102,13 @@ fn every_flag_reaches_its_key() {
     let peers = peers.iter().map(ToString::to_string);
     assert_eq!(
         peers.collect::<Vec<_>>(),
-        ["one.example:1", "two.example:38333"]
+        ["one.example:1", "two.example:38333", "three.example:38333"]
+    );
+    assert_eq!(config.p2p.max_peers, 50);
+    assert_eq!(config.p2p.proxy, Some("127.0.0.1:9050".parse().unwrap()));
+    assert_eq!(
+        config.p2p.only_net,
+        ["onion", "ipv4"].map(|name| name.parse().unwrap())
     );
     assert_eq!(config.http.ops_addr, Some("[::1]:4".parse().unwrap()));
     assert_eq!(config.log.format, LogFormat::Json);
@@ -335,7 +351,7 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         .collect::<Vec<_>>()
         .join("\n");
     toml::from_str::<RawConfig>(&text).unwrap();
-    for key in ["listen", "ops_addr", "salt"] {
+    for key in ["proxy", "listen", "external", "ops_addr", "salt"] {
         assert!(
             text.contains(&format!("\n{key} = ")),
             "{key} is not in the example"

@@ -3,7 +3,9 @@
 use std::io;
 
 use super::peer::Fault;
-use crate::p2p::{codec::CodecError, handshake::HandshakeError};
+use crate::p2p::{
+    codec::CodecError, dial::DialError, transport::TransportError, version::HandshakeError,
+};
 
 /// Why a connection ended, or was never made.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +16,10 @@ pub enum CloseReason {
     Stopped,
     /// No connection could be made.
     #[error("unreachable")]
-    Unreachable(#[source] io::Error),
+    Unreachable(#[source] DialError),
+    /// The peer connected to us, but to set up no transport.
+    #[error("transport")]
+    Transport(#[source] TransportError),
     /// The handshake failed.
     #[error("handshake")]
     Handshake(#[source] HandshakeError),
@@ -56,6 +61,8 @@ impl CloseReason {
     pub(super) fn penalty(&self) -> Penalty {
         match self {
             Self::Malformed(_) => Penalty::Misbehaved,
+            Self::Unreachable(err) if err.is_misbehaviour() => Penalty::Misbehaved,
+            Self::Transport(err) if err.is_misbehaviour() => Penalty::Misbehaved,
             Self::Handshake(err) if err.is_misbehaviour() => Penalty::Misbehaved,
             Self::Fault(Fault::Misbehaved(_)) => Penalty::Misbehaved,
             Self::Fault(Fault::Slow(_) | Fault::Useless(_)) => Penalty::Slow,
@@ -69,6 +76,7 @@ impl CloseReason {
         match self {
             Self::Stopped => "stopped",
             Self::Unreachable(_) => "unreachable",
+            Self::Transport(_) => "transport",
             Self::Handshake(_) => "handshake",
             Self::Ended(_) => "ended",
             Self::Inactive => "inactive",

@@ -108,6 +108,11 @@ impl InboundCount {
         }
     }
 
+    /// Whether there is one place left at most.
+    pub fn is_nearly_full(&self) -> bool {
+        self.total + 1 >= self.max
+    }
+
     /// Counts a connection.
     pub fn add(&mut self, ip: IpAddr) {
         self.total += 1;

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use pulse_primitives::bitcoin::p2p::message::NetworkMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::p2p::message::Outgoing;
+
 /// Messages of both kinds that may wait.
 const MAX_MESSAGES: usize = 4096;
 /// Bytes that the node may queue on its own account.
@@ -26,61 +28,34 @@ const ANSWER_BYTES: u32 = 1 << 20;
 /// What a message costs at least, in bytes.
 const BASE_COST: usize = 64;
 
-/// A message to a peer.
-#[derive(Debug, Clone)]
-pub enum Outgoing {
-    /// One that is still to be serialised.
-    Message(NetworkMessage),
-    /// One whose payload is serialised already, such as a block.
-    Raw {
-        /// Its command, at most 12 bytes.
-        command: &'static str,
-        /// Its payload.
-        payload: Arc<[u8]>,
-    },
-}
-
-impl From<NetworkMessage> for Outgoing {
-    fn from(message: NetworkMessage) -> Self {
-        Self::Message(message)
-    }
-}
-
-impl Outgoing {
-    /// Bytes on the wire, roughly.
-    fn cost(&self) -> usize {
-        use NetworkMessage as M;
-        BASE_COST
-            + match self {
-                Self::Raw { payload, .. } => payload.len(),
-                Self::Message(message) => match message {
-                    M::Inv(entries) | M::GetData(entries) | M::NotFound(entries) => {
-                        36 * entries.len()
-                    }
-                    M::Headers(headers) => 81 * headers.len(),
-                    M::GetHeaders(wanted) => 32 * wanted.locator_hashes.len(),
-                    M::Addr(entries) => 30 * entries.len(),
-                    M::AddrV2(entries) => 40 * entries.len(),
-                    M::Tx(tx) => tx.total_size(),
-                    M::Block(block) => block.total_size(),
-                    M::BlockTxn(txs) => txs
-                        .transactions
-                        .transactions
-                        .iter()
-                        .map(|tx| tx.total_size())
-                        .sum(),
-                    M::CmpctBlock(block) => {
-                        let block = &block.compact_block;
-                        let txs = block.prefilled_txs.iter().map(|tx| tx.tx.total_size());
-                        6 * block.short_ids.len() + txs.sum::<usize>()
-                    }
-                    M::GetBlockTxn(wanted) => 3 * wanted.txs_request.indexes.len(),
-                    M::CFilter(filter) => filter.filter.len(),
-                    M::CFHeaders(headers) => 32 * headers.filter_hashes.len(),
-                    M::CFCheckpt(headers) => 32 * headers.filter_headers.len(),
-                    _ => 256,
-                },
+/// Bytes on the wire, roughly.
+fn len(message: &Outgoing) -> usize {
+    use NetworkMessage as M;
+    match message {
+        Outgoing::Raw { payload, .. } => payload.len(),
+        Outgoing::Message(message) => match message {
+            M::Inv(entries) | M::GetData(entries) | M::NotFound(entries) => 36 * entries.len(),
+            M::Headers(headers) => 81 * headers.len(),
+            M::GetHeaders(wanted) => 32 * wanted.locator_hashes.len(),
+            M::Addr(entries) => 30 * entries.len(),
+            M::AddrV2(entries) => 40 * entries.len(),
+            M::Tx(tx) => tx.total_size(),
+            M::Block(block) => block.total_size(),
+            M::BlockTxn(txs) => {
+                let txs = txs.transactions.transactions.iter();
+                txs.map(|tx| tx.total_size()).sum()
             }
+            M::CmpctBlock(block) => {
+                let block = &block.compact_block;
+                let txs = block.prefilled_txs.iter().map(|tx| tx.tx.total_size());
+                6 * block.short_ids.len() + txs.sum::<usize>()
+            }
+            M::GetBlockTxn(wanted) => 3 * wanted.txs_request.indexes.len(),
+            M::CFilter(filter) => filter.filter.len(),
+            M::CFHeaders(headers) => 32 * headers.filter_hashes.len(),
+            M::CFCheckpt(headers) => 32 * headers.filter_headers.len(),
+            _ => 256,
+        },
     }
 }
 
@@ -143,7 +118,7 @@ impl Outbox {
 }
 
 fn cost(message: &Outgoing, budget: u32) -> u32 {
-    u32::try_from(message.cost()).map_or(budget, |cost| cost.min(budget))
+    u32::try_from(BASE_COST + len(message)).map_or(budget, |cost| cost.min(budget))
 }
 
 #[cfg(test)]
@@ -153,10 +128,7 @@ mod tests {
     use super::*;
 
     fn raw(len: usize) -> Outgoing {
-        Outgoing::Raw {
-            command: "block",
-            payload: vec![0; len].into(),
-        }
+        Outgoing::raw("block", vec![0; len])
     }
 
     #[tokio::test]

@@ -1,10 +1,9 @@
 //! A connected peer as the rest of the node sees it, and what it says.
 
 use std::{
-    net::IpAddr,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -12,83 +11,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::{Outbox, Outgoing};
-use crate::p2p::{PeerAddr, codec::Message, handshake::RemoteVersion, peer::PeerId};
-
-/// A ping that is not answered for this long ends the connection (Bitcoin Core's
-/// `TIMEOUT_INTERVAL`).
-pub const PING_TIMEOUT: Duration = Duration::from_secs(20 * 60);
-
-/// Why there is a connection, which decides what goes over it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ConnectionKind {
-    /// Named by the operator; never discouraged, tried again for ever.
-    Manual,
-    /// Chosen by the node, for blocks, transactions and addresses.
-    FullRelay,
-    /// Chosen by the node, for blocks alone, so that the topology stays hidden.
-    BlockRelay,
-    /// Made to learn whether an address is good, and closed after the handshake.
-    Feeler,
-    /// Made to ask for addresses, and closed when they have come.
-    AddrFetch,
-    /// The peer connected to us.
-    Inbound,
-}
-
-impl ConnectionKind {
-    /// One word, for reports and metrics.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::FullRelay => "full_relay",
-            Self::BlockRelay => "block_relay",
-            Self::Feeler => "feeler",
-            Self::AddrFetch => "addr_fetch",
-            Self::Inbound => "inbound",
-        }
-    }
-
-    /// Whether the peer connected to us.
-    #[must_use]
-    pub fn is_inbound(self) -> bool {
-        self == Self::Inbound
-    }
-
-    /// Whether headers, blocks and announcements go over it; if not, it is known to
-    /// nobody but the net.
-    #[must_use]
-    pub fn is_lasting(self) -> bool {
-        !matches!(self, Self::Feeler | Self::AddrFetch)
-    }
-
-    /// Whether transactions may go over it, if the peer wants them.
-    #[must_use]
-    pub fn may_relay_txs(self) -> bool {
-        self.is_lasting() && self != Self::BlockRelay
-    }
-}
-
-/// How the bytes of a connection look on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransportKind {
-    /// Plain.
-    V1,
-    /// Encrypted (BIP 324).
-    V2,
-}
-
-impl TransportKind {
-    /// `v1` or `v2`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
-}
+use super::outbox::Outbox;
+use crate::p2p::{
+    ConnectionKind, NetAddr, PeerAddr, TransportKind,
+    message::{Message, Outgoing},
+    peer::PeerId,
+    version::RemoteVersion,
+};
 
 /// Why the node ends a connection. The word is one of a fixed set, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +41,13 @@ impl Fault {
     }
 }
 
+/// Whether headers, blocks and announcements go over such a connection; if not, it is
+/// known to nobody but the net.
+#[must_use]
+pub fn is_lasting(kind: ConnectionKind) -> bool {
+    !matches!(kind, ConnectionKind::Feeler | ConnectionKind::AddrFetch)
+}
+
 /// What is known of a connection when its handshake is done.
 #[derive(Debug)]
 pub struct PeerInfo {
@@ -119,8 +55,8 @@ pub struct PeerInfo {
     pub id: PeerId,
     /// Where it was reached, or where it came from.
     pub addr: PeerAddr,
-    /// Address of the other end of the socket; `None` behind a proxy.
-    pub ip: Option<IpAddr>,
+    /// Its host; `None` for a name that only the proxy has resolved.
+    pub host: Option<NetAddr>,
     /// Why there is a connection.
     pub kind: ConnectionKind,
     /// What it says of itself.
@@ -136,8 +72,8 @@ pub struct Peer {
     pub id: PeerId,
     /// Where it was reached, or where it came from.
     pub addr: PeerAddr,
-    /// Address of the other end of the socket; `None` behind a proxy.
-    pub ip: Option<IpAddr>,
+    /// Its host; `None` for a name that only the proxy has resolved.
+    pub host: Option<NetAddr>,
     /// Why there is a connection.
     pub kind: ConnectionKind,
     /// What it says of itself.
@@ -157,6 +93,8 @@ pub struct Peer {
 struct Activity {
     last_block: AtomicU64,
     last_tx: AtomicU64,
+    last_announcement: AtomicU64,
+    spared: AtomicBool,
     ping: Mutex<Pings>,
 }
 
@@ -175,7 +113,7 @@ impl Peer {
         let PeerInfo {
             id,
             addr,
-            ip,
+            host,
             kind,
             remote,
             transport,
@@ -183,7 +121,7 @@ impl Peer {
         Self {
             id,
             addr,
-            ip,
+            host,
             kind,
             remote,
             transport,
@@ -239,7 +177,7 @@ impl Peer {
     /// Whether transactions may be announced to the peer and taken from it.
     #[must_use]
     pub fn relays_txs(&self) -> bool {
-        self.kind.may_relay_txs()
+        self.kind.wants_txs() && self.kind != ConnectionKind::AddrFetch && self.remote.relay
     }
 
     /// Takes note that the peer has just delivered a block that was of use.
@@ -254,6 +192,30 @@ impl Peer {
         self.activity
             .last_tx
             .store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    /// Takes note that the peer has just told of a block that is better than ours.
+    pub fn note_announcement(&self) {
+        self.activity
+            .last_announcement
+            .store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    /// When the peer last told of a block that was better than ours.
+    #[must_use]
+    pub fn last_announcement(&self) -> Option<Instant> {
+        self.at(self.activity.last_announcement.load(Ordering::Relaxed))
+    }
+
+    /// The peer keeps its place whatever other peers tell.
+    pub fn spare(&self) {
+        self.activity.spared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer keeps its place whatever other peers tell.
+    #[must_use]
+    pub fn is_spared(&self) -> bool {
+        self.activity.spared.load(Ordering::Relaxed)
     }
 
     /// When the peer last delivered a block that was of use.
@@ -291,10 +253,10 @@ impl Peer {
         }
     }
 
-    /// Whether a ping has waited too long for its answer.
-    pub(super) fn ping_overdue(&self, now: Instant) -> bool {
+    /// Whether a ping has waited for its answer for longer than `limit`.
+    pub(super) fn ping_overdue(&self, limit: Duration, now: Instant) -> bool {
         let open = self.activity.ping.lock().open;
-        open.is_some_and(|(_, sent)| now.saturating_duration_since(sent) > PING_TIMEOUT)
+        open.is_some_and(|(_, sent)| now.saturating_duration_since(sent) > limit)
     }
 
     /// Shortest time from a ping to its answer.

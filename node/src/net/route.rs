@@ -1,9 +1,11 @@
 //! Who acts upon a message of a peer.
 //!
 //! ```text
-//! headers, block, block entries of inv and notfound        -> sync
-//! transaction entries of inv, getdata and notfound         -> relay
-//! getheaders, sendheaders, block entries of getdata        -> serve
+//! headers, block, cmpctblock, blocktxn, sendcmpct, blocks of inv and notfound -> sync
+//! tx, feefilter, mempool, transactions of inv, getdata and notfound           -> relay
+//! getheaders, getblocks, sendheaders, getblocktxn, getcf*, blocks of getdata,
+//!   sendcmpct                                                                 -> serve
+//! ping, pong, addr, getaddr                                                   -> net
 //! ```
 //!
 //! Pure.
@@ -11,7 +13,7 @@
 use pulse_primitives::bitcoin::{BlockHash, p2p::message_blockdata::Inventory};
 
 use super::peer::Fault;
-use crate::{p2p::codec::Message, serve::MAX_GETDATA};
+use crate::{p2p::message::Message, serve::MAX_GETDATA};
 
 /// Who takes messages of all peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,18 @@ pub(super) fn route(message: Message, relay_listens: bool) -> Result<Routes, Fau
             routes.told = headers.last().map(|header| header.block_hash());
             routes.sync = Some(Message::Headers(headers));
         }
-        Message::Block(block) => routes.sync = Some(Message::Block(block)),
+        Message::CompactBlock(block) => {
+            routes.told = Some(block.header.block_hash());
+            routes.sync = Some(Message::CompactBlock(block));
+        }
+        message @ (Message::Block(_) | Message::BlockTxn(_)) => routes.sync = Some(message),
+        message @ Message::SendCmpct { .. } => {
+            routes.sync = Some(message.clone());
+            routes.serve = Some(message);
+        }
+        message @ (Message::Tx(_) | Message::FeeFilter(_) | Message::Mempool) => {
+            routes.relay = Some(message);
+        }
         Message::Inv(entries) => {
             let (blocks, others) = split(entries);
             routes.told = blocks.last().and_then(block_of);
@@ -64,7 +77,13 @@ pub(super) fn route(message: Message, relay_listens: bool) -> Result<Routes, Fau
             routes.serve = some(blocks, Message::GetData);
             routes.relay = some(others, Message::GetData);
         }
-        message @ (Message::GetHeaders(_) | Message::SendHeaders) => routes.serve = Some(message),
+        message @ (Message::GetHeaders(_)
+        | Message::GetBlocks(_)
+        | Message::SendHeaders
+        | Message::GetBlockTxn(_)
+        | Message::GetCFilters(_)
+        | Message::GetCFHeaders(_)
+        | Message::GetCFCheckpt(_)) => routes.serve = Some(message),
         // A second version or verack is harmless; Bitcoin Core ignores them as well.
         _ => {}
     }
