@@ -4,6 +4,7 @@
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
 mod index;
+mod mempool;
 mod simulate;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pulse_api::{ApiState, ServerLimits};
+use pulse_api::{ApiState, MempoolPorts, ServerLimits};
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
@@ -150,11 +151,23 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     if let Some(index) = &index {
         let query = index.query(Arc::clone(&source));
+        let mempool = mempool::spawn(
+            &mut tasks,
+            &config,
+            data_dir.root(),
+            query.clone(),
+            Arc::clone(&source),
+            Arc::clone(&status),
+            events.relay,
+        );
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
             Arc::clone(&status),
-            None,
+            Some(MempoolPorts {
+                source: Arc::new(mempool.clone()),
+                submitter: Arc::new(mempool),
+            }),
             config.chain.clone(),
             config.http.clone(),
             metrics,
