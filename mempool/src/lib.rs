@@ -20,20 +20,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accept;
+pub mod backlog;
 mod cluster;
 mod config;
 mod error;
 mod events;
 pub mod feerate;
+pub mod fees;
 mod judge;
 mod memory;
 pub mod metrics;
 pub mod persist;
 pub mod policy;
 mod pool;
+pub mod projected;
 mod removed;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{AcceptOptions, Accepted, PackageResult, Prepared};
 pub use config::MempoolConfig;

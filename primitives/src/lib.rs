@@ -15,6 +15,7 @@ pub use bitcoin;
 
 pub mod block;
 pub mod coins;
+pub mod filters;
 pub mod mempool;
 pub mod network;
 pub mod ports;

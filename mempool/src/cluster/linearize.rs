@@ -94,8 +94,51 @@ pub(crate) fn linearize(graph: &Graph, base: &[usize], greedy: bool) -> Vec<usiz
     let fresh_chunks = chunks(graph, &fresh);
     match super::diagram::compare_chunks(&fresh_chunks, &known_chunks) {
         Some(Ordering::Greater) => fresh,
-        _ => known,
+        Some(_) => known,
+        None => {
+            let mut merged = merge(graph, known, fresh);
+            post_linearize(graph, &mut merged);
+            merged
+        }
     }
+}
+
+/// An order at least as good as both (Bitcoin Core's `MergeLinearizations`): again and
+/// again the better first chunk of what remains of the two, or what it shares with the
+/// first chunks of the other if that is better still.
+fn merge(graph: &Graph, a: Vec<usize>, b: Vec<usize>) -> Vec<usize> {
+    let mut orders = [a, b];
+    let mut merged = Vec::with_capacity(orders[0].len());
+    while !orders[0].is_empty() {
+        let [first, second] = [0, 1].map(|n| chunks(graph, &orders[n])[0]);
+        let better = usize::from(second.rate.cmp_rate(&first.rate).is_gt());
+        let chunk = [first, second][better];
+        let set = orders[better][..chunk.count]
+            .iter()
+            .fold(0, |set, i| set | 1 << i);
+        let taken = shared_part(graph, set, chunk.rate, &orders[1 - better]);
+        merged.extend(orders[better].iter().filter(|&&i| taken & (1 << i) != 0));
+        for order in &mut orders {
+            order.retain(|&i| taken & (1 << i) == 0);
+        }
+    }
+    merged
+}
+
+/// What `set`, whose rate is `rate`, shares with the first chunks of `order`, with as few of
+/// them as make a better rate; `set` itself if none do.
+fn shared_part(graph: &Graph, set: Set, rate: FeeFrac, order: &[usize]) -> Set {
+    let mut shared: Set = 0;
+    let mut at = 0;
+    for chunk in chunks(graph, order) {
+        let members = &order[at..at + chunk.count];
+        at += chunk.count;
+        shared |= members.iter().fold(0, |all, i| all | 1 << i) & set;
+        if shared != 0 && graph.rate(shared).cmp_rate(&rate).is_gt() {
+            return shared;
+        }
+    }
+    set
 }
 
 /// `base`, with each transaction moved behind what it depends on.
