@@ -22,7 +22,7 @@ use crate::{
     rows::{
         TxNum, block,
         delta::Delta,
-        filter::{self, FilterEntry},
+        filter::FilterEntry,
         meta::{self, Cursor, Ring},
         script, spend, tx,
     },
@@ -142,9 +142,8 @@ impl Store {
             batch.delete_cf(cfs[family], key);
         }
         if filters_next > delta.height {
-            let filters = cfs[Family::Filter];
-            batch.delete_cf(filters, filter::entry_key(delta.height));
-            batch.delete_cf(filters, filter::filter_key(delta.height));
+            batch.delete_cf(cfs[Family::FilterHdr], key);
+            batch.delete_cf(cfs[Family::Filter], key);
             batch.put_cf(cfs[Family::Meta], meta::FILTERS, key);
         }
         let ring = Ring {
@@ -202,9 +201,9 @@ fn put_filter(
     entry: &FilterEntry,
     bytes: &[u8],
 ) {
-    let filters = cfs[Family::Filter];
-    batch.put_cf(filters, filter::entry_key(height), entry.encode());
-    batch.put_cf(filters, filter::filter_key(height), bytes);
+    let key = block::key(height);
+    batch.put_cf(cfs[Family::FilterHdr], key, entry.encode());
+    batch.put_cf(cfs[Family::Filter], key, bytes);
 }
 
 impl Group<'_> {
