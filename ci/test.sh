@@ -6,5 +6,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 step format cargo fmt --all --check
+"$(dirname "${BASH_SOURCE[0]}")/setup-tests.sh"
 step build cargo build --release --locked --workspace --all-targets
 step tests cargo test --release --locked --workspace

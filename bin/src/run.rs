@@ -20,7 +20,7 @@ use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
     chain::{Chain, ChainConfig},
     headers::HeaderStore,
-    serve::{Serve, ServeLimits},
+    net::Net,
     sync::Sync,
 };
 use pulse_primitives::ports::{BlockSource, NodeStatus};
@@ -108,12 +108,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let meta = Arc::new(meta);
     let source: Arc<dyn BlockSource> = Arc::new(chain.clone());
 
+    let p2p_addr = p2p.as_ref().map(|p2p| p2p.local_addr()).transpose()?;
+    let (net, peers, events) = Net::new(
+        &config.p2p,
+        &config.chain,
+        chain.clone(),
+        Arc::clone(&headers),
+        p2p,
+    )?;
     let (sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),
         chain.clone(),
         Arc::clone(&headers),
-    )?;
+        peers,
+        events.sync,
+    );
     let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
 
     let mut tasks = Tasks::new(stop);
@@ -124,24 +134,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .map(|ops| ops.local_addr())
             .transpose()?
             .map(|addr| addr.to_string()),
-        p2p: p2p
-            .as_ref()
-            .map(|p2p| p2p.local_addr())
-            .transpose()?
-            .map(|addr| addr.to_string()),
+        p2p: p2p_addr.map(|addr| addr.to_string()),
         pid: std::process::id(),
     };
-    if let Some(listener) = p2p {
-        let limits = ServeLimits::from(&config.p2p);
-        let serve = Serve::new(
-            listener,
-            config.chain.clone(),
-            chain.clone(),
-            Arc::clone(&headers),
-            limits,
-        );
-        tasks.spawn("serve", |stop| async move { Ok(serve.run(stop).await?) });
-    }
+    tasks.spawn("net", |stop| async move { Ok(net.run(stop).await?) });
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
@@ -297,6 +293,8 @@ async fn record_peers(
         let recorded = tokio::task::spawn_blocking(move || {
             peers
                 .iter()
+                // Where an inbound peer can be reached is not known.
+                .filter(|peer| peer.kind != "inbound")
                 .try_for_each(|peer| meta.record_peer(&peer.addr, &peer.user_agent, now()))
         })
         .await?;

@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod e2e {
-    mod common;
+    mod bcoin;
+    pub mod common;
     mod contract;
     mod crash;
     mod golden;
@@ -15,4 +16,11 @@ mod e2e {
     mod signet;
     mod simulate;
     mod wallet;
+}
+
+/// Beside a real Bitcoin Core, which `BITCOIND` names: by hand, with `--ignored`.
+mod interop {
+    mod chain;
+    mod conformance;
+    mod peers;
 }

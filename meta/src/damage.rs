@@ -18,8 +18,8 @@ use std::{
 
 use crate::MetaError;
 
-/// Longest time that opening and reading the database may take. It holds a thousand
-/// rows, so this is generous on any disk.
+/// Longest time that opening and reading the database may take. It holds some thousand
+/// rows and some MiB, so this is generous on any disk.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for a lock to go away: threads of sled hold it a little longer than the store

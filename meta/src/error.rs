@@ -30,6 +30,14 @@ pub enum MetaError {
         /// What was seen.
         reason: String,
     },
+    /// A value is longer than [`crate::MAX_VALUE_LEN`]. Nothing was saved.
+    #[error("the value {name} has {len} bytes, too many")]
+    TooLong {
+        /// Name of its key.
+        name: &'static str,
+        /// Its length, in bytes.
+        len: usize,
+    },
 }
 
 impl MetaError {

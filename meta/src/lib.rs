@@ -1,8 +1,10 @@
-//! Metadata of a node: its identity, the peers it has met, statistics of its runs.
+//! Metadata of a node: its identity, the peers it has met, statistics of its runs, and
+//! what other crates want to know again at the next start
+//! ([`PeerStore`](pulse_primitives::ports::PeerStore)): addresses, bans, anchors, fees.
 //!
 //! Nothing that an answer depends on lives here, and no cursor: those are in the
 //! index, in one batch with their rows. What lives here is either rebuilt by itself
-//! (peers, statistics) or mirrored to a plain file (the identity), because the
+//! (peers, statistics, addresses) or mirrored to a plain file (the identity), because the
 //! database below, sled 0.34, can refuse to open after an abrupt stop.
 //!
 //! ```text
@@ -26,8 +28,10 @@ pub mod metrics;
 mod peers;
 mod stats;
 mod store;
+mod values;
 
 pub use error::MetaError;
 pub use peers::{KnownPeer, MAX_PEERS};
 pub use stats::RunStats;
 pub use store::{MetaStore, Opened};
+pub use values::MAX_VALUE_LEN;

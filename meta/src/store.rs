@@ -9,6 +9,7 @@ use crate::{
     KnownPeer, MAX_PEERS, MetaError, RunStats,
     damage::{self, OpenFailure},
     identity::{self, Found, Keypair, PeerId},
+    values,
 };
 
 const FOLDER: &str = "meta";
@@ -24,12 +25,15 @@ const PEERS_TREE: &[u8] = b"peers";
 #[derive(Debug)]
 pub struct MetaStore {
     dir: PathBuf,
-    db: sled::Db,
+    pub(crate) db: sled::Db,
     peers: sled::Tree,
+    pub(crate) values: sled::Tree,
     key: Keypair,
     stats: Mutex<RunStats>,
     /// Serialises "count, make room, insert".
     peers_guard: Mutex<()>,
+    /// Keeps a reader of several rows from seeing half of a change.
+    pub(crate) values_guard: Mutex<()>,
 }
 
 /// How [`MetaStore::open`] found the database.
@@ -52,6 +56,7 @@ pub enum Opened {
 struct Contents {
     db: sled::Db,
     peers: sled::Tree,
+    values: sled::Tree,
     key: Option<Keypair>,
     stats: RunStats,
 }
@@ -96,8 +101,10 @@ impl MetaStore {
             dir,
             db: contents.db,
             peers: contents.peers,
+            values: contents.values,
             stats: Mutex::new(contents.stats),
             peers_guard: Mutex::new(()),
+            values_guard: Mutex::new(()),
             key,
         };
         if in_database.as_ref() != Some(&store.key.public()) {
@@ -247,7 +254,10 @@ impl MetaStore {
     }
 
     /// Runs a call into sled; an error or a panic of it becomes ours.
-    fn guarded<T>(&self, action: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, MetaError> {
+    pub(crate) fn guarded<T>(
+        &self,
+        action: impl FnOnce() -> Result<T, sled::Error>,
+    ) -> Result<T, MetaError> {
         match damage::guard(action) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(err)) => Err(into_error(&self.dir, err.into())),
@@ -274,9 +284,14 @@ fn read_contents(db: sled::Db, is_new: bool) -> Result<Contents, OpenFailure> {
         let (_, value) = row?;
         decode::<KnownPeer>(&value).ok_or_else(|| damaged("a peer"))?;
     }
+    let values = db.open_tree(values::TREE)?;
+    for row in &values {
+        row?;
+    }
     Ok(Contents {
         db,
         peers,
+        values,
         key,
         stats,
     })

@@ -10,6 +10,7 @@ use std::{
 };
 
 use pulse_meta::{MetaError, MetaStore, Opened};
+use pulse_primitives::ports::StoreKey;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Damages tried by the test; a few hundred more by `PULSE_META_DAMAGES`.
@@ -30,6 +31,17 @@ fn fill(dir: &Path) {
         store.add_blocks_indexed(1_000).unwrap();
         store.record_stop(run * 10 + 9).unwrap();
     }
+    store.save_value(StoreKey::Addresses, &value(0)).unwrap();
+}
+
+/// A value of several pieces, all bytes of which are the same.
+fn value(number: u64) -> Vec<u8> {
+    vec![number.to_le_bytes()[0]; 20_000]
+}
+
+/// Whether a value is one of [`value`], whole.
+fn is_whole(value: &[u8]) -> bool {
+    value.len() == 20_000 && value.iter().all(|byte| *byte == value[0])
 }
 
 fn copy_tree(from: &Path, to: &Path) {
@@ -100,6 +112,8 @@ fn works(store: &MetaStore) -> bool {
         .and_then(|()| store.peers())
         .and_then(|peers| {
             assert!(peers.iter().any(|peer| peer.addr == "192.0.2.1:8333"));
+            store.save_value(StoreKey::Bans, &value(7))?;
+            assert_eq!(store.load_value(StoreKey::Bans)?, Some(value(7)));
             store.record_stop(1_002)
         });
     match result {
@@ -132,6 +146,9 @@ fn damaged_files_never_stop_a_start_and_the_identity_stays() {
             assert!(works(&store), "seed {seed}: {what}");
         }
         let worked = works(&store);
+        if let Ok(Some(saved)) = store.load_value(StoreKey::Addresses) {
+            assert_eq!(saved, value(0), "seed {seed}: {what}");
+        }
         drop(store);
 
         // What opened and failed later is replaced at the next start at the latest.
@@ -173,8 +190,14 @@ fn a_killed_writer_never_stops_the_next_start() {
         child.wait().unwrap();
         fs::remove_file(&ready).unwrap();
 
-        let (store, _) = MetaStore::open(dir.path()).unwrap();
+        let (store, opened) = MetaStore::open(dir.path()).unwrap();
         assert_eq!(store.peer_id(), id);
+        let saved = store.load_value(StoreKey::Addresses).unwrap();
+        if opened == Opened::Existing {
+            assert!(saved.is_some_and(|saved| is_whole(&saved)));
+        } else {
+            store.save_value(StoreKey::Addresses, &value(0)).unwrap();
+        }
         assert!(works(&store));
     }
 }
@@ -193,5 +216,6 @@ fn writer_process() {
         store
             .record_peer(&format!("peer{i}:8333"), "/writer/", i)
             .unwrap();
+        store.save_value(StoreKey::Addresses, &value(i)).unwrap();
     }
 }

@@ -19,6 +19,10 @@ pub struct SyncConfig {
     /// Most peers that are served at a time, in connections. Each may take 8 MB of
     /// memory while it is sent a block. Default 32.
     pub max_inbound: usize,
+    /// Most of them from one address, in connections; a 64-bit IPv6 prefix counts as
+    /// one. Peers that come through a proxy of the node's machine (as with a Tor service)
+    /// all have its address. Default 16.
+    pub max_inbound_per_address: usize,
     /// Blocks requested ahead of those in hand, in blocks. Default 1024.
     pub window_blocks: u32,
     /// Blocks requested from one peer at a time. Default 16.
@@ -62,6 +66,7 @@ impl Default for SyncConfig {
             connect: Vec::new(),
             listen: None,
             max_inbound: 32,
+            max_inbound_per_address: 16,
             window_blocks: 1024,
             in_flight_per_peer: 16,
             buffer_mib: 64,
@@ -109,6 +114,10 @@ impl SyncConfig {
     pub fn peers(&self, default_port: u16) -> Result<Vec<PeerAddr>, ConfigError> {
         let at_least_one = [
             ("max_inbound", self.max_inbound as u64),
+            (
+                "max_inbound_per_address",
+                self.max_inbound_per_address as u64,
+            ),
             ("window_blocks", u64::from(self.window_blocks)),
             ("in_flight_per_peer", self.in_flight_per_peer as u64),
             ("buffer_mib", self.buffer_mib as u64),

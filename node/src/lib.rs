@@ -6,6 +6,7 @@ pub mod chain;
 pub mod config;
 pub mod headers;
 pub mod metrics;
+pub mod net;
 pub mod serve;
 pub mod sync;
 

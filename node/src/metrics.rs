@@ -31,11 +31,7 @@ pub fn describe() {
         Unit::Count,
         "Peers that connected to the node, with a finished handshake"
     );
-    describe_counter!(
-        P2P_BLOCKS_SERVED,
-        Unit::Count,
-        "Blocks sent to peers that connected to the node"
-    );
+    describe_counter!(P2P_BLOCKS_SERVED, Unit::Count, "Blocks sent to peers");
     describe_gauge!(
         SYNC_HEADERS_HEIGHT,
         Unit::Count,
@@ -68,8 +64,10 @@ pub fn describe() {
     );
 }
 
-pub(crate) fn peers(count: usize) {
+/// `inbound` of the `count` peers connected to us.
+pub(crate) fn peers(count: usize, inbound: usize) {
     gauge!(P2P_PEERS).set(count as f64);
+    gauge!(P2P_INBOUND_PEERS).set(inbound as f64);
 }
 
 /// `reason` is one of a fixed set of words.
@@ -79,22 +77,6 @@ pub(crate) fn disconnect(reason: &'static str) {
 
 pub(crate) fn block_served() {
     counter!(P2P_BLOCKS_SERVED).increment(1);
-}
-
-/// Counts an inbound peer for as long as it lives.
-pub(crate) struct InboundPeer(());
-
-impl InboundPeer {
-    pub fn new() -> Self {
-        gauge!(P2P_INBOUND_PEERS).increment(1);
-        Self(())
-    }
-}
-
-impl Drop for InboundPeer {
-    fn drop(&mut self) {
-        gauge!(P2P_INBOUND_PEERS).decrement(1);
-    }
 }
 
 pub(crate) fn headers_height(height: u32) {

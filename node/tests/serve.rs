@@ -13,11 +13,11 @@ use pulse_node::{
     chain::{Chain, ChainConfig},
     config::SyncConfig,
     headers::HeaderStore,
+    net::{Net, NetError, NetHandle, NetLimits, PeerEvents},
     p2p::{
         codec::{Message, encode_frame, encode_message, read_message},
         handshake::{Direction, LocalVersion, handshake},
     },
-    serve::{Serve, ServeError, ServeLimits},
     sync::{Sync, SyncHandle},
 };
 use pulse_primitives::{
@@ -111,14 +111,19 @@ impl Node {
         }
     }
 
-    fn sync(&self, config: SyncConfig) -> (Sync, SyncHandle) {
-        Sync::new(
-            config,
-            regtest(),
-            self.chain.clone(),
-            Arc::clone(&self.store),
-        )
-        .unwrap()
+    fn net(
+        &self,
+        config: &SyncConfig,
+        params: &ChainParams,
+        listener: Option<TcpListener>,
+    ) -> (Net, NetHandle, PeerEvents) {
+        let (chain, store) = (self.chain.clone(), Arc::clone(&self.store));
+        Net::new(config, params, chain, store, listener).unwrap()
+    }
+
+    fn sync(&self, config: SyncConfig, peers: NetHandle, events: PeerEvents) -> (Sync, SyncHandle) {
+        let (chain, store) = (self.chain.clone(), Arc::clone(&self.store));
+        Sync::new(config, regtest(), chain, store, peers, events.sync)
     }
 
     async fn wait_for_tip(&self, hash: BlockHash) {
@@ -140,19 +145,20 @@ struct Server {
     intake: SyncHandle,
     addr: SocketAddr,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), ServeError>>,
+    task: JoinHandle<Result<(), NetError>>,
 }
 
 impl Server {
-    async fn start(blocks: &[Vec<u8>], limits: ServeLimits, params: ChainParams) -> Self {
+    async fn start(blocks: &[Vec<u8>], limits: NetLimits, params: ChainParams) -> Self {
         let node = Node::open().await;
-        let (_, intake) = node.sync(SyncConfig::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (chain, store) = (node.chain.clone(), Arc::clone(&node.store));
-        let serve = Serve::new(listener, params, chain, store, limits);
+        let config = SyncConfig::default();
+        let (net, peers, events) = node.net(&config, &params, Some(listener));
+        // Nobody asks the peers for anything.
+        let (_, intake) = node.sync(config, peers, events);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve.run(stop.clone()));
+        let task = tokio::spawn(net.with_limits(limits).run(stop.clone()));
         let server = Self {
             node,
             intake,
@@ -283,13 +289,16 @@ async fn another_node_reaches_our_tip_and_follows_it() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..200], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..200], NetLimits::default(), regtest()).await;
     let follower = Node::open().await;
-    let (sync, _handle) = follower.sync(SyncConfig {
+    let config = SyncConfig {
         connect: vec![server.addr.to_string()],
         ..SyncConfig::default()
-    });
+    };
+    let (net, peers, events) = follower.net(&config, &regtest(), None);
+    let (sync, _handle) = follower.sync(config, peers, events);
     let stop = CancellationToken::new();
+    let net = tokio::spawn(net.run(stop.clone()));
     let task = tokio::spawn(sync.run(stop.clone()));
     follower.wait_for_tip(hash(&blocks[199])).await;
     for block in &blocks[200..203] {
@@ -304,6 +313,7 @@ async fn another_node_reaches_our_tip_and_follows_it() {
 
     stop.cancel();
     task.await.unwrap().unwrap();
+    net.await.unwrap().unwrap();
     follower.close().await;
     server.stop().await;
 }
@@ -313,7 +323,7 @@ async fn headers_and_blocks_of_the_active_chain_are_told() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..205], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..205], NetLimits::default(), regtest()).await;
     let mut client = Client::connect(server.addr).await;
     let all: Vec<_> = blocks[..205].iter().map(|block| header(block)).collect();
     let (none, genesis) = (BlockHash::all_zeros(), regtest().genesis_hash());
@@ -378,7 +388,7 @@ async fn new_tips_are_announced_as_the_peer_wants_it() {
     let Some(blocks) = regtest_blocks() else {
         return;
     };
-    let server = Server::start(&blocks[..20], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&blocks[..20], NetLimits::default(), regtest()).await;
     let (mut plain, height) = Client::connect_plainly(server.addr).await;
     assert_eq!(height, 20);
     let mut modern = Client::connect(server.addr).await;
@@ -414,7 +424,7 @@ async fn a_chain_below_the_minimum_work_is_not_told() {
         .iter()
         .map(|block| header(block).work())
         .fold(params.genesis().header.work(), |sum, work| sum + work);
-    let server = Server::start(&blocks[..9], ServeLimits::default(), params).await;
+    let server = Server::start(&blocks[..9], NetLimits::default(), params).await;
     let mut client = Client::connect(server.addr).await;
     let (none, genesis) = (BlockHash::all_zeros(), regtest().genesis_hash());
     assert_eq!(client.headers(vec![genesis], none).await, []);
@@ -429,7 +439,7 @@ async fn a_chain_below_the_minimum_work_is_not_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_peers_are_closed_and_the_others_go_on() {
-    let server = Server::start(&[], ServeLimits::default(), regtest()).await;
+    let server = Server::start(&[], NetLimits::default(), regtest()).await;
     let magic = regtest().magic;
     let mut honest = Client::connect(server.addr).await;
     honest.ping().await;
@@ -476,9 +486,9 @@ async fn hostile_peers_are_closed_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_above_the_limit_are_closed_until_one_ends() {
-    let limits = ServeLimits {
+    let limits = NetLimits {
         max_inbound: 2,
-        ..ServeLimits::default()
+        ..NetLimits::default()
     };
     let server = Server::start(&[], limits, regtest()).await;
     let mut first = Client::connect(server.addr).await;
@@ -510,11 +520,11 @@ async fn connections_above_the_limit_are_closed_until_one_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_that_are_silent_or_do_not_read_are_closed() {
-    let limits = ServeLimits {
+    let limits = NetLimits {
         handshake: Duration::from_millis(300),
         idle: Duration::from_millis(300),
         write: Duration::from_millis(300),
-        ..ServeLimits::default()
+        ..NetLimits::default()
     };
     let server = Server::start(&[], limits, regtest()).await;
     Client(TcpStream::connect(server.addr).await.unwrap())

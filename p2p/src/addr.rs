@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::NetAddress;
+
 /// Where a peer listens: a name or an IP address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PeerAddr {
@@ -43,6 +45,15 @@ impl PeerAddr {
             host: host.to_owned(),
             port,
         })
+    }
+}
+
+impl From<NetAddress> for PeerAddr {
+    fn from(address: NetAddress) -> Self {
+        Self {
+            host: address.addr.to_string(),
+            port: address.port,
+        }
     }
 }
 

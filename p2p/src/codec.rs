@@ -1,4 +1,4 @@
-//! Frames of the Bitcoin protocol: bytes to messages and back.
+//! Frames of the unencrypted transport (v1): bytes to messages and back.
 //!
 //! ```text
 //! magic 4 | command 12, padded with zeros | payload length u32 LE | checksum 4 | payload
@@ -7,70 +7,25 @@
 //! # Security
 //! The frame's head is judged before a byte of payload is read: a wrong magic or a
 //! length above the command's limit ends the connection at once. Memory grows with
-//! what arrives, not with what a length field promises. Only messages that the node
-//! acts upon are decoded; a block stays as bytes, for the kernel to decode.
+//! what arrives, not with what a length field promises.
 
 use std::io;
 
 use pulse_primitives::bitcoin::{
-    BlockHash, VarInt,
-    block::Header,
-    consensus::{Decodable, deserialize, encode, serialize},
+    consensus::serialize,
     hashes::{Hash, sha256d},
     p2p::{
         Magic,
         message::{NetworkMessage, RawNetworkMessage},
-        message_blockdata::{GetHeadersMessage, Inventory},
-        message_network::VersionMessage,
     },
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Longest payload of any message, in bytes (Bitcoin Core's `MAX_PROTOCOL_MESSAGE_LENGTH`).
-pub const MAX_PAYLOAD: usize = 4_000_000;
+use crate::message::{DecodeError, max_payload};
+pub use crate::message::{MAX_PAYLOAD, Message, RawBlock};
+
 /// Length of a frame's head, in bytes.
 pub const HEAD_LEN: usize = 24;
-
-/// Most entries of `inv`, `getdata` and `notfound` (Bitcoin Core's `MAX_INV_SZ`).
-const MAX_INVENTORY: usize = 50_000;
-/// A header and the count of its transactions, which is 0.
-const HEADER_ENTRY_LEN: usize = 81;
-
-/// A message from a peer, as far as the node acts upon it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
-    /// `version`
-    Version(Box<VersionMessage>),
-    /// `verack`
-    Verack,
-    /// `ping` with its nonce (BIP 31)
-    Ping(u64),
-    /// `headers`
-    Headers(Vec<Header>),
-    /// `inv`
-    Inv(Vec<Inventory>),
-    /// `notfound`
-    NotFound(Vec<Inventory>),
-    /// `getdata`
-    GetData(Vec<Inventory>),
-    /// `getheaders`
-    GetHeaders(Box<GetHeadersMessage>),
-    /// `sendheaders` (BIP 130)
-    SendHeaders,
-    /// `block`
-    Block(RawBlock),
-    /// Any other message; its payload is not looked at.
-    Other,
-}
-
-/// A block as it came from the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawBlock {
-    /// Hash of the header.
-    pub hash: BlockHash,
-    /// The serialised block: 80 bytes of header and at least one byte more.
-    pub bytes: Vec<u8>,
-}
 
 /// Why a frame could not be read. Everything but [`CodecError::Io`] is the peer's fault.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +63,23 @@ pub enum CodecError {
         /// The command.
         command: String,
     },
+    /// The payload has more entries than the protocol allows.
+    #[error("{command} with {count} entries")]
+    TooMany {
+        /// The command.
+        command: String,
+        /// Entries that it claims.
+        count: u64,
+    },
+    /// A packet of the encrypted transport was changed on its way.
+    #[error("a packet does not authenticate")]
+    Cipher,
+    /// The peer sends decoys instead of messages.
+    #[error("too many decoys")]
+    TooManyDecoys,
+    /// `wtxidrelay` or `sendaddrv2`, which belong before `verack`.
+    #[error("negotiation after verack")]
+    AfterVerack,
 }
 
 /// Reads one message; gives it with the number of bytes that it took.
@@ -133,26 +105,19 @@ where
 }
 
 /// The judged head of a frame.
-struct FrameHead {
+pub(crate) struct FrameHead {
     command: String,
-    payload_len: u32,
+    pub(crate) payload_len: u32,
     checksum: [u8; 4],
 }
 
 impl FrameHead {
-    fn parse(head: &[u8; HEAD_LEN], magic: [u8; 4]) -> Result<Self, CodecError> {
+    pub(crate) fn parse(head: &[u8; HEAD_LEN], magic: [u8; 4]) -> Result<Self, CodecError> {
         let found = [head[0], head[1], head[2], head[3]];
         if found != magic {
             return Err(CodecError::WrongMagic { found });
         }
-        let field = &head[4..16];
-        let end = field.iter().position(|byte| *byte == 0).unwrap_or(12);
-        let printable = field[..end].iter().all(|byte| (0x20..0x7f).contains(byte));
-        let padded = field[end..].iter().all(|byte| *byte == 0);
-        if end == 0 || !printable || !padded {
-            return Err(CodecError::BadCommand);
-        }
-        let command = String::from_utf8_lossy(&field[..end]).into_owned();
+        let command = parse_command(&head[4..16])?;
         let payload_len = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
         if payload_len as usize > max_payload(&command) {
             return Err(CodecError::Oversized {
@@ -167,68 +132,36 @@ impl FrameHead {
         })
     }
 
-    fn decode(self, payload: Vec<u8>) -> Result<Message, CodecError> {
-        let command = self.command;
+    pub(crate) fn decode(self, payload: Vec<u8>) -> Result<Message, CodecError> {
         if checksum(&payload) != self.checksum {
+            let command = self.command;
             return Err(CodecError::BadChecksum { command });
         }
-        let message = match command.as_str() {
-            "version" => {
-                deserialize_version(&payload).map(|version| Message::Version(version.into()))
-            }
-            "verack" => Some(Message::Verack),
-            "ping" => deserialize(&payload).ok().map(Message::Ping),
-            "headers" => decode_headers(&payload).map(Message::Headers),
-            "inv" => deserialize(&payload).ok().map(Message::Inv),
-            "notfound" => deserialize(&payload).ok().map(Message::NotFound),
-            "getdata" => deserialize(&payload).ok().map(Message::GetData),
-            "getheaders" => deserialize(&payload)
-                .ok()
-                .map(|message: GetHeadersMessage| Message::GetHeaders(message.into())),
-            "sendheaders" => Some(Message::SendHeaders),
-            "block" => raw_block(payload).map(Message::Block),
-            _ => Some(Message::Other),
-        };
-        message.ok_or(CodecError::Malformed { command })
+        decode(self.command, payload)
     }
 }
 
-/// Longest payload of `command`, in bytes. What the protocol limits, with room for
-/// the length prefix; messages that are not looked at get the general limit.
-fn max_payload(command: &str) -> usize {
-    match command {
-        "verack" | "ping" | "pong" | "sendheaders" | "wtxidrelay" | "sendaddrv2" => 64,
-        "version" => 1024,
-        "headers" => 3 + 2000 * HEADER_ENTRY_LEN,
-        "inv" | "notfound" | "getdata" => 3 + MAX_INVENTORY * 36,
-        "getheaders" | "getblocks" => 4 + 1 + 101 * 32 + 32,
-        _ => MAX_PAYLOAD,
+/// The command in a field of 12 bytes.
+pub(crate) fn parse_command(field: &[u8]) -> Result<String, CodecError> {
+    let end = field
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(field.len());
+    let (command, padding) = field.split_at(end);
+    let printable = command.iter().all(|byte| (0x20..0x7f).contains(byte));
+    let padded = padding.iter().all(|byte| *byte == 0);
+    if command.is_empty() || !printable || !padded {
+        return Err(CodecError::BadCommand);
     }
+    Ok(String::from_utf8_lossy(command).into_owned())
 }
 
-/// Later versions may append fields, which are not ours to refuse.
-fn deserialize_version(mut payload: &[u8]) -> Option<VersionMessage> {
-    VersionMessage::consensus_decode_from_finite_reader(&mut payload).ok()
-}
-
-fn decode_headers(mut payload: &[u8]) -> Option<Vec<Header>> {
-    fn decode<T: Decodable>(rest: &mut &[u8]) -> Result<T, encode::Error> {
-        T::consensus_decode_from_finite_reader(rest)
-    }
-    let count = usize::try_from(decode::<VarInt>(&mut payload).ok()?.0).ok()?;
-    if payload.len() != count.checked_mul(HEADER_ENTRY_LEN)? {
-        return None;
-    }
-    payload
-        .chunks_exact(HEADER_ENTRY_LEN)
-        .map(|entry| (entry[80] == 0).then(|| deserialize(&entry[..80]).ok())?)
-        .collect()
-}
-
-fn raw_block(bytes: Vec<u8>) -> Option<RawBlock> {
-    let header = bytes.get(..80).filter(|_| bytes.len() > 80)?;
-    let hash = BlockHash::from_raw_hash(sha256d::Hash::hash(header));
-    Some(RawBlock { hash, bytes })
+/// Decodes a payload whose length has been judged.
+pub(crate) fn decode(command: String, payload: Vec<u8>) -> Result<Message, CodecError> {
+    Message::decode(&command, payload).map_err(|err| match err {
+        DecodeError::Malformed => CodecError::Malformed { command },
+        DecodeError::TooMany { count, .. } => CodecError::TooMany { command, count },
+    })
 }
 
 fn checksum(payload: &[u8]) -> [u8; 4] {
@@ -261,7 +194,9 @@ pub fn encode_frame(command: &str, payload: &[u8], magic: [u8; 4]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use pulse_primitives::bitcoin::{Network, constants::genesis_block};
+    use pulse_primitives::bitcoin::{
+        Network, constants::genesis_block, p2p::message_blockdata::Inventory,
+    };
 
     use super::*;
 
@@ -299,7 +234,7 @@ mod tests {
                 }),
             ),
             (NetworkMessage::SendHeaders, Message::SendHeaders),
-            (NetworkMessage::WtxidRelay, Message::Other),
+            (NetworkMessage::WtxidRelay, Message::WtxidRelay),
         ];
         for (sent, expected) in cases {
             let frame = encode_message(sent, MAGIC);
@@ -343,8 +278,9 @@ mod tests {
                 Err(CodecError::Oversized { .. })
             ));
         }
-        let frame = encode_frame("feefilter", &[0; 8], MAGIC);
-        assert!(matches!(read(&frame).await, Ok((Message::Other, 32))));
+        let frame = encode_frame("whatever", &[0; 80], MAGIC);
+        let other = Message::Other("whatever".to_owned());
+        assert_eq!(read(&frame).await.unwrap(), (other, 104));
     }
 
     #[tokio::test]
@@ -385,18 +321,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn counts_above_the_limit_are_refused() {
+        for command in ["inv", "headers", "addr"] {
+            let frame = encode_frame(command, &[0xfe, 0xff, 0xff, 0xff, 0xff], MAGIC);
+            assert!(matches!(
+                read(&frame).await,
+                Err(CodecError::TooMany {
+                    count: 0xffff_ffff,
+                    ..
+                })
+            ));
+        }
+    }
+
+    #[tokio::test]
     async fn payloads_that_do_not_decode_are_refused() {
         let genesis = genesis_block(Network::Regtest);
         let header = serialize(&genesis.header);
         let with_txs = [&[1], header.as_slice(), &[1]].concat();
-        let too_many = [&[0xfe, 0xff, 0xff, 0xff, 0xff], header.as_slice(), &[0]].concat();
+        let too_few = [&[2], header.as_slice(), &[0]].concat();
         for (command, payload) in [
             ("headers", with_txs),
-            ("headers", too_many),
+            ("headers", too_few),
             ("headers", vec![]),
             ("ping", vec![]),
             ("block", header.clone()),
-            ("inv", vec![0xff; 9]),
             ("version", vec![0; 20]),
         ] {
             assert!(matches!(

@@ -106,9 +106,7 @@ fn react(message: Message) -> Reaction {
         Message::NotFound(entries) => tell_blocks(&entries, PeerEventKind::BlocksNotFound),
         // A second version or verack is harmless; Bitcoin Core ignores them as well.
         // Nothing is announced to peers that we connected to.
-        Message::Version(_) | Message::Verack | Message::SendHeaders | Message::Other => {
-            Reaction::Nothing
-        }
+        _ => Reaction::Nothing,
     }
 }
 

@@ -168,7 +168,7 @@ impl PeerTask {
     }
 
     async fn live(self) -> CloseReason {
-        let mut stream = match dial::connect(&self.addr, self.limits.connect).await {
+        let mut stream = match dial::tcp(&self.addr, self.limits.connect).await {
             Ok(stream) => stream,
             Err(err) => return CloseReason::Unreachable(err),
         };

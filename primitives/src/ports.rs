@@ -114,3 +114,57 @@ pub trait NodeStatus: Send + Sync + 'static {
     /// A consistent report of this moment.
     fn report(&self) -> NodeReport;
 }
+
+/// What is kept in a [`PeerStore`], each under its own key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StoreKey {
+    /// Addresses of peers.
+    Addresses,
+    /// The operator's bans.
+    Bans,
+    /// Peers to return to at the next start.
+    Anchors,
+    /// What was learnt about fees from confirmed transactions.
+    FeeHistory,
+    /// Transactions of our own clients that no peer has asked for yet.
+    Unbroadcast,
+}
+
+impl StoreKey {
+    /// All keys.
+    pub const ALL: [Self; 5] = [
+        Self::Addresses,
+        Self::Bans,
+        Self::Anchors,
+        Self::FeeHistory,
+        Self::Unbroadcast,
+    ];
+
+    /// Its name on the disk; never changes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Addresses => "addresses",
+            Self::Bans => "bans",
+            Self::Anchors => "anchors",
+            Self::FeeHistory => "fee-history",
+            Self::Unbroadcast => "unbroadcast",
+        }
+    }
+}
+
+/// What the node has learnt about its peers and about fees, from one run to the next.
+///
+/// Nothing that an answer depends on: what cannot be loaded is as if it had never been
+/// saved, and failures to save are for the store to report. Calls may touch the disk.
+/// Each value is at most some MiB; the mempool itself is a file of its own.
+pub trait PeerStore: Send + Sync + 'static {
+    /// What was saved last under `key`; `None` if nothing was, or if it is damaged.
+    fn load(&self, key: StoreKey) -> Option<Vec<u8>>;
+
+    /// Replaces what is under `key`, whole or not at all.
+    fn save(&self, key: StoreKey, bytes: &[u8]);
+
+    /// Forgets what is under `key`, on the disk too when this returns.
+    fn remove(&self, key: StoreKey);
+}

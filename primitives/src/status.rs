@@ -39,6 +39,15 @@ pub struct NodeReport {
 pub struct PeerReport {
     /// Address as given or as seen.
     pub addr: String,
+    /// Why there is a connection: `manual`, `full_relay`, `block_relay` or `inbound`.
+    pub kind: &'static str,
+    /// How its bytes look: `v1`, or `v2` when they are encrypted (BIP 324).
+    pub transport: &'static str,
+    /// Age of the connection, in seconds.
+    pub connected_seconds: u64,
+    /// Shortest time from a ping to its answer so far, in milliseconds; `null` before
+    /// the first.
+    pub least_ping_ms: Option<u64>,
     /// User agent that the peer claims (BIP 14), printable ASCII only.
     pub user_agent: String,
     /// Height that the peer claimed in its version message.

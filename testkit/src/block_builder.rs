@@ -11,6 +11,8 @@ pub struct ChainBuilder {
     params: ChainParams,
     blocks: Vec<Block>,
     tag: u64,
+    /// Earliest time of the next block, in seconds since 1970.
+    not_before: u32,
 }
 
 impl ChainBuilder {
@@ -36,6 +38,7 @@ impl ChainBuilder {
             params,
             blocks,
             tag: 0,
+            not_before: 0,
         }
     }
 
@@ -48,7 +51,14 @@ impl ChainBuilder {
             params: self.params.clone(),
             blocks: self.blocks[..len].to_vec(),
             tag: self.tag + 1,
+            not_before: self.not_before,
         }
+    }
+
+    /// From now on blocks have at least this time, in seconds since 1970. Otherwise a
+    /// block comes ten minutes after the one before it.
+    pub fn not_before(&mut self, time: u32) {
+        self.not_before = time;
     }
 
     /// Mines a block without transactions but the coinbase, which pays to OP_TRUE.
@@ -94,7 +104,7 @@ impl ChainBuilder {
         mine_block(BlockParts {
             height,
             prev: prev.block_hash(),
-            time: prev.time + 600,
+            time: self.not_before.max(prev.time + 600),
             bits: next_bits(&self.params, height, prev, first.time),
             extra: self.tag.to_le_bytes().to_vec(),
             outputs,

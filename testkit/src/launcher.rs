@@ -220,6 +220,7 @@ pub struct Exit {
 struct Listen {
     http: SocketAddr,
     ops: Option<SocketAddr>,
+    p2p: Option<SocketAddr>,
     pid: u32,
 }
 
@@ -278,6 +279,12 @@ impl PulseNode {
         self.listen.http
     }
 
+    /// Where it takes connections of peers, if it was told to listen.
+    #[must_use]
+    pub fn p2p_addr(&self) -> Option<SocketAddr> {
+        self.listen.p2p
+    }
+
     /// Address of the operators' listener, if the node has one.
     #[must_use]
     pub fn ops_addr(&self) -> Option<SocketAddr> {
@@ -318,6 +325,20 @@ impl PulseNode {
     /// When no answer comes.
     pub fn try_get(&self, path: &str) -> Result<Reply, ureq::Error> {
         get(&self.agent, self.listen.http, path)
+    }
+
+    /// Posts a body to a path of the HTTP listener.
+    ///
+    /// # Panics
+    /// If there is no answer within ten seconds.
+    #[must_use]
+    pub fn post(&self, path: &str, body: &str) -> Reply {
+        let url = format!("http://{}{path}", self.listen.http);
+        self.agent
+            .post(url)
+            .send(body)
+            .and_then(reply)
+            .unwrap_or_else(|err| panic!("POST {path}: {err}\n{}", self.log_tail()))
     }
 
     /// As [`PulseNode::get`], from the operators' listener if there is one.
@@ -512,7 +533,13 @@ fn agent() -> ureq::Agent {
 }
 
 fn get(agent: &ureq::Agent, addr: SocketAddr, path: &str) -> Result<Reply, ureq::Error> {
-    let mut response = agent.get(format!("http://{addr}{path}")).call()?;
+    agent
+        .get(format!("http://{addr}{path}"))
+        .call()
+        .and_then(reply)
+}
+
+fn reply(mut response: ureq::http::Response<ureq::Body>) -> Result<Reply, ureq::Error> {
     let header = |name: &str| {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::to_owned)

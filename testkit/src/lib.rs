@@ -10,7 +10,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bcoin;
 pub mod behaviour;
+pub mod bitcoind;
 pub mod block_builder;
 pub mod chaindata;
 pub mod golden;
@@ -18,12 +20,16 @@ pub mod launcher;
 pub mod peer;
 pub mod served_chain;
 mod session;
+pub mod txgen;
 pub mod wire;
 
+pub use bcoin::Bcoin;
 pub use behaviour::{AnswerOrder, Behaviour};
+pub use bitcoind::Bitcoind;
 pub use block_builder::ChainBuilder;
 pub use chaindata::ChainData;
 pub use golden::{Golden, GoldenScript, GoldenUtxo};
 pub use launcher::{Exit, NodeOptions, PulseNode, Reply};
 pub use peer::{PeerLog, ScriptedPeer};
 pub use served_chain::{BlockFileError, ServedChain};
+pub use txgen::TxGen;

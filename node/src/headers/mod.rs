@@ -20,6 +20,7 @@
 
 mod error;
 mod file;
+pub mod presync;
 mod tree;
 
 #[cfg(test)]

@@ -53,6 +53,22 @@ impl Answers {
         work.is_some_and(|work| work >= self.min_chain_work)
     }
 
+    /// Whether the header of this block is known, on whichever chain.
+    pub fn has_header(&self, hash: &BlockHash) -> bool {
+        self.headers.contains(hash)
+    }
+
+    /// Whether `tip` is `known` or an ancestor of it, as far as the best header chain
+    /// tells.
+    pub fn leads_to(&self, known: &BlockHash, tip: &ChainTip) -> bool {
+        let headers = &self.headers;
+        headers.height_of(known).is_some_and(|height| {
+            height >= tip.height
+                && headers.best_hash_at(height).as_ref() == Some(known)
+                && headers.best_hash_at(tip.height) == Some(tip.hash)
+        })
+    }
+
     /// Headers of the active chain behind the first block of `locator` that is in it
     /// (else behind genesis), to `stop` or for 2000; and that block. With an empty
     /// locator: the header of `stop` alone, if it is in the active chain.

@@ -17,6 +17,7 @@ use super::{SyncError, workers};
 use crate::{
     chain::{BlockVerdict, Chain, ChainError, InvalidBlock},
     headers::{HeaderStore, HeaderStoreError},
+    net::NetHandle,
 };
 
 /// What the manager publishes.
@@ -26,8 +27,6 @@ pub(super) struct Shared {
     pub headers_answered: AtomicBool,
     pub blocks_in_flight: AtomicUsize,
     pub blocks_received: AtomicU64,
-    pub received_bytes: Arc<AtomicU64>,
-    pub peers_dropped: AtomicU64,
     /// The best chain has changed by something else than the manager.
     pub changed: Notify,
 }
@@ -38,6 +37,7 @@ pub struct SyncHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<HeaderStore>,
     pub(super) chain: Chain,
+    pub(super) net: NetHandle,
     pub(super) min_chain_work: Work,
     pub(super) simulate: bool,
 }
@@ -125,8 +125,8 @@ impl NodeStatus for SyncHandle {
             peers: shared.peers.lock().clone(),
             blocks_in_flight: shared.blocks_in_flight.load(Ordering::Relaxed),
             blocks_received: shared.blocks_received.load(Ordering::Relaxed),
-            bytes_received: shared.received_bytes.load(Ordering::Relaxed),
-            peers_dropped: shared.peers_dropped.load(Ordering::Relaxed),
+            bytes_received: self.net.received_bytes(),
+            peers_dropped: self.net.peers_dropped(),
         }
     }
 }

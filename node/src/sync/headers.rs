@@ -49,6 +49,8 @@ struct PeerHeaders {
     /// A block that it announced while a request was under way.
     announced: Option<BlockHash>,
     unconnecting: u32,
+    /// Whether it is not asked before some other peer has told everything it has.
+    follower: bool,
 }
 
 /// State of the header download.
@@ -77,6 +79,16 @@ impl HeaderSync {
         self.peers.insert(peer, PeerHeaders::default());
     }
 
+    /// As [`HeaderSync::add_peer`], for a peer that chose us. It is asked only after
+    /// another one has told everything it has, since it may have come to deceive.
+    pub fn add_follower(&mut self, peer: PeerId) {
+        let state = PeerHeaders {
+            follower: true,
+            ..PeerHeaders::default()
+        };
+        self.peers.insert(peer, state);
+    }
+
     /// A peer is gone.
     pub fn remove_peer(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
@@ -95,6 +107,7 @@ impl HeaderSync {
             .peers
             .iter()
             .filter(|(_, state)| !state.complete && state.deadline.is_none())
+            .filter(|(_, state)| self.complete || !state.follower)
             .map(|(peer, _)| *peer);
         let hedge = HEDGE.min(self.timeout);
         let busy = self.peers.values().any(|state| {
@@ -134,7 +147,7 @@ impl HeaderSync {
         if answer {
             state.complete = true;
             state.deadline = None;
-            self.complete = true;
+            self.complete |= !state.follower;
         }
         Next::Done
     }

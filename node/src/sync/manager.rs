@@ -1,7 +1,7 @@
-//! The task that owns all peers and takes every decision of the sync.
+//! The task that takes every decision of the sync.
 //!
-//! It only ever waits for events; whoever has to wait for something else (a socket,
-//! the kernel, the disk) is another task.
+//! It only ever waits for events; whoever has to wait for something else (the
+//! kernel, the disk) is another task.
 
 mod blocks;
 mod headers;
@@ -15,7 +15,7 @@ use std::{
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, block::Header, p2p::message::NetworkMessage},
+    bitcoin::{BlockHash, block::Header},
 };
 use tokio::{
     sync::mpsc,
@@ -30,7 +30,6 @@ use super::{
     blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
     headers::HeaderSync,
     progress::{Position, Progress},
-    slots::Slots,
     stall::StallDetector,
     workers::{Judged, JudgedHeaders, feed_blocks, take_in_headers},
 };
@@ -38,42 +37,44 @@ use crate::{
     chain::{ChainError, ChainEvent},
     headers::HeaderStore,
     metrics,
-    p2p::{
-        handshake::RemoteVersion,
-        peer::{PeerEvent, PeerId},
-    },
+    net::{ConnectionKind, Fault, Peer},
+    p2p::{PeerAddr, peer::PeerId},
 };
 
 /// Time between two looks at clocks (stalls, timeouts, retries).
 const TICK: Duration = Duration::from_millis(200);
-/// Events of all peers that may wait for the manager; each can hold a block.
-const EVENTS: usize = 16;
 /// Blocks that may wait for the kernel outside the window.
 const FEED: usize = 2;
 /// How long tasks get to end after they were told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A peer with its connection.
-struct Peer {
-    addr: String,
-    outbox: mpsc::Sender<NetworkMessage>,
-    stop: CancellationToken,
-    /// `None` until the handshake is done.
-    remote: Option<RemoteVersion>,
+/// Who sent a block.
+#[derive(Debug, Clone)]
+struct Sender {
+    peer: PeerId,
+    addr: PeerAddr,
+    kind: ConnectionKind,
 }
 
-/// Why the manager ends a connection.
-enum Fault {
-    Slow(&'static str),
-    Misbehaved(&'static str),
+impl Sender {
+    fn of(peer: &Peer) -> Self {
+        Self {
+            peer: peer.id,
+            addr: peer.addr.clone(),
+            kind: peer.kind,
+        }
+    }
+
+    /// Whether this is the same peer, perhaps on a later connection.
+    fn is(&self, peer: &Peer) -> bool {
+        self.peer == peer.id
+            || (self.kind == peer.kind && !peer.is_inbound() && self.addr == peer.addr)
+    }
 }
 
 pub(super) struct Manager {
     sync: Sync,
-    nonce: u64,
-    next_peer: u64,
-    slots: Slots,
-    peers: HashMap<PeerId, Peer>,
+    peers: HashMap<PeerId, Arc<Peer>>,
     headers: HeaderSync,
     window: BlockWindow,
     stall: StallDetector,
@@ -81,12 +82,11 @@ pub(super) struct Manager {
     /// `headers` messages that wait to be judged.
     waiting_headers: VecDeque<(PeerId, Vec<Header>)>,
     judging_headers: bool,
-    /// Slots whose peers sent the last blocks, for blocks found invalid later.
-    senders: VecDeque<(BlockHash, usize)>,
+    /// Who sent the last blocks, for blocks found invalid later.
+    senders: VecDeque<(BlockHash, Sender)>,
     /// Best tip for which the reach of every peer is known.
     reach_tip: Option<BlockHash>,
     tasks: JoinSet<()>,
-    events: (mpsc::Sender<PeerEvent>, mpsc::Receiver<PeerEvent>),
     feed: mpsc::Sender<ReadyBlock>,
     judged: mpsc::Receiver<Judged>,
     headers_in: mpsc::Sender<(PeerId, Vec<Header>)>,
@@ -116,9 +116,6 @@ impl Manager {
             buffer_bytes: config.buffer_bytes(),
         };
         Self {
-            nonce: rand::random(),
-            next_peer: 0,
-            slots: Slots::new(sync.peers.clone(), config, now),
             peers: HashMap::new(),
             headers: HeaderSync::new(config.headers_timeout()),
             window: BlockWindow::new(limits, sync.params.genesis_hash()),
@@ -129,7 +126,6 @@ impl Manager {
             senders: VecDeque::new(),
             reach_tip: None,
             tasks,
-            events: mpsc::channel(EVENTS),
             feed,
             judged,
             headers_in,
@@ -141,11 +137,8 @@ impl Manager {
     /// Works until `stop`, a failure of the kernel or the disk, or a bug.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), SyncError> {
         let result = self.work(&stop).await;
-        for peer in self.peers.values() {
-            peer.stop.cancel();
-        }
         // Tasks that wait for a place in a channel end when it closes.
-        self.events.1.close();
+        self.sync.events.close();
         self.judged.close();
         self.headers_out.close();
         drop((self.feed, self.headers_in));
@@ -155,7 +148,6 @@ impl Manager {
             warn!("tasks of the sync did not end in time");
             tasks.shutdown().await;
         }
-        metrics::peers(0);
         result
     }
 
@@ -170,7 +162,7 @@ impl Manager {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                Some(event) = self.events.1.recv() => self.on_event(event),
+                Some(event) = self.sync.events.recv() => self.on_event(event),
                 Some(judged) = self.judged.recv() => self.on_judged(judged)?,
                 Some(judged) = self.headers_out.recv() => self.on_headers_judged(judged)?,
                 event = chain_events.recv() => match event {
@@ -185,7 +177,7 @@ impl Manager {
                         return Err(SyncError::TaskFailed);
                     }
                 }
-                _ = tick.tick() => self.on_tick(Instant::now(), stop),
+                _ = tick.tick() => self.on_tick(Instant::now()),
             }
             self.pump(Instant::now());
         }
@@ -216,10 +208,7 @@ impl Manager {
         self.headers.is_complete() && self.sync.store.best().work >= self.sync.params.min_chain_work
     }
 
-    fn on_tick(&mut self, now: Instant, stop: &CancellationToken) {
-        for slot in self.slots.due(now) {
-            self.dial(slot, stop);
-        }
+    fn on_tick(&mut self, now: Instant) {
         while let Some(peer) = self.headers.overdue(now) {
             self.drop_peer(peer, Fault::Slow("headers_timeout"));
         }
@@ -235,7 +224,7 @@ impl Manager {
                 headers_complete: self.headers.is_complete() || self.sync.config.simulate,
                 active: self.sync.chain.active_tip().height,
                 best,
-                peers: self.connected(),
+                peers: self.peers.len(),
             },
             now,
         );

@@ -1,4 +1,4 @@
-//! Follows the best valid chain from configured peers.
+//! Follows the best valid chain from the peers of the net.
 //!
 //! ```text
 //! peers -> headers -> check -> kernel -> HeaderStore -> best chain
@@ -8,9 +8,9 @@
 //!   +-> block -> BlockWindow -> kernel -> verdict -> (peer dropped, chain marked invalid)
 //! ```
 //!
-//! One manager task owns the peers and all decisions; [`headers`], [`blocks`],
-//! [`stall`] and the slots are its pure parts. Two workers wait for the kernel, one
-//! task per peer for its socket.
+//! One manager task takes all decisions; [`headers`], [`blocks`] and [`stall`] are its
+//! pure parts, two workers wait for the kernel. Connections are the net's
+//! ([`crate::net`]), which tells of peers and ends those that fault is found with.
 //!
 //! # Correctness
 //! Only the kernel decides what is valid. Blocks are asked for when some peer has told
@@ -20,15 +20,16 @@
 //!
 //! # Security
 //! A peer that sends an invalid header or block, a block that it was not asked for, or
-//! garbage is dropped and left alone for `retry_misbehaving_secs`; one that is too
-//! slow for `retry_max_secs`. The sync goes on with the others.
+//! garbage is dropped as misbehaving, one that is too slow as slow. The sync goes on
+//! with the others. Peers that connected to us are asked for headers once another one
+//! has told all of its own (or if the node connects to nobody), and for blocks when
+//! nobody else has work.
 
 pub mod blocks;
 mod handle;
 pub mod headers;
 mod manager;
 mod progress;
-mod slots;
 pub mod stall;
 mod workers;
 
@@ -38,13 +39,14 @@ mod tests;
 use std::sync::Arc;
 
 use pulse_primitives::network::ChainParams;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{Chain, ChainError},
-    config::{ConfigError, SyncConfig},
+    config::SyncConfig,
     headers::{HeaderStore, HeaderStoreError},
-    p2p::PeerAddr,
+    net::{NetHandle, PeerEvent},
 };
 use handle::Shared;
 pub use handle::{SubmitError, SyncHandle};
@@ -69,50 +71,47 @@ pub enum SyncError {
 pub struct Sync {
     config: SyncConfig,
     params: ChainParams,
-    peers: Vec<PeerAddr>,
     chain: Chain,
     store: Arc<HeaderStore>,
     shared: Arc<Shared>,
+    net: NetHandle,
+    events: mpsc::Receiver<PeerEvent>,
 }
 
 impl Sync {
-    /// Prepares the sync of `chain` and its client. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the key of `[p2p]` that is wrong.
+    /// Prepares the sync of `chain` with the peers that `events` tells of, and its client.
+    #[must_use]
     pub fn new(
         config: SyncConfig,
         params: ChainParams,
         chain: Chain,
         store: Arc<HeaderStore>,
-    ) -> Result<(Self, SyncHandle), ConfigError> {
-        let mut peers: Vec<PeerAddr> = Vec::new();
-        for peer in config.peers(params.default_port)? {
-            if !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
+        net: NetHandle,
+        events: mpsc::Receiver<PeerEvent>,
+    ) -> (Self, SyncHandle) {
         let shared = Arc::new(Shared::default());
         let handle = SyncHandle {
             shared: Arc::clone(&shared),
             store: Arc::clone(&store),
             chain: chain.clone(),
+            net: net.clone(),
             min_chain_work: params.min_chain_work,
             simulate: config.simulate,
         };
         let sync = Self {
             config,
             params,
-            peers,
             chain,
             store,
             shared,
+            net,
+            events,
         };
-        Ok((sync, handle))
+        (sync, handle)
     }
 
-    /// Follows the chain until `stop`, then closes all connections and flushes the
-    /// header store. The kernel is left running.
+    /// Follows the chain until `stop`, then flushes the header store. The kernel and the
+    /// net are left running.
     ///
     /// # Errors
     /// [`SyncError`].

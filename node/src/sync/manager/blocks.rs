@@ -8,10 +8,11 @@ use pulse_primitives::bitcoin::{
 };
 use tracing::{debug, warn};
 
-use super::{Fault, Manager};
+use super::{Manager, Sender};
 use crate::{
     chain::{BlockVerdict, InvalidBlock},
     metrics,
+    net::Fault,
     p2p::{codec::RawBlock, peer::PeerId},
     sync::{SyncError, blocks::Received, workers::Judged},
 };
@@ -33,13 +34,27 @@ impl Manager {
     }
 
     pub(super) fn request_blocks(&mut self, now: Instant) {
-        let peers: Vec<_> = self.headers.bests().map(|(peer, _)| peer).collect();
-        for peer in peers {
-            let wanted = self.window.request(peer, now);
-            if !wanted.is_empty() {
-                let wanted = wanted.into_iter().map(Inventory::WitnessBlock).collect();
-                self.send(peer, NetworkMessage::GetData(wanted));
+        let (inbound, chosen): (Vec<_>, Vec<_>) = self
+            .headers
+            .bests()
+            .map(|(peer, _)| peer)
+            .partition(|peer| self.peers.get(peer).is_some_and(|peer| peer.is_inbound()));
+        let has_chosen = !chosen.is_empty();
+        for peer in chosen {
+            self.request_from(peer, now);
+        }
+        for peer in inbound {
+            if !has_chosen || self.window.in_flight() == 0 {
+                self.request_from(peer, now);
             }
+        }
+    }
+
+    fn request_from(&mut self, peer: PeerId, now: Instant) {
+        let wanted = self.window.request(peer, now);
+        if !wanted.is_empty() {
+            let wanted = wanted.into_iter().map(Inventory::WitnessBlock).collect();
+            self.send(peer, NetworkMessage::GetData(wanted));
         }
     }
 
@@ -51,9 +66,10 @@ impl Manager {
                     .shared
                     .blocks_received
                     .fetch_add(1, Ordering::Relaxed);
-                self.slots.useful(peer);
-                if let Some(slot) = self.slots.slot_of(peer) {
-                    self.remember_sender(hash, slot);
+                if let Some(peer) = self.peers.get(&peer) {
+                    peer.note_block();
+                    let sender = Sender::of(peer);
+                    self.remember_sender(hash, sender);
                 }
             }
             Received::NoLongerWanted => {}
@@ -66,11 +82,11 @@ impl Manager {
 
     /// A block can turn out invalid until it is connected, which is at the latest when
     /// its window has been.
-    pub(super) fn remember_sender(&mut self, hash: BlockHash, slot: usize) {
+    pub(super) fn remember_sender(&mut self, hash: BlockHash, sender: Sender) {
         if self.senders.len() >= 2 * self.sync.config.window_blocks as usize {
             self.senders.pop_front();
         }
-        self.senders.push_back((hash, slot));
+        self.senders.push_back((hash, sender));
     }
 
     pub(super) fn feed_kernel(&mut self) {
@@ -116,18 +132,22 @@ impl Manager {
         } = invalid;
         warn!(%hash, mutated, reason, "invalid block");
         // The sender may have gone and come back since.
-        let slot = self
+        let sender = self
             .senders
             .iter()
             .rev()
             .find(|(sent, _)| sent == hash)
-            .map(|(_, slot)| *slot);
-        let sender = from
+            .map(|(_, sender)| sender.clone());
+        let connected = from
             .filter(|peer| self.peers.contains_key(peer))
-            .or_else(|| self.slots.peer_in(slot?));
-        match (sender, slot) {
+            .or_else(|| {
+                let sender = sender.as_ref()?;
+                let mut peers = self.peers.values();
+                peers.find(|peer| sender.is(peer)).map(|peer| peer.id)
+            });
+        match (connected, sender) {
             (Some(peer), _) => self.drop_peer(peer, Fault::Misbehaved("invalid_block")),
-            (None, Some(slot)) => self.slots.punish(slot, Instant::now()),
+            (None, Some(sender)) => self.sync.net.punish(&sender.addr, sender.kind),
             (None, None) => {}
         }
         if *mutated {

@@ -13,9 +13,10 @@ use pulse_primitives::bitcoin::{
 };
 use tracing::{debug, warn};
 
-use super::{Fault, Manager};
+use super::Manager;
 use crate::{
     headers::MAX_HEADERS,
+    net::Fault,
     p2p::{handshake::PROTOCOL_VERSION, peer::PeerId},
     sync::{
         SyncError,
@@ -121,13 +122,13 @@ impl Manager {
         Ok(())
     }
 
-    pub(super) fn on_inv(&mut self, peer: PeerId, hashes: &[BlockHash]) {
+    pub(super) fn on_inv(&mut self, peer: PeerId, hashes: impl Iterator<Item = BlockHash>) {
         let mut unknown = None;
         for hash in hashes {
-            if self.sync.store.contains(hash) {
-                self.has(peer, *hash);
+            if self.sync.store.contains(&hash) {
+                self.has(peer, hash);
             } else {
-                unknown = Some(*hash);
+                unknown = Some(hash);
             }
         }
         if let Some(hash) = unknown

@@ -11,6 +11,7 @@ use pulse_node::{
     chain::{Chain, ChainConfig},
     config::SyncConfig,
     headers::HeaderStore,
+    net::{Net, NetError},
     sync::{Sync, SyncError, SyncHandle},
 };
 use pulse_primitives::{
@@ -116,6 +117,7 @@ pub struct Node {
     pub handle: SyncHandle,
     stop: CancellationToken,
     task: JoinHandle<Result<(), SyncError>>,
+    net: JoinHandle<Result<(), NetError>>,
 }
 
 impl Node {
@@ -140,8 +142,18 @@ impl Node {
         })
         .await
         .unwrap();
-        let (sync, handle) = Sync::new(config, params, chain.clone(), Arc::clone(&store)).unwrap();
+        let (net, peers, events) =
+            Net::new(&config, &params, chain.clone(), Arc::clone(&store), None).unwrap();
+        let (sync, handle) = Sync::new(
+            config,
+            params,
+            chain.clone(),
+            Arc::clone(&store),
+            peers,
+            events.sync,
+        );
         let stop = CancellationToken::new();
+        let net = tokio::spawn(net.run(stop.clone()));
         let task = tokio::spawn(sync.run(stop.clone()));
         Self {
             dir,
@@ -150,6 +162,7 @@ impl Node {
             handle,
             stop,
             task,
+            net,
         }
     }
 
@@ -162,6 +175,7 @@ impl Node {
     pub async fn stop(self) -> TempDir {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
+        self.net.await.unwrap().unwrap();
         spawn_blocking(move || self.chain.close()).await.unwrap();
         self.dir
     }

@@ -1,4 +1,5 @@
-//! The configured peers: which are connected, and when the others are tried again.
+//! The peers that the operator named: which are connected, and when the others are
+//! tried again.
 //!
 //! Pure; time and chance are passed in.
 
@@ -7,21 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::close::Penalty;
 use crate::{
     config::SyncConfig,
     p2p::{PeerAddr, peer::PeerId},
 };
-
-/// How a lost peer is treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Penalty {
-    /// It went away: tried again soon, then at doubling intervals.
-    None,
-    /// It was too slow: others come first.
-    Slow,
-    /// It broke the rules.
-    Misbehaved,
-}
 
 enum State {
     Waiting { until: Instant },
@@ -33,6 +24,8 @@ struct Slot {
     state: State,
     /// Connections in a row that were of no use.
     failures: u32,
+    /// What the peer of an earlier connection did was found out during this one.
+    punished: bool,
 }
 
 /// One slot per configured peer.
@@ -52,6 +45,7 @@ impl Slots {
                 addr,
                 state: State::Waiting { until: now },
                 failures: 0,
+                punished: false,
             })
             .collect();
         Self {
@@ -79,17 +73,8 @@ impl Slots {
         self.slots[index].addr.clone()
     }
 
-    /// The slot of a connection.
-    pub fn slot_of(&self, peer: PeerId) -> Option<usize> {
+    fn slot_of(&self, peer: PeerId) -> Option<usize> {
         self.by_peer.get(&peer).copied()
-    }
-
-    /// The connection that has the slot now.
-    pub fn peer_in(&self, index: usize) -> Option<PeerId> {
-        match self.slots[index].state {
-            State::Taken(peer) => Some(peer),
-            State::Waiting { .. } => None,
-        }
     }
 
     /// The connection was of use: its next loss counts as the first.
@@ -109,6 +94,11 @@ impl Slots {
     ) -> Option<Duration> {
         let index = self.by_peer.remove(&peer)?;
         let slot = &mut self.slots[index];
+        let penalty = if std::mem::take(&mut slot.punished) {
+            Penalty::Misbehaved
+        } else {
+            penalty
+        };
         let wait = match penalty {
             Penalty::None => {
                 let doubled = self.retry_min.saturating_mul(1 << slot.failures.min(16));
@@ -126,10 +116,19 @@ impl Slots {
         Some(wait)
     }
 
-    /// A peer that is away was found to have misbehaved earlier.
-    pub fn punish(&mut self, index: usize, now: Instant) {
-        if let State::Waiting { until } = &mut self.slots[index].state {
-            *until = (*until).max(now + self.retry_misbehaving);
+    /// The peer at `addr` was found to have misbehaved in an earlier connection. Gives
+    /// the connection that it has now, which is to be ended.
+    pub fn punish(&mut self, addr: &PeerAddr, now: Instant) -> Option<PeerId> {
+        let slot = self.slots.iter_mut().find(|slot| slot.addr == *addr)?;
+        match &mut slot.state {
+            State::Waiting { until } => {
+                *until = (*until).max(now + self.retry_misbehaving);
+                None
+            }
+            State::Taken(peer) => {
+                slot.punished = true;
+                Some(*peer)
+            }
         }
     }
 }
@@ -143,7 +142,7 @@ mod tests {
         let start = Instant::now();
         let peer = PeerId(1);
         let addr = PeerAddr::parse("host", 1).unwrap();
-        let mut slots = Slots::new(vec![addr], &SyncConfig::default(), start);
+        let mut slots = Slots::new(vec![addr.clone()], &SyncConfig::default(), start);
         let mut lose = |penalty| {
             slots.take(0, peer);
             slots.release(peer, penalty, 1.0, start).unwrap().as_secs()
@@ -160,7 +159,15 @@ mod tests {
         );
         assert!(slots.due(start).is_empty());
         assert_eq!(slots.due(start + Duration::from_secs(1)), [0]);
-        slots.punish(0, start);
+        assert_eq!(slots.punish(&addr, start), None);
         assert!(slots.due(start + Duration::from_secs(599)).is_empty());
+        let later = start + Duration::from_secs(600);
+        assert_eq!(slots.due(later), [0]);
+        slots.take(0, peer);
+        assert_eq!(slots.punish(&addr, later), Some(peer));
+        assert_eq!(
+            slots.release(peer, Penalty::None, 0.0, later),
+            Some(Duration::from_secs(600))
+        );
     }
 }

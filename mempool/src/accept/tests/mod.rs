@@ -1,0 +1,6 @@
+mod fees;
+mod packages;
+mod replacing;
+mod standard;
+mod steps;
+mod truc;

@@ -1,0 +1,418 @@
+//! The mempool: its transactions and everything that is looked up of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
+use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
+
+use crate::{
+    cluster::{Clusters, Slot, Staging},
+    config::MempoolConfig,
+    events::{Entered, LeftReason, PoolEvent},
+    feerate::FeeFrac,
+    metrics,
+    removed::RemovedTxs,
+};
+
+mod block;
+pub(crate) mod entry;
+mod limit;
+mod scripts;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use block::ReorgOutcome;
+pub use entry::Entry;
+pub use view::PoolView;
+
+use block::Reorg;
+use limit::RollingFee;
+use scripts::{ScriptIndex, script_hash, touched};
+
+/// The unconfirmed transactions.
+///
+/// Synchronous and without I/O: the owner wraps it in a lock and hands in coins, a judge of
+/// scripts, and the time (seconds since 1970).
+///
+/// # Correctness
+/// No two transactions spend the same output, and each input is an output of another
+/// transaction here or a coin as of [`Mempool::tip`].
+#[derive(Debug)]
+pub struct Mempool {
+    pub(crate) config: MempoolConfig,
+    entries: Vec<Option<Entry>>,
+    free: Vec<Slot>,
+    by_txid: HashMap<Txid, Slot>,
+    by_wtxid: HashMap<Wtxid, Slot>,
+    spenders: HashMap<OutPoint, (Slot, u32)>,
+    by_sequence: BTreeMap<u64, Slot>,
+    by_time: BTreeSet<(u64, Slot)>,
+    scripts: ScriptIndex,
+    pub(crate) clusters: Clusters,
+    tip: Option<ChainTip>,
+    /// Counts changes of the contents or of the tip.
+    changes: u64,
+    next_sequence: u64,
+    entry_bytes: usize,
+    vsize: u64,
+    fees: u64,
+    rolling: RollingFee,
+    removed: RemovedTxs,
+    events: Vec<PoolEvent>,
+    reorg: Option<Reorg>,
+}
+
+/// A chunk in mining order: transactions that would be mined together.
+#[derive(Debug)]
+pub struct ChunkRef<I> {
+    /// A number that only chunks of the same cluster share, for this moment.
+    pub cluster: u64,
+    /// Fee in sat, and adjusted weight.
+    pub rate: FeeFrac,
+    /// Its transactions, parents first.
+    pub entries: I,
+}
+
+impl Mempool {
+    /// An empty mempool that builds upon no block yet: see [`Mempool::set_tip`].
+    #[must_use]
+    pub fn new(config: MempoolConfig) -> Self {
+        Self {
+            config,
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_txid: HashMap::new(),
+            by_wtxid: HashMap::new(),
+            spenders: HashMap::new(),
+            by_sequence: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            scripts: ScriptIndex::default(),
+            clusters: Clusters::default(),
+            tip: None,
+            changes: 0,
+            next_sequence: 1,
+            entry_bytes: 0,
+            vsize: 0,
+            fees: 0,
+            rolling: RollingFee::default(),
+            removed: RemovedTxs::default(),
+            events: Vec::new(),
+            reorg: None,
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &MempoolConfig {
+        &self.config
+    }
+
+    /// The block that the mempool builds upon.
+    #[must_use]
+    pub fn tip(&self) -> Option<ChainTip> {
+        self.tip
+    }
+
+    /// Number of transactions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_txid.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_txid.is_empty()
+    }
+
+    /// Number that changes with every change of the contents or of the tip.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Sum of virtual sizes, in vB.
+    #[must_use]
+    pub fn total_vsize(&self) -> u64 {
+        self.vsize
+    }
+
+    /// Sum of fees, in sat.
+    #[must_use]
+    pub fn total_fees(&self) -> u64 {
+        self.fees
+    }
+
+    /// Memory of everything that the transactions take, in bytes.
+    #[must_use]
+    pub fn usage_bytes(&self) -> u64 {
+        (self.entry_bytes + self.scripts.bytes() + self.clusters.bytes()) as u64
+    }
+
+    /// A transaction by id.
+    #[must_use]
+    pub fn get(&self, txid: &Txid) -> Option<&Entry> {
+        Some(self.entry(*self.by_txid.get(txid)?))
+    }
+
+    /// A transaction by its id with witnesses.
+    #[must_use]
+    pub fn get_wtxid(&self, wtxid: &Wtxid) -> Option<&Entry> {
+        Some(self.entry(*self.by_wtxid.get(wtxid)?))
+    }
+
+    /// Whether a transaction with this id is here.
+    #[must_use]
+    pub fn contains(&self, txid: &Txid) -> bool {
+        self.by_txid.contains_key(txid)
+    }
+
+    /// Whether exactly this transaction is here.
+    #[must_use]
+    pub fn contains_wtxid(&self, wtxid: &Wtxid) -> bool {
+        self.by_wtxid.contains_key(wtxid)
+    }
+
+    /// Who spends `outpoint`: the transaction and the index of its input.
+    #[must_use]
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<(&Entry, u32)> {
+        let (slot, input) = self.spenders.get(outpoint)?;
+        Some((self.entry(*slot), *input))
+    }
+
+    /// All transactions, oldest arrival first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.by_sequence.values().map(|slot| self.entry(*slot))
+    }
+
+    /// All chunks in mining order, best first.
+    pub fn chunks(
+        &self,
+    ) -> impl Iterator<Item = ChunkRef<impl Iterator<Item = &Entry> + Clone + '_>> + '_ {
+        self.clusters.chunks().map(|(id, rate, slots)| ChunkRef {
+            cluster: id.number(),
+            rate,
+            entries: slots.map(|slot| self.entry(slot)),
+        })
+    }
+
+    /// Which of two transactions is mined first (parents before children); one that is not
+    /// here comes last.
+    #[must_use]
+    pub fn compare_mining(&self, a: &Txid, b: &Txid) -> std::cmp::Ordering {
+        let key = |txid: &Txid| self.clusters.mining_key(*self.by_txid.get(txid)?);
+        match (key(a), key(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        }
+    }
+
+    /// The transactions here that `txid` depends on, itself included, parents first.
+    #[must_use]
+    pub fn ancestors(&self, txid: &Txid) -> Vec<&Entry> {
+        self.related(txid, Clusters::ancestors)
+    }
+
+    /// The transactions here that depend on `txid`, itself included, parents first.
+    #[must_use]
+    pub fn descendants(&self, txid: &Txid) -> Vec<&Entry> {
+        self.related(txid, Clusters::descendants)
+    }
+
+    fn related(&self, txid: &Txid, of: impl Fn(&Clusters, Slot) -> Vec<Slot>) -> Vec<&Entry> {
+        let slots = self.by_txid.get(txid).map(|&slot| of(&self.clusters, slot));
+        slots
+            .into_iter()
+            .flatten()
+            .map(|slot| self.entry(slot))
+            .collect()
+    }
+
+    /// Whether the transaction, here or not, spends outputs of transactions here.
+    #[must_use]
+    pub fn has_parents(&self, tx: &Transaction) -> bool {
+        tx.input
+            .iter()
+            .any(|input| self.contains(&input.previous_output.txid))
+    }
+
+    /// Remembers whether `txid` was submitted here and has not been seen back from the
+    /// network. `false` if it is not in the mempool.
+    pub fn set_local(&mut self, txid: &Txid, local: bool) -> bool {
+        let Some(&slot) = self.by_txid.get(txid) else {
+            return false;
+        };
+        self.entry_mut(slot).local = local;
+        true
+    }
+
+    /// Takes what has happened since the last call. The owner must, or it grows.
+    pub fn take_events(&mut self) -> Vec<PoolEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(crate) fn slot(&self, txid: &Txid) -> Option<Slot> {
+        self.by_txid.get(txid).copied()
+    }
+
+    pub(crate) fn spender_slot(&self, outpoint: &OutPoint) -> Option<Slot> {
+        self.spenders.get(outpoint).map(|(slot, _)| *slot)
+    }
+
+    pub(crate) fn entry(&self, slot: Slot) -> &Entry {
+        self.entries[slot.0 as usize]
+            .as_ref()
+            .expect("slots of entries that are gone are not kept")
+    }
+
+    pub(crate) fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
+        self.entries[slot.0 as usize]
+            .as_mut()
+            .expect("slots of entries that are gone are not kept")
+    }
+
+    /// Replaces `removed` (with the reason of each) by `added`, whose clusters `staging`
+    /// already has.
+    pub(crate) fn apply(
+        &mut self,
+        removed: &[(Slot, RemovalReason)],
+        added: Vec<Entry>,
+        staging: Staging,
+        in_package_or_reorg: bool,
+        now: u64,
+    ) {
+        self.changes += 1;
+        for (slot, reason) in removed {
+            self.take(*slot, LeftReason::Removed(reason.clone()), now);
+        }
+        let mut slots = Vec::with_capacity(added.len());
+        for entry in added {
+            slots.push(self.put(entry, in_package_or_reorg));
+        }
+        self.clusters.apply(staging, &slots);
+        self.record_size();
+    }
+
+    fn record_size(&self) {
+        metrics::size(self.len(), self.vsize, self.usage_bytes());
+    }
+
+    /// Takes an entry in, clusters apart.
+    fn put(&mut self, mut entry: Entry, in_package_or_reorg: bool) -> Slot {
+        entry.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            let last = u32::try_from(self.entries.len() - 1);
+            Slot(last.expect("fewer transactions than memory allows"))
+        });
+        self.by_txid.insert(entry.txid, slot);
+        self.by_wtxid.insert(entry.wtxid, slot);
+        self.by_sequence.insert(entry.sequence, slot);
+        self.by_time.insert((entry.time, slot));
+        for (input, index) in entry.tx.input.iter().zip(0..) {
+            self.spenders.insert(input.previous_output, (slot, index));
+        }
+        self.removed.forget(&entry.txid);
+        entry.bytes = Entry::measure(&entry.tx, &entry.prevouts);
+        self.entry_bytes += entry.bytes;
+        self.vsize += entry.vsize;
+        self.fees += entry.fee.to_sat();
+        self.events.push(PoolEvent::Entered(Entered {
+            txid: entry.txid,
+            wtxid: entry.wtxid,
+            fee: entry.fee,
+            vsize: entry.vsize,
+            time: entry.time,
+            height: entry.height,
+            sequence: entry.sequence,
+            has_unconfirmed_parents: self.has_parents(&entry.tx),
+            in_package_or_reorg,
+        }));
+        metrics::accepted();
+        let scripts = touched(&entry.tx, &entry.prevouts);
+        let arrival = (entry.sequence, slot);
+        self.entries[slot.0 as usize] = Some(entry);
+        self.scripts.insert(arrival, &scripts);
+        slot
+    }
+
+    /// Takes an entry out, clusters apart.
+    fn take(&mut self, slot: Slot, reason: LeftReason, now: u64) {
+        let Some(entry) = self.entries[slot.0 as usize].take() else {
+            return;
+        };
+        self.free.push(slot);
+        self.by_txid.remove(&entry.txid);
+        self.by_wtxid.remove(&entry.wtxid);
+        self.by_sequence.remove(&entry.sequence);
+        self.by_time.remove(&(entry.time, slot));
+        for input in &entry.tx.input {
+            self.spenders.remove(&input.previous_output);
+        }
+        let scripts = touched(&entry.tx, &entry.prevouts);
+        self.scripts.remove((entry.sequence, slot), &scripts);
+        self.entry_bytes -= entry.bytes;
+        self.vsize -= entry.vsize;
+        self.fees -= entry.fee.to_sat();
+        metrics::left(&reason);
+        if let LeftReason::Removed(reason) = &reason {
+            self.removed.insert(entry.txid, reason.clone(), now);
+        }
+        self.events.push(PoolEvent::Left {
+            txid: entry.txid,
+            wtxid: entry.wtxid,
+            tx: entry.tx,
+            reason,
+        });
+    }
+
+    /// Removes transactions, each for its reason. With a transaction, all its descendants
+    /// must be among them, or all its ancestors.
+    fn remove_all(&mut self, removed: Vec<(Slot, LeftReason)>, now: u64) {
+        if removed.is_empty() {
+            return;
+        }
+        self.changes += 1;
+        let slots: HashSet<Slot> = removed.iter().map(|(slot, _)| *slot).collect();
+        let staging = self.clusters.stage(&slots, &[]);
+        let staging = staging.expect("clusters only shrink when transactions leave");
+        self.clusters.apply(staging, &[]);
+        for (slot, reason) in removed {
+            self.take(slot, reason, now);
+        }
+        self.record_size();
+    }
+
+    /// `slots` and all that depends on them, without repetition.
+    pub(crate) fn with_descendants(&self, slots: impl IntoIterator<Item = Slot>) -> Vec<Slot> {
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for slot in slots {
+            if seen.contains(&slot) {
+                continue;
+            }
+            all.extend(
+                self.clusters
+                    .descendants(slot)
+                    .into_iter()
+                    .filter(|&other| seen.insert(other)),
+            );
+        }
+        all
+    }
+}
+
+/// An entry's transaction in allocations without spare room: decoding leaves some.
+pub(crate) fn compact(tx: &Transaction) -> Arc<Transaction> {
+    Arc::new(tx.clone())
+}
+
+/// Outputs in allocations without spare room.
+pub(crate) fn compact_outputs(outputs: &[TxOut]) -> Arc<[TxOut]> {
+    outputs.iter().cloned().collect()
+}
