@@ -24,7 +24,10 @@ use pulse_node::{
     net::Net,
     sync::Sync,
 };
-use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
+use pulse_primitives::{
+    mempool::TxSubmitter,
+    ports::{BlockSource, NodeStatus, PeerStore},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -149,6 +152,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (meta, status) = (Arc::clone(&meta), Arc::clone(&status));
         |stop| record_peers(meta, status, stop)
     });
+    let mut submitter: Option<Arc<dyn TxSubmitter>> = None;
     if let Some(index) = &index {
         let query = index.query(Arc::clone(&source));
         let mempool = mempool::spawn(
@@ -160,6 +164,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Arc::clone(&status),
             events.relay,
         );
+        submitter = Some(Arc::new(mempool.clone()));
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
@@ -200,7 +205,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());
         tasks.spawn("simulate", move |stop| {
-            simulate::run(simulate.interval, seed, params, chain, handle, stop)
+            simulate::run(
+                simulate.interval,
+                seed,
+                params,
+                chain,
+                handle,
+                submitter,
+                stop,
+            )
         });
     }
     data_dir.write_listen(&listening)?;
