@@ -2,7 +2,7 @@
 //!
 //! measure -> CORS and OPTIONS -> panic to 500 -> bound the body -> route
 
-use std::{any::Any, time::Duration, time::Instant};
+use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     Router,
@@ -13,13 +13,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{config::CorsOrigin, metrics, rest::error::RestError};
 
 /// Most bytes that a request body may have.
 const BODY_LIMIT_BYTES: u64 = 1_000_000;
+/// Most KiB of request bodies that are in memory at the same time.
+const BODIES_LIMIT_KIB: usize = 64 << 10;
 /// Time in which a request body must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,9 +34,10 @@ pub(crate) struct RouteTemplate(pub(crate) &'static str);
 
 /// `router` behind all layers.
 pub(crate) fn wrap(router: Router, cors: CorsOrigin) -> Router {
+    let memory = Arc::new(Semaphore::new(BODIES_LIMIT_KIB));
     // The last layer is the outermost.
     router
-        .layer(from_fn(bound_body))
+        .layer(from_fn_with_state(memory, bound_body))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(cors, cross_origin))
         .layer(from_fn(measure))
@@ -89,37 +95,83 @@ fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     RestError::Internal.into_response()
 }
 
-/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and [`BODY_TIMEOUT`], and
-/// throws it away: no route takes one. Keeps nothing in memory.
-async fn bound_body(request: Request, next: Next) -> Response {
+/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and [`BODY_TIMEOUT`]. That of a
+/// POST is kept in memory until it is answered, within [`BODIES_LIMIT_KIB`] together with
+/// all others; no other method has a use for one.
+async fn bound_body(
+    State(memory): State<Arc<Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let keep = request.method() == Method::POST;
     let (parts, body) = request.into_parts();
+    let mut kept = Kept {
+        bytes: Vec::new(),
+        memory: keep.then_some(memory),
+        taken: None,
+    };
     if !body.is_end_stream() {
-        let read = timeout(BODY_TIMEOUT, drain(body)).await;
+        let read = timeout(BODY_TIMEOUT, kept.read(body)).await;
         if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
             return error.into_response();
         }
     }
-    next.run(Request::from_parts(parts, Body::empty())).await
+    let body = Body::from(std::mem::take(&mut kept.bytes));
+    let response = next.run(Request::from_parts(parts, body)).await;
+    drop(kept.taken);
+    response
 }
 
-async fn drain(mut body: Body) -> Result<(), RestError> {
-    let mut left = BODY_LIMIT_BYTES;
-    if body.size_hint().lower() > left {
-        return Err(RestError::BodyTooLarge);
+/// A body that is being read.
+struct Kept {
+    bytes: Vec<u8>,
+    /// What the bytes count against; `None` if they are thrown away.
+    memory: Option<Arc<Semaphore>>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    async fn read(&mut self, mut body: Body) -> Result<(), RestError> {
+        let mut left = BODY_LIMIT_BYTES;
+        if body.size_hint().lower() > left {
+            return Err(RestError::BodyTooLarge);
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| RestError::BodyUnreadable {
+                what: error.to_string(),
+            })?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            left = left
+                .checked_sub(data.len() as u64)
+                .ok_or(RestError::BodyTooLarge)?;
+            self.keep(data)?;
+        }
+        Ok(())
     }
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| RestError::BodyUnreadable {
-            what: error.to_string(),
-        })?;
-        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-        left = left.checked_sub(len).ok_or(RestError::BodyTooLarge)?;
+
+    fn keep(&mut self, data: &[u8]) -> Result<(), RestError> {
+        let Some(memory) = &self.memory else {
+            return Ok(());
+        };
+        let taken = self.taken.as_ref().map_or(0, |taken| taken.num_permits());
+        let needed = (self.bytes.len() + data.len()).div_ceil(1024);
+        let missing = u32::try_from(needed - taken.min(needed)).unwrap_or(u32::MAX);
+        let more = Arc::clone(memory).try_acquire_many_owned(missing);
+        let more = more.map_err(|_| RestError::Busy)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use axum::routing::{any, get};
     use tower::ServiceExt;
 
     use super::*;
@@ -132,6 +184,10 @@ mod tests {
         let inner = Router::new()
             .route("/ok", get(|| async { "ok" }))
             .route("/panic", get(boom))
+            .route(
+                "/len",
+                any(|body: String| async move { body.len().to_string() }),
+            )
             .fallback(|| async { RestError::BlockNotFound });
         let cors = CorsOrigin::try_from("https://wallet.example".to_owned()).unwrap();
         wrap(inner, cors)
@@ -179,5 +235,36 @@ mod tests {
         assert_eq!(text, "Request body too large");
         let (status, _, _) = call(Method::POST, "/x", Body::from(vec![0; limit])).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn only_the_body_of_a_post_reaches_its_handler() {
+        for (method, len) in [
+            (Method::POST, "5000"),
+            (Method::GET, "0"),
+            (Method::PUT, "0"),
+        ] {
+            let (_, text, _) = call(method, "/len", Body::from(vec![b'a'; 5000])).await;
+            assert_eq!(text, len);
+        }
+    }
+
+    #[test]
+    fn bodies_share_a_bounded_memory_whatever_their_pieces() {
+        let memory = Arc::new(Semaphore::new(3));
+        let body = || Kept {
+            bytes: Vec::new(),
+            memory: Some(Arc::clone(&memory)),
+            taken: None,
+        };
+        let (mut first, mut second) = (body(), body());
+        for _ in 0..2048 {
+            first.keep(&[0]).unwrap();
+        }
+        assert_eq!(memory.available_permits(), 1);
+        assert!(matches!(second.keep(&[0; 1025]), Err(RestError::Busy)));
+        drop(first);
+        second.keep(&[0; 1025]).unwrap();
+        assert_eq!(memory.available_permits(), 1);
     }
 }

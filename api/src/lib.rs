@@ -6,8 +6,10 @@
 //! ```
 //!
 //! Async ends in `blocking`: everything behind it is synchronous and reads one
-//! snapshot of the index per request. The crate knows the node only through
-//! [`pulse_primitives::ports::NodeStatus`].
+//! snapshot of the index per request, with the mempool of the same block where an answer
+//! has an unconfirmed part. The crate knows the node only through
+//! [`pulse_primitives::ports::NodeStatus`] and the ports of
+//! [`pulse_primitives::mempool`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,7 +26,7 @@ pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
 pub use crate::ops::sampler::run as run_sampler;
 pub use crate::server::{ServerLimits, serve};
-pub use crate::state::ApiState;
+pub use crate::state::{ApiState, MempoolPorts};
 
 use axum::Router;
 

@@ -1,12 +1,29 @@
 //! What handlers may touch.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration, time::Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use pulse_indexer::query::Query;
-use pulse_primitives::{network::ChainParams, ports::NodeStatus};
+use pulse_primitives::{
+    mempool::{MempoolSource, TxSubmitter},
+    network::ChainParams,
+    ports::NodeStatus,
+};
 
 use crate::{blocking::Blocking, config::ApiConfig, ops::sampler::Sampler};
+
+/// Submissions at the same time. They have slots of their own, so that script checks do
+/// not keep queries waiting, nor queries broadcasts.
+const MAX_SUBMISSIONS: NonZeroUsize = NonZeroUsize::new(8).expect("the constant is not zero");
+
+/// The unconfirmed side of the node.
+#[derive(Clone)]
+pub struct MempoolPorts {
+    /// What is in the mempool.
+    pub source: Arc<dyn MempoolSource>,
+    /// Takes transactions of clients.
+    pub submitter: Arc<dyn TxSubmitter>,
+}
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Clone)]
@@ -15,36 +32,44 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     query: Query,
     status: Arc<dyn NodeStatus>,
+    mempool: Option<MempoolPorts>,
     params: ChainParams,
     config: ApiConfig,
     prometheus: PrometheusHandle,
     blocking: Blocking,
+    submitting: Blocking,
     sampler: Sampler,
     started: Instant,
 }
 
 impl ApiState {
     /// State for answers from `query` about a chain with `params`. `prometheus` renders
-    /// what the process has recorded.
+    /// what the process has recorded. Without `mempool` nothing is unconfirmed, and the
+    /// routes of the mempool, of fees and of submissions do not exist.
     pub fn new(
         query: Query,
         status: Arc<dyn NodeStatus>,
+        mempool: Option<MempoolPorts>,
         params: ChainParams,
         config: ApiConfig,
         prometheus: PrometheusHandle,
     ) -> Self {
-        let blocking = Blocking::new(
-            config.max_queries,
-            Duration::from_secs(config.queue_wait_secs.get()),
-            Duration::from_secs(config.request_timeout_secs.get()),
-        );
+        let slots = |count| {
+            Blocking::new(
+                count,
+                Duration::from_secs(config.queue_wait_secs.get()),
+                Duration::from_secs(config.request_timeout_secs.get()),
+            )
+        };
         Self(Arc::new(Inner {
             query,
+            blocking: slots(config.max_queries),
+            submitting: slots(MAX_SUBMISSIONS),
             status,
+            mempool,
             params,
             config,
             prometheus,
-            blocking,
             sampler: Sampler::default(),
             started: Instant::now(),
         }))
@@ -64,6 +89,10 @@ impl ApiState {
         &*self.0.status
     }
 
+    pub(crate) fn mempool(&self) -> Option<&MempoolPorts> {
+        self.0.mempool.as_ref()
+    }
+
     pub(crate) fn params(&self) -> &ChainParams {
         &self.0.params
     }
@@ -74,6 +103,11 @@ impl ApiState {
 
     pub(crate) fn blocking(&self) -> &Blocking {
         &self.0.blocking
+    }
+
+    /// The slots for submissions.
+    pub(crate) fn submitting(&self) -> &Blocking {
+        &self.0.submitting
     }
 
     pub(crate) fn sampler(&self) -> &Sampler {

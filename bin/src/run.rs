@@ -154,6 +154,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let state = ApiState::new(
             query,
             Arc::clone(&status),
+            None,
             config.chain.clone(),
             config.http.clone(),
             metrics,

@@ -25,6 +25,10 @@ pub struct IndexConfig {
     /// Newest blocks whose changes are stored so that they can be taken back without
     /// their block files. Default 288.
     pub undo_blocks: u32,
+    /// Keep a compact filter of each block (BIP 158), about 20 kB per full block, for peers
+    /// that ask. Blocks that are indexed already get theirs in the background. Default
+    /// false.
+    pub block_filters: bool,
     /// Salt of the row keys as 32 hex digits, for a new index only. Default: random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
@@ -41,6 +45,7 @@ impl Default for IndexConfig {
             background_jobs: 2,
             recent_txs: 2_097_152,
             undo_blocks: 288,
+            block_filters: false,
             salt: None,
         }
     }

@@ -77,8 +77,9 @@ impl Index {
         self.shared.tip.subscribe()
     }
 
-    /// Notified when a query met a stale block position: time for
-    /// [`IndexSync::catch_up`], besides each change of the source's tip.
+    /// Notified when there is work besides that of each change of the source's tip: a query
+    /// met a stale block position, or block filters are missing. Time for
+    /// [`IndexSync::catch_up`].
     #[must_use]
     pub fn renewals(&self) -> Arc<Notify> {
         self.shared.stale.woken()

@@ -12,6 +12,7 @@ const COMMIT_SECONDS: &str = "pulse_index_commit_seconds";
 const BLOCKS: &str = "pulse_index_blocks_total";
 const TRANSACTIONS: &str = "pulse_index_transactions_total";
 const ROWS_WRITTEN: &str = "pulse_index_rows_written_total";
+const FILTERS: &str = "pulse_index_filters";
 const ROLLBACKS: &str = "pulse_index_rollbacks_total";
 const STALE_POSITIONS: &str = "pulse_index_stale_positions_total";
 const POSITIONS_RENEWED: &str = "pulse_index_positions_renewed_total";
@@ -30,6 +31,7 @@ pub fn describe() {
     describe_counter!(BLOCKS, "Blocks indexed since the start");
     describe_counter!(TRANSACTIONS, "Transactions indexed since the start");
     describe_counter!(ROWS_WRITTEN, "Index rows written since the start");
+    describe_gauge!(FILTERS, "Blocks from genesis on that have a compact filter");
     describe_counter!(ROLLBACKS, "Blocks taken back because of reorganisations");
     describe_counter!(
         STALE_POSITIONS,
@@ -65,6 +67,11 @@ pub(crate) fn committed(blocks: u64, rows: u64, elapsed: Duration) {
 /// Transactions of a block were indexed.
 pub(crate) fn transactions(count: u64) {
     counter!(TRANSACTIONS).increment(count);
+}
+
+/// Blocks below this height have a filter.
+pub(crate) fn filters(next: Height) {
+    gauge!(FILTERS).set(f64::from(next));
 }
 
 /// A block was taken back.

@@ -3,7 +3,10 @@
 
 use pulse_primitives::{Height, bitcoin::BlockHash, block::ConnectedBlock};
 
-use crate::keys::{Keys, ScriptKey, is_unspendable};
+use crate::{
+    keys::{Keys, ScriptKey, is_unspendable},
+    rows::filter,
+};
 
 /// A connected block with its keyed hashes.
 pub(crate) struct Prepared {
@@ -17,6 +20,8 @@ pub(crate) struct Prepared {
     pub output_scripts: Vec<Option<ScriptKey>>,
     /// Key of each spent output's script, in block order.
     pub spent_scripts: Vec<ScriptKey>,
+    /// Its compact filter, if one was asked for.
+    pub filter: Option<Vec<u8>>,
 }
 
 /// The parts of a connected block do not fit together.
@@ -30,11 +35,15 @@ pub struct Inconsistent {
 }
 
 impl Prepared {
-    /// Computes the keyed hashes of `connected`.
+    /// Computes the keyed hashes of `connected`, and its filter if asked for.
     ///
     /// # Errors
     /// [`Inconsistent`] if lengths or counts of the block's parts differ.
-    pub(crate) fn new(connected: ConnectedBlock, keys: &Keys) -> Result<Self, Inconsistent> {
+    pub(crate) fn new(
+        connected: ConnectedBlock,
+        keys: &Keys,
+        with_filter: bool,
+    ) -> Result<Self, Inconsistent> {
         check(&connected).map_err(|what| Inconsistent {
             height: connected.height,
             what,
@@ -59,6 +68,7 @@ impl Prepared {
             tx_hashes: connected.txids.iter().map(|txid| keys.txid(txid)).collect(),
             output_scripts,
             spent_scripts,
+            filter: with_filter.then(|| filter::build(&connected.block, &connected.spent)),
             connected,
         })
     }

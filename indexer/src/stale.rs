@@ -31,6 +31,11 @@ impl StalePositions {
         Arc::clone(&self.woken)
     }
 
+    /// Has the sync loop look at the chain again.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
     /// A read found other bytes than recorded.
     pub(crate) fn report(&self, height: Height) {
         metrics::stale_position();

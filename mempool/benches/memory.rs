@@ -27,26 +27,22 @@ fn resident() -> usize {
 }
 
 fn main() {
-    let fills: [(&str, fn() -> Scene); 2] = [
-        ("100,000 transactions", || Scene::with(1_000, 100_000)),
-        ("300 MiB", || Scene::full(300)),
-    ];
-    for (name, fill) in fills {
-        let (allocated, resided) = (ALLOCATOR.current_usage(), resident());
-        let scene = fill();
-        let allocated = ALLOCATOR.current_usage() - allocated;
-        let resided = resident().saturating_sub(resided);
+    let (allocated, resided) = (ALLOCATOR.current_usage(), resident());
+    let report = |scene: &Scene| {
         let pool = &scene.pool;
         let per_tx = |bytes: usize| bytes / pool.len();
-        let said = usize::try_from(pool.usage_bytes()).unwrap();
         println!(
-            "{name}: {} transactions of {} vB on average; bytes per transaction: \
-             {} accounted, {} allocated, {} resident",
+            "{} transactions of {} vB on average; bytes per transaction: {} accounted, \
+             {} allocated, {} resident",
             pool.len(),
             per_tx(usize::try_from(pool.total_vsize()).unwrap()),
-            per_tx(said),
-            per_tx(allocated),
-            per_tx(resided),
+            per_tx(usize::try_from(pool.usage_bytes()).unwrap()),
+            per_tx(ALLOCATOR.current_usage() - allocated),
+            per_tx(resident() - resided),
         );
-    }
+    };
+    let mut scene = Scene::with(300, 100_000);
+    report(&scene);
+    scene.fill_up();
+    report(&scene);
 }

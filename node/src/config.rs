@@ -43,6 +43,9 @@ pub struct SyncConfig {
     /// one. Peers that come through a proxy of the node's machine (as with a Tor service)
     /// all have its address. Default 16.
     pub max_inbound_per_address: usize,
+    /// Most that is uploaded to peers in a day, in MiB: once it is reached, blocks older
+    /// than a week are refused and their askers disconnected. 0 is no limit. Default 0.
+    pub max_upload_mib_per_day: u64,
     /// Blocks requested ahead of those in hand, in blocks. Default 1024.
     pub window_blocks: u32,
     /// Blocks requested from one peer at a time. Default 16.
@@ -93,6 +96,7 @@ impl Default for SyncConfig {
             external: None,
             max_peers: 125,
             max_inbound_per_address: 16,
+            max_upload_mib_per_day: 0,
             window_blocks: 1024,
             in_flight_per_peer: 16,
             buffer_mib: 64,

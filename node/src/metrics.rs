@@ -11,6 +11,8 @@ const P2P_DISCONNECTS: &str = "pulse_p2p_disconnects_total";
 const P2P_INBOUND_PEERS: &str = "pulse_p2p_inbound_peers";
 const P2P_BLOCKS_SERVED: &str = "pulse_p2p_blocks_served_total";
 const SYNC_HEADERS_HEIGHT: &str = "pulse_sync_headers_height";
+const SYNC_PRESYNCS: &str = "pulse_sync_presyncs";
+const SYNC_COMPACT_BLOCKS: &str = "pulse_sync_compact_blocks_total";
 const SYNC_IN_FLIGHT: &str = "pulse_sync_blocks_in_flight";
 const SYNC_BUFFERED_BYTES: &str = "pulse_sync_buffered_bytes";
 const SYNC_BLOCKS: &str = "pulse_sync_blocks_total";
@@ -36,6 +38,16 @@ pub fn describe() {
         SYNC_HEADERS_HEIGHT,
         Unit::Count,
         "Height of the best valid header chain"
+    );
+    describe_gauge!(
+        SYNC_PRESYNCS,
+        Unit::Count,
+        "Peers whose header chains have yet to show enough work"
+    );
+    describe_counter!(
+        SYNC_COMPACT_BLOCKS,
+        Unit::Count,
+        "Compact blocks from peers, by what could be made of them"
     );
     describe_gauge!(
         SYNC_IN_FLIGHT,
@@ -81,6 +93,16 @@ pub(crate) fn block_served() {
 
 pub(crate) fn headers_height(height: u32) {
     gauge!(SYNC_HEADERS_HEIGHT).set(f64::from(height));
+}
+
+pub(crate) fn presyncs(count: usize) {
+    gauge!(SYNC_PRESYNCS).set(count as f64);
+}
+
+/// `outcome` is `whole` (all transactions at hand), `missing` (some were asked for) or
+/// `failed`.
+pub(crate) fn compact_block(outcome: &'static str) {
+    counter!(SYNC_COMPACT_BLOCKS, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn window(in_flight: usize, buffered_bytes: usize) {

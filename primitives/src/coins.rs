@@ -21,6 +21,17 @@ pub trait CoinView {
     /// # Errors
     /// [`CoinError`].
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<SpentOutput>, CoinError>;
+    /// [`CoinView::coin`] of each outpoint, in the order given. Outputs of one
+    /// transaction may cost no more than one of them.
+    ///
+    /// # Errors
+    /// [`CoinError`].
+    fn coins_many(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<SpentOutput>>, CoinError> {
+        outpoints
+            .iter()
+            .map(|outpoint| self.coin(outpoint))
+            .collect()
+    }
     /// Whether any output of the confirmed transaction `txid` is unspent.
     ///
     /// # Errors

@@ -50,6 +50,47 @@ pub(crate) enum RestError {
     StartIndexNotMultiple,
     #[error("start index out of range")]
     StartIndexOutOfRange,
+    /// It is in the mempool, confirmed, or nothing is remembered of it.
+    #[error("Transaction was not removed from the mempool")]
+    NotRemoved,
+    /// `GET /broadcast` without a transaction.
+    #[error("Missing tx")]
+    MissingTx,
+    /// A body that is not UTF-8, or not the JSON that it should be.
+    #[error("{what}")]
+    InvalidBody {
+        /// The parser's text.
+        what: String,
+    },
+    #[error("Exceeded maximum of 25 transactions")]
+    TooManyTxs,
+    #[error("Invalid maxfeerate")]
+    InvalidMaxFeeRate,
+    #[error("Invalid maxburnamount")]
+    InvalidMaxBurn,
+    #[error("Invalid transaction size for item {index}")]
+    InvalidTxSize {
+        /// Place in the list, from 0.
+        index: usize,
+    },
+    #[error("Invalid transaction hex for item {index}")]
+    InvalidTxHex {
+        /// Place in the list, from 0.
+        index: usize,
+    },
+    /// What Bitcoin Core's RPC would refuse, in the words of servers that ask it.
+    #[error("{method} RPC error {code}: {message}")]
+    Rpc {
+        /// Name of Bitcoin Core's method.
+        method: &'static str,
+        /// Its error code.
+        code: i32,
+        /// Its text.
+        message: String,
+    },
+    /// The mempool does not build upon the index's tip, for longer than a request waits.
+    #[error("the mempool is catching up; try again")]
+    MempoolBehind,
     /// More unspent outputs than one answer may have.
     #[error("Too many unspent outputs")]
     TooManyUtxos,
@@ -101,16 +142,26 @@ impl RestError {
             | Self::StartIndexNotMultiple
             | Self::StartIndexOutOfRange
             | Self::TooManyUtxos
+            | Self::MissingTx
+            | Self::InvalidBody { .. }
+            | Self::TooManyTxs
+            | Self::InvalidMaxFeeRate
+            | Self::InvalidMaxBurn
+            | Self::InvalidTxSize { .. }
+            | Self::InvalidTxHex { .. }
+            | Self::Rpc { .. }
             | Self::BodyUnreadable { .. } => StatusCode::BAD_REQUEST,
             Self::NoEndpoint { .. }
             | Self::BlockNotFound
             | Self::TxNotFound
             | Self::ProofNotFound
+            | Self::NotRemoved
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotSynced { .. }
+            | Self::MempoolBehind
             | Self::Query(_)
             | Self::Inconsistent { .. }
             | Self::Busy
@@ -122,7 +173,9 @@ impl RestError {
     fn retry_after_secs(&self) -> Option<u32> {
         match self {
             Self::NotSynced { .. } => Some(10),
-            Self::Query(QueryError::PositionRenewing { .. }) | Self::Busy => Some(1),
+            Self::Query(QueryError::PositionRenewing { .. }) | Self::MempoolBehind | Self::Busy => {
+                Some(1)
+            }
             Self::Query(_) | Self::Inconsistent { .. } | Self::QueryTimeout => Some(5),
             _ => None,
         }
@@ -139,6 +192,7 @@ impl RestError {
                 error!(route, %txid, what, "index and transaction do not agree");
             }
             Self::QueryTimeout => warn!(route, "query took too long"),
+            Self::MempoolBehind => warn!(route, "mempool does not follow the index"),
             Self::Internal => error!(route, "handler panicked"),
             _ => {}
         }
@@ -207,6 +261,11 @@ mod tests {
                 "the position of block 7 is being renewed; try again",
             ),
             (RestError::Busy, "1", "server is busy"),
+            (
+                RestError::MempoolBehind,
+                "1",
+                "the mempool is catching up; try again",
+            ),
             (RestError::QueryTimeout, "5", "query took too long"),
         ] {
             assert_eq!(error.to_string(), text);

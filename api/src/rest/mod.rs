@@ -1,53 +1,70 @@
 //! The Esplora REST API, at `/` and under `/api`.
 //!
 //! path -> [`router`] (which endpoint, with which parameters) -> [`snapshot`] (one view
-//! of the index) -> the endpoint's function -> [`reply`] or [`error`]
+//! of the index) or [`unconfirmed`] (with the mempool of the same block) -> the endpoint's
+//! function -> [`reply`] or [`error`]
 //!
 //! # Correctness
-//! - Each answer is drawn from one snapshot of the index.
+//! - Each answer is drawn from one snapshot of the index, and its unconfirmed part from
+//!   the mempool that builds upon the same block.
 //! - Until the node is synced, what a later block could change is answered with 503,
 //!   never with an empty list or a 404 ([`snapshot::Snapshot`]).
 
 mod address;
 mod block;
 pub(crate) mod error;
+mod mempool;
 mod model;
 mod params;
 mod reply;
 mod router;
 mod script;
 mod snapshot;
+mod submit;
+#[cfg(test)]
+mod tests;
 mod tx;
+mod unconfirmed;
 
 use axum::{
-    extract::State,
-    http::{Method, Uri},
+    body::to_bytes,
+    extract::{Request, State},
+    http::Uri,
     response::{Extension, IntoResponse, Response},
 };
 
 use crate::{layers::RouteTemplate, state::ApiState};
 use error::RestError;
-use snapshot::Snapshot;
+use router::Target;
 
 /// Answers every path that belongs to no other route.
-pub(crate) async fn handle(State(state): State<ApiState>, method: Method, uri: Uri) -> Response {
-    let found = match method {
-        // The bodies of answers to HEAD are cut off by axum.
-        Method::GET | Method::HEAD => router::find(uri.path(), state.params().network),
-        _ => None,
+pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let found = router::find(&parts.method, parts.uri.path(), state.params().network);
+    let Some(found) = found.filter(|found| state.mempool().is_some() || !found.is_of_mempool())
+    else {
+        return no_endpoint(parts.uri).await.into_response();
     };
-    let Some(found) = found else {
-        return no_endpoint(uri).await.into_response();
-    };
-    let answer = match found.endpoint {
+    let worker = state.clone();
+    let answer = match found.target {
         Err(error) => Err(error),
-        Ok(endpoint) => {
-            let worker = state.clone();
-            state
-                .blocking()
-                .run(move || endpoint.answer(&Snapshot::take(&worker)?))
-                .await
-                .unwrap_or_else(|error| Err(error.into()))
+        Ok(Target::Read(endpoint)) => {
+            let work = move || endpoint.answer(&worker);
+            let answer = state.blocking().run(work).await;
+            answer.unwrap_or_else(|error| Err(error.into()))
+        }
+        Ok(Target::Submit(submission)) => {
+            // The layers have read and bounded it.
+            match to_bytes(body, usize::MAX).await {
+                Err(error) => Err(RestError::BodyUnreadable {
+                    what: error.to_string(),
+                }),
+                Ok(body) => {
+                    let work = move || submission.answer(&worker, parts.uri.query(), &body);
+                    let answer = state.submitting().run(work).await;
+                    answer.unwrap_or_else(|error| Err(error.into()))
+                }
+            }
         }
     };
     if let Err(error) = &answer {

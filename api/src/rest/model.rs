@@ -7,8 +7,10 @@ use pulse_indexer::query::model::{
 use pulse_primitives::{
     Height,
     bitcoin::{
-        self, Address, BlockHash, Network, Script, TxMerkleNode, Txid, Witness, hashes::Hash,
+        self, Address, Amount, BlockHash, Network, OutPoint, Script, TxMerkleNode, Txid, Witness,
+        hashes::Hash,
     },
+    mempool::{MempoolTx, ScriptMempoolTotals},
 };
 use serde::{Serialize, Serializer};
 
@@ -17,6 +19,14 @@ use super::{
     params::{Subject, SubjectKind},
     script,
 };
+
+mod mempool;
+mod submit;
+
+pub(super) use mempool::{
+    BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
+};
+pub(super) use submit::{PackageJson, TestJson};
 
 /// A block, without its transactions.
 #[derive(Debug, Serialize)]
@@ -120,6 +130,14 @@ impl<'a> TxJson<'a> {
             Some(detail.block),
             network,
         )
+    }
+
+    /// The JSON of a transaction in the mempool.
+    ///
+    /// # Errors
+    /// As [`TxJson::new`].
+    pub(super) fn unconfirmed(entry: &'a MempoolTx, network: Network) -> Result<Self, RestError> {
+        Self::render(&entry.tx, entry.txid, &entry.prevouts, None, network)
     }
 
     fn render(
@@ -261,13 +279,35 @@ pub(super) struct OutspendJson {
     status: Option<StatusJson>,
 }
 
-impl From<Option<Spender>> for OutspendJson {
-    fn from(spender: Option<Spender>) -> Self {
+impl OutspendJson {
+    /// Spent by a transaction in the mempool.
+    pub(super) fn unconfirmed(txid: Txid, vin: u32) -> Self {
         Self {
-            spent: spender.is_some(),
-            txid: spender.map(|spender| spender.txid),
-            vin: spender.map(|spender| spender.vin),
-            status: spender.map(|spender| Some(spender.block).into()),
+            spent: true,
+            txid: Some(txid),
+            vin: Some(vin),
+            status: Some(None.into()),
+        }
+    }
+
+    /// Not spent, or unknown.
+    pub(super) const fn unspent() -> Self {
+        Self {
+            spent: false,
+            txid: None,
+            vin: None,
+            status: None,
+        }
+    }
+}
+
+impl From<Spender> for OutspendJson {
+    fn from(spender: Spender) -> Self {
+        Self {
+            spent: true,
+            txid: Some(spender.txid),
+            vin: Some(spender.vin),
+            status: Some(Some(spender.block).into()),
         }
     }
 }
@@ -302,13 +342,13 @@ pub(super) struct StatsJson<'a> {
 }
 
 impl<'a> StatsJson<'a> {
-    /// Confirmed totals of `of`. Nothing is unconfirmed: there is no mempool.
-    pub(super) fn new(of: &'a Subject, chain: ScriptStats) -> Self {
+    /// Confirmed and unconfirmed totals of `of`.
+    pub(super) fn new(of: &'a Subject, chain: ScriptStats, mempool: ScriptMempoolTotals) -> Self {
         let name = |kind| (of.kind == kind).then_some(of.text.as_str());
         Self {
             address: name(SubjectKind::Address),
             chain_stats: chain.into(),
-            mempool_stats: ScriptStats::default().into(),
+            mempool_stats: mempool.into(),
             scripthash: name(SubjectKind::Scripthash),
         }
     }
@@ -335,6 +375,18 @@ impl From<ScriptStats> for TotalsJson {
     }
 }
 
+impl From<ScriptMempoolTotals> for TotalsJson {
+    fn from(totals: ScriptMempoolTotals) -> Self {
+        Self {
+            funded_txo_count: totals.funded_count,
+            funded_txo_sum: totals.funded_sat,
+            spent_txo_count: totals.spent_count,
+            spent_txo_sum: totals.spent_sat,
+            tx_count: totals.tx_count,
+        }
+    }
+}
+
 /// An unspent output.
 #[derive(Debug, Serialize)]
 pub(super) struct UtxoJson {
@@ -343,6 +395,18 @@ pub(super) struct UtxoJson {
     status: StatusJson,
     /// In satoshis.
     value: u64,
+}
+
+impl UtxoJson {
+    /// An output of a transaction in the mempool.
+    pub(super) fn unconfirmed(outpoint: OutPoint, value: Amount) -> Self {
+        Self {
+            txid: outpoint.txid,
+            vout: outpoint.vout,
+            status: None.into(),
+            value: value.to_sat(),
+        }
+    }
 }
 
 impl From<Utxo> for UtxoJson {

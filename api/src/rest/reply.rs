@@ -10,6 +10,10 @@ use serde::Serialize;
 /// How long a cache may keep an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cache {
+    /// Not at all: it answers an action.
+    Never,
+    /// Five seconds: any transaction changes it.
+    Brief,
     /// Ten seconds: the next block may change it.
     Short,
     /// Five years: only a deep reorganisation could change it.
@@ -52,6 +56,8 @@ impl Reply {
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let cache = match self.cache {
+            Cache::Never => "public, max-age=0",
+            Cache::Brief => "public, max-age=5",
             Cache::Short => "public, max-age=10",
             Cache::Long => "public, max-age=157784630",
         };

@@ -1,19 +1,24 @@
-//! The one table of REST routes: from a path to an endpoint with typed parameters.
+//! The one table of REST routes: from a method and a path to an endpoint with typed
+//! parameters.
 //!
 //! Matching is literal, as clients of the Esplora servers know it: the path is split at
 //! `/`, nothing is decoded or normalised, upper and lower case differ, the first five
 //! segments count and a sixth is never looked at. `/api` in front is skipped.
 
+use axum::http::Method;
 use pulse_primitives::bitcoin::{BlockHash, Network, OutPoint, Txid};
 
 use super::{
     address, block,
     error::RestError,
+    mempool,
     params::{self, Subject},
     reply::Reply,
     snapshot::Snapshot,
+    submit::Submission,
     tx,
 };
+use crate::state::ApiState;
 
 /// Segments that take part in the match.
 const MATCHED_SEGMENTS: usize = 5;
@@ -40,11 +45,26 @@ pub(super) enum Endpoint {
     MerkleBlockProof(Txid),
     Outspend(OutPoint),
     Outspends(Txid),
+    Removed(Txid),
     Stats(Subject),
     Txs(Subject),
     ChainTxs { of: Subject, after: Option<Txid> },
     MempoolTxs(Subject),
     Utxos(Subject),
+    Mempool,
+    MempoolTxids,
+    MempoolRecent,
+    ProjectedBlocks,
+    FeeEstimates,
+}
+
+/// What a path and a method belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A question.
+    Read(Endpoint),
+    /// A transaction of the client.
+    Submit(Submission),
 }
 
 /// A path that belongs to an endpoint.
@@ -52,13 +72,52 @@ pub(super) enum Endpoint {
 pub(super) struct Found {
     /// The route with names for its parameters, for metrics and logs.
     pub(super) template: &'static str,
-    /// The endpoint, or which parameter is wrong.
-    pub(super) endpoint: Result<Endpoint, RestError>,
+    /// What it asks for, or which parameter is wrong.
+    pub(super) target: Result<Target, RestError>,
 }
 
-/// The endpoint of `path`, `None` if there is none.
+impl Found {
+    /// Whether it exists only on nodes with a mempool.
+    pub(super) fn is_of_mempool(&self) -> bool {
+        use Endpoint as E;
+        matches!(
+            self.target,
+            Ok(Target::Submit(_)
+                | Target::Read(
+                    E::Removed(_)
+                        | E::Mempool
+                        | E::MempoolTxids
+                        | E::MempoolRecent
+                        | E::ProjectedBlocks
+                        | E::FeeEstimates
+                ))
+        )
+    }
+}
+
+/// The endpoint of `path`, `None` if there is none. Bodies of answers to HEAD are cut off
+/// by axum.
+pub(super) fn find(method: &Method, path: &str, network: Network) -> Option<Found> {
+    match *method {
+        Method::GET | Method::HEAD => find_read(path, network),
+        Method::POST => find_submit(path),
+        _ => None,
+    }
+}
+
 #[rustfmt::skip]
-pub(super) fn find(path: &str, network: Network) -> Option<Found> {
+fn find_submit(path: &str) -> Option<Found> {
+    let (template, submission) = match segments(path).as_slice() {
+        ["tx"] => ("/tx", Submission::Tx),
+        ["txs", "package"] => ("/txs/package", Submission::Package),
+        ["txs", "test"] => ("/txs/test", Submission::Test),
+        _ => return None,
+    };
+    Some(Found { template, target: Ok(Target::Submit(submission)) })
+}
+
+#[rustfmt::skip]
+fn find_read(path: &str, network: Network) -> Option<Found> {
     use Endpoint as E;
     use params::{block_hash, number, txid};
 
@@ -92,6 +151,8 @@ pub(super) fn find(path: &str, network: Network) -> Option<Found> {
             txid(id).and_then(|txid| Ok(E::Outspend(OutPoint { txid, vout: number(vout)? })))),
         ["tx", id, "outspends"] => ("/tx/:txid/outspends", txid(id).map(E::Outspends)),
 
+        ["tx", id, "removed"] => ("/tx/:txid/removed", txid(id).map(E::Removed)),
+
         ["address", a] => ("/address/:address", address(a).map(E::Stats)),
         ["address", a, "txs"] => ("/address/:address/txs", address(a).map(E::Txs)),
         ["address", a, "txs", "chain"] => ("/address/:address/txs/chain",
@@ -110,9 +171,19 @@ pub(super) fn find(path: &str, network: Network) -> Option<Found> {
         ["scripthash", s, "txs", "mempool"] => ("/scripthash/:hash/txs/mempool", scripthash(s).map(E::MempoolTxs)),
         ["scripthash", s, "utxo"] => ("/scripthash/:hash/utxo", scripthash(s).map(E::Utxos)),
 
+        ["mempool"] => ("/mempool", Ok(E::Mempool)),
+        ["mempool", "txids"] => ("/mempool/txids", Ok(E::MempoolTxids)),
+        ["mempool", "recent"] => ("/mempool/recent", Ok(E::MempoolRecent)),
+        ["mempool", "projected-blocks"] => ("/mempool/projected-blocks", Ok(E::ProjectedBlocks)),
+        ["fee-estimates"] => ("/fee-estimates", Ok(E::FeeEstimates)),
+        ["broadcast"] => return Some(Found {
+            template: "/broadcast",
+            target: Ok(Target::Submit(Submission::Broadcast)),
+        }),
+
         _ => return None,
     };
-    Some(Found { template, endpoint })
+    Some(Found { template, target: endpoint.map(Target::Read) })
 }
 
 fn segments(path: &str) -> Vec<&str> {
@@ -122,33 +193,40 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 impl Endpoint {
-    /// The answer, from one snapshot.
-    pub(super) fn answer(&self, at: &Snapshot<'_>) -> Result<Reply, RestError> {
+    /// The answer, from one snapshot of the index and the mempool of the same block.
+    pub(super) fn answer(&self, state: &ApiState) -> Result<Reply, RestError> {
+        let at = || Snapshot::take(state);
         match self {
-            Self::TipHash => block::tip_hash(at),
-            Self::TipHeight => block::tip_height(at),
-            Self::Blocks { start } => block::newest(at, *start),
-            Self::BlockHashAt { height } => block::hash_at(at, *height),
-            Self::Block(hash) => block::info(at, hash),
-            Self::BlockStatus(hash) => block::status(at, hash),
-            Self::BlockHeader(hash) => block::header(at, hash),
-            Self::BlockRaw(hash) => block::raw(at, hash),
-            Self::BlockTxids(hash) => block::txids(at, hash),
-            Self::BlockTxid { block, index } => block::txid(at, block, *index),
-            Self::BlockTxs { block, start } => block::txs(at, block, *start),
-            Self::Tx(txid) => tx::info(at, txid),
-            Self::TxHex(txid) => tx::hex(at, txid),
-            Self::TxRaw(txid) => tx::raw(at, txid),
-            Self::TxStatus(txid) => tx::status(at, txid),
-            Self::MerkleProof(txid) => tx::merkle_proof(at, txid),
-            Self::MerkleBlockProof(txid) => tx::merkle_block_proof(at, txid),
-            Self::Outspend(outpoint) => tx::outspend(at, outpoint),
-            Self::Outspends(txid) => tx::outspends(at, txid),
-            Self::Stats(of) => address::stats(at, of),
-            Self::Txs(of) => address::txs(at, of),
-            Self::ChainTxs { of, after } => address::chain_txs(at, of, after.as_ref()),
-            Self::MempoolTxs(of) => address::mempool_txs(at, of),
-            Self::Utxos(of) => address::utxos(at, of),
+            Self::TipHash => block::tip_hash(&at()?),
+            Self::TipHeight => block::tip_height(&at()?),
+            Self::Blocks { start } => block::newest(&at()?, *start),
+            Self::BlockHashAt { height } => block::hash_at(&at()?, *height),
+            Self::Block(hash) => block::info(&at()?, hash),
+            Self::BlockStatus(hash) => block::status(&at()?, hash),
+            Self::BlockHeader(hash) => block::header(&at()?, hash),
+            Self::BlockRaw(hash) => block::raw(&at()?, hash),
+            Self::BlockTxids(hash) => block::txids(&at()?, hash),
+            Self::BlockTxid { block, index } => block::txid(&at()?, block, *index),
+            Self::BlockTxs { block, start } => block::txs(&at()?, block, *start),
+            Self::Tx(txid) => tx::info(state, txid),
+            Self::TxHex(txid) => tx::hex(state, txid),
+            Self::TxRaw(txid) => tx::raw(state, txid),
+            Self::TxStatus(txid) => tx::status(&at()?, txid),
+            Self::MerkleProof(txid) => tx::merkle_proof(&at()?, txid),
+            Self::MerkleBlockProof(txid) => tx::merkle_block_proof(&at()?, txid),
+            Self::Outspend(outpoint) => tx::outspend(state, outpoint),
+            Self::Outspends(txid) => tx::outspends(state, txid),
+            Self::Removed(txid) => tx::removed(state, txid),
+            Self::Stats(of) => address::stats(state, of),
+            Self::Txs(of) => address::txs(state, of),
+            Self::ChainTxs { of, after } => address::chain_txs(&at()?, of, after.as_ref()),
+            Self::MempoolTxs(of) => address::mempool_txs(state, of),
+            Self::Utxos(of) => address::utxos(state, of),
+            Self::Mempool => mempool::backlog(state),
+            Self::MempoolTxids => mempool::txids(state),
+            Self::MempoolRecent => mempool::recent(state),
+            Self::ProjectedBlocks => mempool::projected_blocks(state),
+            Self::FeeEstimates => mempool::fee_estimates(state),
         }
     }
 }
@@ -160,8 +238,16 @@ mod tests {
     const H: &str = "1c45a447627cbd0003b94a77a48f5746dac20551805150cfb23d2b2f9b5fbc53";
     const A: &str = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
 
+    fn target(method: &Method, path: &str) -> Option<Result<Target, String>> {
+        let found = find(method, path, Network::Bitcoin)?;
+        Some(found.target.map_err(|e| e.to_string()))
+    }
+
     fn endpoint(path: &str) -> Option<Result<Endpoint, String>> {
-        find(path, Network::Bitcoin).map(|found| found.endpoint.map_err(|e| e.to_string()))
+        Some(target(&Method::GET, path)?.map(|target| match target {
+            Target::Read(endpoint) => endpoint,
+            Target::Submit(submission) => panic!("{submission:?}"),
+        }))
     }
 
     fn found(path: &str) -> Endpoint {
@@ -235,11 +321,12 @@ mod tests {
             &format!("/address/{A}/txs/"),
             &format!("/address/{A}/txs/summary"),
             &format!("/address-prefix/{A}"),
-            "/mempool",
             "/mempool/",
-            "/fee-estimates",
             "/fee-estimates/",
-            "/broadcast",
+            "/mempool/txids/",
+            "/broadcast/",
+            "/txs/package",
+            "/tx",
             "/block-template",
         ] {
             assert!(endpoint(path).is_none(), "{path}");
@@ -271,6 +358,12 @@ mod tests {
             "/tx/H/merkleblock-proof",
             "/tx/H/outspend/0",
             "/tx/H/outspends",
+            "/tx/H/removed",
+            "/mempool",
+            "/mempool/txids",
+            "/mempool/recent",
+            "/mempool/projected-blocks",
+            "/fee-estimates",
             "/address/A",
             "/address/A/txs",
             "/address/A/txs/chain",
@@ -287,11 +380,34 @@ mod tests {
             let path = path
                 .replace("/H", &format!("/{H}"))
                 .replace("/A", &format!("/{A}"));
-            let root = find(&path, Network::Bitcoin).expect(&path);
-            let api = find(&format!("/api{path}"), Network::Bitcoin).expect(&path);
-            assert_eq!(root.endpoint.unwrap(), api.endpoint.unwrap());
+            let find = |path: &str| find(&Method::GET, path, Network::Bitcoin).expect(path);
+            let (root, api) = (find(&path), find(&format!("/api{path}")));
+            assert_eq!(root.target.unwrap(), api.target.unwrap());
             assert_eq!(root.template, api.template);
             assert!(templates.insert(root.template), "{path}");
+        }
+    }
+
+    #[test]
+    fn submissions_have_methods_of_their_own() {
+        for (method, path, want) in [
+            (Method::POST, "/tx", Submission::Tx),
+            (Method::POST, "/api/tx", Submission::Tx),
+            (Method::POST, "/txs/package", Submission::Package),
+            (Method::POST, "/txs/test", Submission::Test),
+            (Method::GET, "/broadcast", Submission::Broadcast),
+        ] {
+            let target = target(&method, path).expect(path);
+            assert_eq!(target, Ok(Target::Submit(want)), "{path}");
+        }
+        for (method, path) in [
+            (Method::POST, "/broadcast"),
+            (Method::POST, "/blocks"),
+            (Method::POST, "/tx/"),
+            (Method::PUT, "/tx"),
+            (Method::GET, "/txs/test"),
+        ] {
+            assert_eq!(target(&method, path), None, "{path}");
         }
     }
 

@@ -1,36 +1,60 @@
-//! Transactions: T1 to T8 of the Esplora contract (docs/api.md).
+//! Transactions: T1 to T8 of the Esplora contract, and what became of those that left the
+//! mempool (docs/api.md).
 
-use pulse_primitives::bitcoin::{
-    OutPoint, Txid, consensus::encode::serialize_hex, hex::DisplayHex,
+use pulse_indexer::query::model::Spender;
+use pulse_primitives::{
+    bitcoin::{
+        OutPoint, Txid,
+        consensus::{encode::serialize_hex, serialize},
+        hex::DisplayHex,
+    },
+    mempool::MempoolTx,
 };
 
 use super::{
     error::RestError,
-    model::{MerkleProofJson, OutspendJson, StatusJson, TxJson},
+    model::{MerkleProofJson, OutspendJson, RemovedJson, StatusJson, TxJson},
     reply::{Cache, Reply},
     snapshot::Snapshot,
+    unconfirmed::{Found, find, with_mempool},
 };
+use crate::state::ApiState;
 
 type Answer = Result<Reply, RestError>;
 
 /// T1: a transaction with the outputs that it spends.
-pub(super) fn info(at: &Snapshot<'_>, txid: &Txid) -> Answer {
-    let detail = known(at, at.view.tx(txid)?)?;
-    let tx = TxJson::new(&detail, at.network())?;
-    Ok(Reply::json(&tx, at.cache_at(detail.block.height)))
+pub(super) fn info(state: &ApiState, txid: &Txid) -> Answer {
+    let (at, found) = find(state, |view| view.tx(txid), |mempool| mempool.tx(txid))?;
+    match found.ok_or(RestError::TxNotFound)? {
+        Found::Confirmed(detail) => {
+            let tx = TxJson::new(&detail, at.network())?;
+            Ok(Reply::json(&tx, at.cache_at(detail.block.height)))
+        }
+        Found::Unconfirmed(entry) => {
+            let tx = TxJson::unconfirmed(&entry, at.network())?;
+            Ok(Reply::json(&tx, Cache::Short))
+        }
+    }
 }
 
 /// T2: its bytes as lower-case hex.
-pub(super) fn hex(at: &Snapshot<'_>, txid: &Txid) -> Answer {
-    let (bytes, block) = known(at, at.view.tx_raw(txid)?)?;
-    let cache = at.cache_at(block.height);
+pub(super) fn hex(state: &ApiState, txid: &Txid) -> Answer {
+    let (bytes, cache) = bytes(state, txid)?;
     Ok(Reply::text(bytes.to_lower_hex_string(), cache))
 }
 
 /// T3: its bytes.
-pub(super) fn raw(at: &Snapshot<'_>, txid: &Txid) -> Answer {
-    let (bytes, block) = known(at, at.view.tx_raw(txid)?)?;
-    Ok(Reply::binary(bytes, at.cache_at(block.height)))
+pub(super) fn raw(state: &ApiState, txid: &Txid) -> Answer {
+    let (bytes, cache) = bytes(state, txid)?;
+    Ok(Reply::binary(bytes, cache))
+}
+
+fn bytes(state: &ApiState, txid: &Txid) -> Result<(Vec<u8>, Cache), RestError> {
+    let (at, found) = find(state, |view| view.tx_raw(txid), |mempool| mempool.tx(txid))?;
+    Ok(match found.ok_or(RestError::TxNotFound)? {
+        Found::Confirmed((bytes, block)) => (bytes, at.cache_at(block.height)),
+        Found::Unconfirmed(MempoolTx { tx, .. }) => (serialize(&*tx), Cache::Short),
+    })
 }
 
 /// T4: whether and where it is confirmed. Unknown ones are not; that is an answer, not
@@ -64,26 +88,78 @@ pub(super) fn merkle_block_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
     Ok(Reply::text(serialize_hex(&proof), cache))
 }
 
-/// T7: what spends an output. Unknown and unspendable outputs are unspent; that is an
-/// answer, not an error.
-pub(super) fn outspend(at: &Snapshot<'_>, outpoint: &OutPoint) -> Answer {
-    at.require_synced()?;
-    let spender = at.view.spender(outpoint)?;
-    let cache = match &spender {
-        Some(spender) => at.cache_at(spender.block.height),
-        None => Cache::Short,
+/// T7: what spends an output, a confirmed transaction before one in the mempool. Unknown
+/// and unspendable outputs are unspent; that is an answer, not an error.
+pub(super) fn outspend(state: &ApiState, outpoint: &OutPoint) -> Answer {
+    Snapshot::take(state)?.require_synced()?;
+    let (at, found) = find(
+        state,
+        |view| view.spender(outpoint),
+        |mempool| mempool.spender(outpoint),
+    )?;
+    let (outspend, cache) = match found {
+        Some(Found::Confirmed(spender)) => (
+            OutspendJson::from(spender),
+            at.cache_at(spender.block.height),
+        ),
+        Some(Found::Unconfirmed((txid, vin))) => {
+            (OutspendJson::unconfirmed(txid, vin), Cache::Short)
+        }
+        None => (OutspendJson::unspent(), Cache::Short),
     };
-    Ok(Reply::json(&OutspendJson::from(spender), cache))
+    Ok(Reply::json(&outspend, cache))
 }
 
 /// T8: what spends each output.
-pub(super) fn outspends(at: &Snapshot<'_>, txid: &Txid) -> Answer {
-    at.require_synced()?;
-    let spenders = known(at, at.view.spenders(txid)?)?;
-    let outspends: Vec<OutspendJson> = spenders.into_iter().map(Into::into).collect();
+pub(super) fn outspends(state: &ApiState, txid: &Txid) -> Answer {
+    Snapshot::take(state)?.require_synced()?;
+    // How many outputs there are never changes, wherever the transaction moves meanwhile.
+    let (_, found) = find(
+        state,
+        |view| Ok(view.spenders(txid)?.map(|spenders| spenders.len())),
+        |mempool| Some(mempool.tx(txid)?.tx.output.len()),
+    )?;
+    let (Found::Confirmed(count) | Found::Unconfirmed(count)) =
+        found.ok_or(RestError::TxNotFound)?;
+    let (at, unconfirmed) = with_mempool(state, |mempool| {
+        outpoints(*txid, count)
+            .map(|outpoint| mempool.spender(&outpoint))
+            .collect::<Vec<_>>()
+    })?;
+    let confirmed: Vec<Option<Spender>> = match at.view.spenders(txid)? {
+        Some(spenders) => spenders,
+        None => vec![None; count],
+    };
+    let unconfirmed = unconfirmed.unwrap_or_else(|| vec![None; count]);
+    let outspends: Vec<OutspendJson> = (confirmed.into_iter().zip(unconfirmed))
+        .map(|spenders| match spenders {
+            (Some(spender), _) => OutspendJson::from(spender),
+            (None, Some((txid, vin))) => OutspendJson::unconfirmed(txid, vin),
+            (None, None) => OutspendJson::unspent(),
+        })
+        .collect();
     Ok(Reply::json(&outspends, Cache::Short))
 }
 
-fn known<T>(at: &Snapshot<'_>, found: Option<T>) -> Result<T, RestError> {
-    found.ok_or_else(|| at.absent(RestError::TxNotFound))
+fn outpoints(txid: Txid, count: usize) -> impl Iterator<Item = OutPoint> {
+    (0..).take(count).map(move |vout| OutPoint { txid, vout })
+}
+
+/// Why a transaction left the mempool without being confirmed. Not part of Esplora.
+pub(super) fn removed(state: &ApiState, txid: &Txid) -> Answer {
+    let (_, found) = find(
+        state,
+        |view| view.tx_block(txid),
+        |mempool| match mempool.tx(txid) {
+            Some(_) => None,
+            None => mempool.removed(txid),
+        },
+    )?;
+    match found {
+        Some(Found::Unconfirmed(removed)) => Ok(Reply::json(
+            &RemovedJson::new(*txid, &removed),
+            Cache::Short,
+        )),
+        Some(Found::Confirmed(_)) | None => Err(RestError::NotRemoved),
+    }
 }

@@ -14,6 +14,8 @@
 //! chance that a given script of mainnet shares its hash with any other is 1 in 10^10.
 
 mod block;
+mod coins;
+mod filters;
 mod merkle;
 pub mod model;
 mod outspend;

@@ -7,6 +7,7 @@
 //! | `salt` | salt of the keyed hashes (16) |
 //! | `cursor` | height (4), hash (32), time (4), next txnum (4); absent while nothing is indexed |
 //! | `ring` | lowest height (4) that may have an `undo` row, and the height behind the highest (4) |
+//! | `filters` | height (4) behind the highest that has `filter` rows; absent as long as none ever had |
 
 use pulse_primitives::{
     Height,
@@ -24,6 +25,15 @@ pub(crate) const CHAIN: &[u8] = b"chain";
 pub(crate) const SALT: &[u8] = b"salt";
 pub(crate) const CURSOR: &[u8] = b"cursor";
 pub(crate) const RING: &[u8] = b"ring";
+pub(crate) const FILTERS: &[u8] = b"filters";
+
+/// Reads the value of `filters`.
+pub(crate) fn filters(value: &[u8]) -> Result<Height, BadRow> {
+    let mut reader = Reader::new(value);
+    let next = reader.u32()?;
+    reader.end()?;
+    Ok(next)
+}
 
 /// How far the index has come. Written in the same batch as the rows it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 pub(crate) mod block;
 pub(crate) mod codec;
 pub(crate) mod delta;
+pub(crate) mod filter;
 pub(crate) mod meta;
 pub(crate) mod script;
 pub(crate) mod spend;

@@ -23,12 +23,12 @@ impl Store {
     /// SHA-256 over every row that an answer depends on, in a fixed order, and the
     /// salt. Two indexes with the same salt that stand at the same block have the
     /// same digest, however they got there. Block positions (they differ from run to
-    /// run) and the ring of deltas (it depends on when the tip was reached) are left
-    /// out. Reads the whole index.
+    /// run), the ring of deltas (it depends on when the tip was reached) and block
+    /// filters (they need not be kept) are left out. Reads the whole index.
     pub(crate) fn digest(&self) -> Result<[u8; 32], StoreError> {
         let mut engine = sha256::HashEngine::default();
         for family in Family::ALL {
-            if matches!(family, Family::Pos | Family::Undo) {
+            if matches!(family, Family::Pos | Family::Undo | Family::Filter) {
                 continue;
             }
             engine.input(family.name().as_bytes());

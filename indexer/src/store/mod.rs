@@ -50,10 +50,11 @@ pub(crate) enum Family {
     Pos,
     Undo,
     Meta,
+    Filter,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Tx,
         Self::TxPos,
         Self::Hist,
@@ -64,6 +65,7 @@ impl Family {
         Self::Pos,
         Self::Undo,
         Self::Meta,
+        Self::Filter,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl Family {
             Self::Pos => "pos",
             Self::Undo => "undo",
             Self::Meta => "meta",
+            Self::Filter => "filter",
         }
     }
 
@@ -142,7 +145,7 @@ impl Store {
 
 /// Handles of all families.
 #[derive(Clone, Copy)]
-struct Families<'a>([&'a ColumnFamily; 10]);
+struct Families<'a>([&'a ColumnFamily; 11]);
 
 impl<'a> std::ops::Index<Family> for Families<'a> {
     type Output = &'a ColumnFamily;

@@ -232,10 +232,15 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         }
         Family::Spend => key_filter(&mut options, &mut table),
         // Read by neighbouring keys that exist, so a filter would never say no.
-        Family::TxPos | Family::Blk | Family::Pos | Family::Undo | Family::Meta => {}
+        Family::TxPos
+        | Family::Blk
+        | Family::Pos
+        | Family::Undo
+        | Family::Meta
+        | Family::Filter => {}
     }
-    if matches!(family, Family::TxPos) {
-        // Sizes and checks: nothing that a compressor could use.
+    if matches!(family, Family::TxPos | Family::Filter) {
+        // Sizes and checks, hashes and coded sets: nothing that a compressor could use.
         options.set_compression_type(DBCompressionType::None);
     }
     options.set_block_based_table_factory(&table);

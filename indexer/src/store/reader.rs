@@ -10,7 +10,8 @@ use crate::{
     keys::{Keys, ScriptKey},
     query::model::ScriptStats,
     rows::{
-        TxNum, block as block_rows, codec::BadRow, delta::Delta, meta, script, spend, tx, txpos,
+        TxNum, block as block_rows, codec::BadRow, delta::Delta, filter, meta, script, spend, tx,
+        txpos,
     },
 };
 
@@ -58,6 +59,27 @@ impl Reader<'_> {
     pub(crate) fn ring(&self) -> Result<meta::Ring, StoreError> {
         let ring = self.get(Family::Meta, meta::RING, meta::Ring::decode)?;
         Ok(ring.unwrap_or_default())
+    }
+
+    /// Height behind the highest that has a block filter.
+    pub(crate) fn filters_next(&self) -> Result<Height, StoreError> {
+        let next = self.get(Family::Meta, meta::FILTERS, meta::filters)?;
+        Ok(next.unwrap_or_default())
+    }
+
+    /// What is known of the block filter at `height`.
+    pub(crate) fn filter_entry(
+        &self,
+        height: Height,
+    ) -> Result<Option<filter::FilterEntry>, StoreError> {
+        let decode = filter::FilterEntry::decode;
+        self.get(Family::Filter, filter::entry_key(height), decode)
+    }
+
+    /// The block filter at `height`.
+    pub(crate) fn filter(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = filter::filter_key(height);
+        self.get(Family::Filter, key, |value| Ok(value.to_vec()))
     }
 
     /// The stored delta of the block at `height`, if there is one.

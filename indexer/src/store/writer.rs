@@ -22,6 +22,7 @@ use crate::{
     rows::{
         TxNum, block,
         delta::Delta,
+        filter::{self, FilterEntry},
         meta::{self, Cursor, Ring},
         script, spend, tx,
     },
@@ -39,6 +40,8 @@ pub(crate) struct Group<'a> {
     utxos: Vec<UtxoChange>,
     cursor: Option<Cursor>,
     ring: Ring,
+    /// Height behind the highest that has a filter, if the group adds one.
+    filters_next: Option<Height>,
     blocks: u64,
 }
 
@@ -69,11 +72,13 @@ impl Store {
             utxos: Vec::new(),
             cursor: None,
             ring,
+            filters_next: None,
             blocks: 0,
         }
     }
 
-    /// Takes the newest block back; `previous` is the cursor of the block before it.
+    /// Takes the newest block back; `previous` is the cursor of the block before it, and
+    /// `filters_next` the height behind the highest that has a filter.
     ///
     /// Not synced to disk: a rollback that a power cut undoes is simply done again.
     pub(crate) fn roll_back(
@@ -81,6 +86,7 @@ impl Store {
         delta: &Delta,
         previous: &Cursor,
         ring: Ring,
+        filters_next: Height,
     ) -> Result<Ring, StoreError> {
         let cfs = self.families();
         let mut batch = WriteBatch::default();
@@ -130,6 +136,12 @@ impl Store {
         for family in [Family::Blk, Family::Pos, Family::Undo] {
             batch.delete_cf(cfs[family], key);
         }
+        if filters_next > delta.height {
+            let filters = cfs[Family::Filter];
+            batch.delete_cf(filters, filter::entry_key(delta.height));
+            batch.delete_cf(filters, filter::filter_key(delta.height));
+            batch.put_cf(cfs[Family::Meta], meta::FILTERS, key);
+        }
         let ring = Ring {
             low: ring.low.min(delta.height),
             next: ring.next.min(delta.height),
@@ -151,6 +163,20 @@ impl Store {
             .unwrap_or_default())
     }
 
+    /// Adds the filter of a block that is indexed already.
+    pub(crate) fn put_filter(
+        &self,
+        height: Height,
+        entry: &FilterEntry,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        put_filter(&mut batch, self.families(), height, entry, bytes);
+        let next = block::key(height + 1);
+        batch.put_cf(self.cf(Family::Meta), meta::FILTERS, next);
+        Ok(self.db.write(batch)?)
+    }
+
     /// Records where a block lies now.
     pub(crate) fn renew_position(
         &self,
@@ -164,7 +190,25 @@ impl Store {
     }
 }
 
+fn put_filter(
+    batch: &mut WriteBatch,
+    cfs: Families<'_>,
+    height: Height,
+    entry: &FilterEntry,
+    bytes: &[u8],
+) {
+    let filters = cfs[Family::Filter];
+    batch.put_cf(filters, filter::entry_key(height), entry.encode());
+    batch.put_cf(filters, filter::filter_key(height), bytes);
+}
+
 impl Group<'_> {
+    /// Adds the filter of the block at `height`.
+    pub(crate) fn add_filter(&mut self, height: Height, entry: &FilterEntry, bytes: &[u8]) {
+        put_filter(&mut self.batch, self.cfs, height, entry, bytes);
+        self.filters_next = Some(height + 1);
+    }
+
     /// Adds the next block, with its delta if `store_delta` says so. Deltas of blocks
     /// that are not among the newest `undo_blocks` are dropped. Returns the cursor
     /// behind the block.
@@ -269,6 +313,9 @@ impl Group<'_> {
         self.put_scripts(at_tip)?;
         let meta = self.cfs[Family::Meta];
         self.batch.put_cf(meta, meta::CURSOR, cursor.encode());
+        if let Some(next) = self.filters_next {
+            self.batch.put_cf(meta, meta::FILTERS, block::key(next));
+        }
         let rows = self.batch.len() as u64;
         let mut options = WriteOptions::default();
         options.set_sync(sync || at_tip);

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use pulse_primitives::{Height, bitcoin::BlockHash};
 
+use super::filters::FilterTip;
 use crate::{
     prepared::Prepared,
     rows::{
@@ -20,6 +21,8 @@ pub(super) struct Chain {
     pub cursor: Option<Cursor>,
     /// Heights that may have a stored delta.
     pub ring: Ring,
+    /// The newest block that has a filter.
+    pub filters: FilterTip,
     /// Number of the first transaction of each block, by height.
     first_txnums: Vec<TxNum>,
     recent: Recent,
@@ -81,6 +84,7 @@ impl Chain {
         Ok(Self {
             cursor,
             ring: reader.ring()?,
+            filters: FilterTip::load(reader)?,
             first_txnums,
             recent: Recent {
                 blocks: VecDeque::new(),

@@ -17,6 +17,7 @@
 //! here.
 
 mod chain;
+mod filters;
 mod funding;
 mod queue;
 
@@ -42,10 +43,11 @@ use crate::{
     index::Shared,
     metrics,
     prepared::{Inconsistent, Prepared},
-    rows::{delta::Delta, meta::Cursor},
+    rows::{delta::Delta, filter::FilterEntry, meta::Cursor},
     store::{StoreError, writer::Group},
 };
 use chain::{Chain, RecentBlock};
+use filters::FilterTip;
 use queue::Queue;
 
 /// Within this many blocks of the best header every block is written at once and
@@ -135,6 +137,7 @@ pub struct IndexSync {
     /// Positions up to this height are those of this run of the node.
     renewed_to: Option<Height>,
     last_sync: Instant,
+    last_filter_progress: Instant,
 }
 
 /// What to do next.
@@ -165,6 +168,7 @@ impl IndexSync {
             chain: None,
             renewed_to: None,
             last_sync: Instant::now(),
+            last_filter_progress: Instant::now(),
         }
     }
 
@@ -196,6 +200,7 @@ impl IndexSync {
             match self.next_step(&chain)? {
                 Step::Rest(height) => {
                     self.renew_up_to(&chain, height)?;
+                    self.make_up_filters(&mut chain, stop)?;
                     break;
                 }
                 Step::LookAgain => self.pause(&mut failures),
@@ -282,6 +287,7 @@ impl IndexSync {
         let shared = Arc::clone(&self.shared);
         let source = Arc::clone(&self.source);
         let first = chain.next_height();
+        let with_filter = shared.config.block_filters && chain.filters.next == first;
         let queue = Queue::new();
         std::thread::scope(|scope| {
             let load = || {
@@ -299,7 +305,9 @@ impl IndexSync {
                         continue;
                     };
                     let loaded = match source.load(&hash, height) {
-                        Ok(connected) => Ok(Prepared::new(connected, &shared.store.keys)),
+                        Ok(connected) => {
+                            Ok(Prepared::new(connected, &shared.store.keys, with_filter))
+                        }
                         Err(err) => Err((height, hash, err)),
                     };
                     let bytes = match &loaded {
@@ -371,6 +379,15 @@ impl IndexSync {
                 near_tip = height.saturating_add(NEAR_TIP_BLOCKS) >= best;
                 let store_delta = height.saturating_add(config.undo_blocks) > best;
                 let cursor = group.add(&batch, config.undo_blocks, store_delta);
+                if let Some(filter) = block
+                    .filter
+                    .as_ref()
+                    .filter(|_| chain.filters.next == height)
+                {
+                    let entry = FilterEntry::new(block.hash, filter, &chain.filters.header);
+                    group.add_filter(height, &entry, filter);
+                    chain.filters.push(&entry);
+                }
                 chain.push(table, cursor);
                 metrics::transactions(u64::from(batch.row.tx_count));
             };
@@ -441,8 +458,11 @@ impl IndexSync {
             },
             next_txnum: delta.first_txnum,
         };
-        let ring = store.roll_back(&delta, &previous, chain.ring)?;
+        let ring = store.roll_back(&delta, &previous, chain.ring, chain.filters.next)?;
         chain.pop(previous, ring);
+        if chain.filters.next > height {
+            chain.filters = FilterTip::load(&store.reader())?;
+        }
         self.renewed_to = self.renewed_to.map(|to| to.min(previous_height));
         self.publish(&previous);
         metrics::rolled_back();
@@ -479,7 +499,7 @@ impl IndexSync {
                 Err(_) => self.pause(&mut failures),
             }
         };
-        let block = Prepared::new(connected, &store.keys)?;
+        let block = Prepared::new(connected, &store.keys, false)?;
         let first_txnum = chain.txnums_at(height).map(|range| range.start);
         let first_txnum = first_txnum.filter(|_| block.hash == hash);
         let first_txnum = first_txnum.ok_or(Inconsistent {

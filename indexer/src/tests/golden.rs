@@ -17,7 +17,7 @@ use crate::{IndexConfig, query::model::ScriptStats};
 
 /// A file of the chain data, or `None` (only outside of CI) if it is not there.
 #[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn chaindata(path: &str) -> Option<Vec<u8>> {
+pub(super) fn chaindata(path: &str) -> Option<Vec<u8>> {
     let root = std::env::var_os("PULSE_CHAINDATA").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/chaindata"),
         PathBuf::from,

@@ -1,6 +1,7 @@
 //! The index as a whole, over chains kept in memory.
 
 mod disturbed;
+mod filters;
 mod golden;
 mod memchain;
 mod naive;

@@ -121,6 +121,7 @@ impl Naive {
         for (txid, detail) in &self.txs {
             self.check_tx(view, txid, detail);
         }
+        self.check_coins(view);
         for index in 0..SCRIPTS {
             self.check_script(view, &script(index));
         }
@@ -214,6 +215,47 @@ impl Naive {
         };
         assert_eq!(view.spender(&outpoint).unwrap(), None);
         assert_eq!(view.spenders(txid).unwrap(), Some(spenders));
+    }
+
+    fn check_coins(&self, view: &View<'_>) {
+        let (mut outpoints, mut wanted) = (Vec::new(), Vec::new());
+        for (txid, detail) in &self.txs {
+            let mut unspent = 0;
+            // One index too many, and a very large one.
+            let vouts = 0..=detail.tx.output.len() as u32;
+            for vout in vouts.chain([u32::MAX]) {
+                let outpoint = OutPoint { txid: *txid, vout };
+                let output = detail.tx.output.get(vout as usize);
+                let coin = output.filter(|output| {
+                    detail.block.height > 0
+                        && spendable(&output.script_pubkey)
+                        && !self.spenders.contains_key(&outpoint)
+                });
+                let coin = coin.map(|output| SpentOutput {
+                    output: output.clone(),
+                    height: detail.block.height,
+                    is_coinbase: detail.tx.is_coinbase(),
+                });
+                assert_eq!(view.unspent(&[outpoint]).unwrap(), [coin.clone()]);
+                unspent += usize::from(coin.is_some());
+                outpoints.push(outpoint);
+                wanted.push(coin);
+            }
+            assert_eq!(view.has_unspent(txid).unwrap(), unspent > 0);
+        }
+        // All at once, so that outputs of one transaction do not stand side by side.
+        let both = outpoints.iter().zip(&wanted);
+        let (mut by_index, wanted): (Vec<_>, Vec<_>) = {
+            let mut both = both.map(|(o, c)| (*o, c.clone())).collect::<Vec<_>>();
+            both.sort_by_key(|(outpoint, _)| (outpoint.vout, outpoint.txid));
+            both.into_iter().unzip()
+        };
+        assert_eq!(view.unspent(&by_index).unwrap(), wanted);
+        let stranger = Txid::from_byte_array([9; 32]);
+        by_index.truncate(1);
+        by_index.push(OutPoint::new(stranger, 0));
+        assert_eq!(view.unspent(&by_index).unwrap()[1], None);
+        assert!(!view.has_unspent(&stranger).unwrap());
     }
 
     fn check_script(&self, view: &View<'_>, script: &ScriptBuf) {

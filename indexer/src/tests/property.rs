@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Fixture,
+    Fixture, config, filters,
+    filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
     params, scratch_dir, undisturbed_digest,
@@ -31,8 +32,8 @@ enum Op {
     },
     /// The index follows.
     CatchUp,
-    /// The index is closed and opened.
-    Reopen,
+    /// The index is closed and opened, to keep block filters from then on or not.
+    Reopen { filters: bool },
     /// Rows go from memory to table files.
     Flush,
     /// Blocks are stored elsewhere, and the node starts again some blocks behind.
@@ -49,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1..9usize, 0..9usize, txs, any::<u64>())
             .prop_map(|(depth, blocks, txs, seed)| Op::Reorg { depth, blocks, txs, seed }),
         4 => Just(Op::CatchUp),
-        1 => Just(Op::Reopen),
+        1 => any::<bool>().prop_map(|filters| Op::Reopen { filters }),
         1 => Just(Op::Flush),
         1 => (0..8u32, any::<u64>()).prop_map(|(behind, seed)| Op::Restart { behind, seed }),
         1 => any::<u64>().prop_map(|seed| Op::Move { seed }),
@@ -84,7 +85,10 @@ fn run(ops: &[Op]) {
                 mine(&chain, blocks + 1, *txs, *seed);
             }
             Op::CatchUp => fixture.catch_up().unwrap(),
-            Op::Reopen => fixture = fixture.reopen(dir.path()),
+            Op::Reopen { filters } => {
+                let config = if *filters { with_filters() } else { config() };
+                fixture = reopen(fixture, dir.path(), &config);
+            }
             Op::Flush => fixture.index.flush().unwrap(),
             Op::Restart { behind, seed } => {
                 chain.move_blocks(&mut StdRng::seed_from_u64(*seed));
@@ -106,7 +110,14 @@ fn run(ops: &[Op]) {
     meet_stale_positions(&fixture.query.view().unwrap(), &naive);
     fixture.catch_up().unwrap();
     naive.check(&fixture.query.view().unwrap());
-    assert_eq!(fixture.index.digest().unwrap(), undisturbed_digest(&chain));
+    let digest = undisturbed_digest(&chain);
+    assert_eq!(fixture.index.digest().unwrap(), digest);
+
+    // Whatever filters were kept meanwhile, all of them are right in the end.
+    fixture = reopen(fixture, dir.path(), &with_filters());
+    fixture.catch_up().unwrap();
+    filters::check(&fixture);
+    assert_eq!(fixture.index.digest().unwrap(), digest);
 }
 
 /// Cases to run: `PROPTEST_CASES`, or few enough for every day.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use pulse_primitives::{
     Height,
     bitcoin::{
-        Amount, OutPoint, ScriptBuf, TxOut,
+        Amount, OutPoint, ScriptBuf, Transaction, TxOut,
         hashes::{Hash, sha256},
     },
     block::SpentOutput,
@@ -35,38 +35,43 @@ fn cpu_seconds() -> f64 {
     ticks.sum::<f64>() / 100.0
 }
 
-/// Two inputs and outputs per transaction, a tenth of the outputs to 100 hot scripts.
-fn long_chain() -> MemChain {
-    let chain = MemChain::new(&params());
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut coins = Vec::<(OutPoint, SpentOutput)>::new();
-    let template = params().genesis().txdata.remove(0);
-    for height in 1..=BLOCKS {
-        let output = |rng: &mut StdRng| {
-            let mut script = vec![0, 0x14];
-            if rng.gen_bool(0.1) {
-                script.extend_from_slice(&[rng.gen_range(0..100); 20]);
-            } else {
-                script.extend_from_slice(&rng.r#gen::<[u8; 20]>());
-            }
-            TxOut {
-                value: Amount::from_sat(rng.gen_range(1000..100_000_000)),
-                script_pubkey: ScriptBuf::from_bytes(script),
-            }
-        };
+/// Makes blocks: two inputs and outputs per transaction, a tenth of the outputs to 100
+/// hot scripts.
+struct Maker {
+    rng: StdRng,
+    coins: Vec<(OutPoint, SpentOutput)>,
+    /// Transactions have more outputs while there are fewer coins.
+    pool: usize,
+    template: Transaction,
+}
+
+impl Maker {
+    fn new(pool: usize) -> Self {
+        Self {
+            pool,
+            rng: StdRng::seed_from_u64(1),
+            coins: Vec::new(),
+            template: params().genesis().txdata.remove(0),
+        }
+    }
+
+    /// Adds a block to the chain, with `txs` transactions if there is enough to spend.
+    fn mine(&mut self, chain: &MemChain, txs: usize) {
+        let height = chain.active().len();
         let (mut txdata, mut spent, mut created) = (Vec::new(), Vec::new(), Vec::new());
-        for index in 0..TXS_PER_BLOCK {
-            let mut tx = template.clone();
-            let outputs = if coins.len() < 4000 { 6 } else { 2 };
-            tx.output = (0..outputs).map(|_| output(&mut rng)).collect();
+        for index in 0..txs {
+            let mut tx = self.template.clone();
+            let outputs = if self.coins.len() < self.pool { 6 } else { 2 };
+            tx.output = (0..outputs).map(|_| output(&mut self.rng)).collect();
             if index == 0 {
                 tx.input[0].script_sig = ScriptBuf::from_bytes(height.to_le_bytes().to_vec());
-            } else if coins.len() > 2 {
+            } else if self.coins.len() > 2 {
                 let input = tx.input[0].clone();
                 tx.input.clear();
                 let mut entry = Vec::new();
                 for _ in 0..2 {
-                    let (outpoint, coin) = coins.swap_remove(rng.gen_range(0..coins.len()));
+                    let at = self.rng.gen_range(0..self.coins.len());
+                    let (outpoint, coin) = self.coins.swap_remove(at);
                     let mut input = input.clone();
                     input.script_sig = ScriptBuf::from_bytes(vec![7; 107]);
                     input.previous_output = outpoint;
@@ -88,21 +93,100 @@ fn long_chain() -> MemChain {
             }
             txdata.push(tx);
         }
-        coins.extend(created);
+        self.coins.extend(created);
         let previous = *chain.active().last().unwrap();
-        chain.connect(
-            memchain::block(previous, height as Height, txdata, 1),
-            spent,
-        );
+        let block = memchain::block(previous, height as Height, txdata, 1);
+        chain.connect(block, spent);
     }
-    chain
+}
+
+fn output(rng: &mut StdRng) -> TxOut {
+    let mut script = vec![0, 0x14];
+    if rng.gen_bool(0.1) {
+        script.extend_from_slice(&[rng.gen_range(0..100); 20]);
+    } else {
+        script.extend_from_slice(&rng.r#gen::<[u8; 20]>());
+    }
+    TxOut {
+        value: Amount::from_sat(rng.gen_range(1000..100_000_000)),
+        script_pubkey: ScriptBuf::from_bytes(script),
+    }
+}
+
+fn long_chain(pool: usize) -> (MemChain, Maker) {
+    let (chain, mut maker) = (MemChain::new(&params()), Maker::new(pool));
+    for _ in 1..=BLOCKS {
+        maker.mine(&chain, TXS_PER_BLOCK);
+    }
+    (chain, maker)
+}
+
+/// What a new block costs between the node's answer and its being visible, near the tip:
+/// `cargo test --release -p pulse-indexer tip_speed -- --ignored --nocapture`. In memory
+/// nothing waits for the disk; on disk the difference is the sync of the log.
+#[test]
+#[ignore = "a measurement, not a check"]
+#[allow(clippy::print_stderr)]
+fn tip_speed() {
+    const ROUNDS: usize = 15;
+
+    let (chain, mut maker) = long_chain(50_000);
+    let chain = Arc::new(chain);
+    let memory = super::scratch_dir();
+    let disk = tempfile::tempdir().unwrap();
+    let config = IndexConfig {
+        salt: config().salt,
+        ..IndexConfig::default()
+    };
+    let open = |path| Fixture::open_with(path, Arc::clone(&chain), &config, &params());
+    chain.set_best_header(BLOCKS as Height + 1000);
+    let mut fixtures = [("memory", open(memory.path())), ("disk", open(disk.path()))];
+    for (_, fixture) in &mut fixtures {
+        fixture.catch_up().unwrap();
+        fixture.index.flush().unwrap();
+        fixture.index.shared.store.settle();
+    }
+    let keys = crate::keys::Keys::new(&[0; 16]);
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        (times[times.len() / 2] * 1e3, times[times.len() - 1] * 1e3)
+    };
+    for txs in [2500, 7000] {
+        let mut names = vec!["load", "hash"];
+        names.extend(fixtures.iter().map(|(name, _)| *name));
+        let mut times = vec![Vec::new(); names.len()];
+        for _ in 0..ROUNDS {
+            maker.mine(&chain, txs);
+            let height = chain.active().len() as Height - 1;
+            chain.set_best_header(height);
+            let hash = chain.hash_at(height).unwrap();
+            let start = Instant::now();
+            let block = chain.load(&hash, height).unwrap();
+            times[0].push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            assert!(crate::prepared::Prepared::new(block, &keys, false).is_ok());
+            times[1].push(start.elapsed().as_secs_f64());
+            for ((_, fixture), times) in fixtures.iter_mut().zip(&mut times[2..]) {
+                let start = Instant::now();
+                fixture.catch_up().unwrap();
+                times.push(start.elapsed().as_secs_f64());
+                assert_eq!(fixture.index.tip().borrow().unwrap().height, height);
+            }
+        }
+        eprintln!("a block of {txs} transactions, until it is visible:");
+        for (name, times) in names.iter().zip(&mut times) {
+            let (median, worst) = median(times);
+            eprintln!("  {name}: {median:.1} ms, at most {worst:.1} ms");
+        }
+    }
 }
 
 #[test]
 #[ignore = "a measurement, not a check"]
 #[allow(clippy::print_stderr, clippy::cast_precision_loss)]
 fn speed() {
-    let chain = Arc::new(long_chain());
+    let (chain, _) = long_chain(4000);
+    let chain = Arc::new(chain);
     let tip = chain.active().len() as Height;
     // A chain far from its end, as in the initial sync.
     chain.set_best_header(tip + 10_000);
@@ -110,7 +194,7 @@ fn speed() {
     let keys = crate::keys::Keys::new(&[0; 16]);
     for (height, hash) in (0..).zip(chain.active()) {
         let block = chain.load(&hash, height).unwrap();
-        assert!(crate::prepared::Prepared::new(block, &keys).is_ok());
+        assert!(crate::prepared::Prepared::new(block, &keys, false).is_ok());
     }
     let cpu = (cpu_seconds() - cpu) * 1e6 / (BLOCKS * TXS_PER_BLOCK) as f64;
     eprintln!("loading and hashing: {cpu:.1} us CPU per tx");
@@ -181,6 +265,49 @@ fn queries(fixture: &Fixture) {
     time("tx", &mut || assert!(view.tx(&txid()).unwrap().is_some()));
     time("tx_block", &mut || {
         assert!(view.tx_block(&txid()).unwrap().is_some())
+    });
+    let block_txids = |pick: &mut StdRng| {
+        let height = pick.gen_range(1..=tip);
+        let info = view.block_at(height).unwrap().unwrap();
+        view.block_txids(&info).unwrap()
+    };
+    let mut pick = StdRng::seed_from_u64(4);
+    let outpoints = (0..200)
+        .flat_map(|_| {
+            let txids = block_txids(&mut pick);
+            (0..5)
+                .map(|_| OutPoint::new(txids[pick.gen_range(0..txids.len())], 0))
+                .collect::<Vec<_>>()
+        })
+        .collect::<Vec<_>>();
+    let unspent = view.unspent(&outpoints).unwrap();
+    let unspent = outpoints
+        .iter()
+        .zip(unspent)
+        .filter_map(|(outpoint, coin)| coin.map(|_| *outpoint))
+        .collect::<Vec<_>>();
+    eprintln!(
+        "  {} of {} outputs are unspent",
+        unspent.len(),
+        outpoints.len()
+    );
+    let mut next = outpoints.iter().cycle();
+    time("coin", &mut || {
+        view.unspent(&[*next.next().unwrap()]).unwrap();
+    });
+    if !unspent.is_empty() {
+        let mut next = unspent.iter().cycle();
+        time("coin, unspent", &mut || {
+            assert!(view.unspent(&[*next.next().unwrap()]).unwrap()[0].is_some());
+        });
+        let all = (0..2).map(|vout| OutPoint::new(unspent[0].txid, vout));
+        let all = all.collect::<Vec<_>>();
+        time("coins of one transaction, 2", &mut || {
+            assert!(view.unspent(&all).unwrap()[0].is_some());
+        });
+    }
+    time("view", &mut || {
+        assert!(fixture.query.view().unwrap().tip().is_some())
     });
     time("spenders", &mut || {
         assert!(view.spenders(&txid()).unwrap().is_some())

@@ -97,6 +97,15 @@ fn script(number: u64) -> ScriptBuf {
     ScriptBuf::from_bytes(bytes)
 }
 
+/// A signature as to its form (DER, low S, all is signed).
+fn signature() -> [u8; 71] {
+    let mut bytes = [7; 71];
+    bytes[..4].copy_from_slice(&[0x30, 68, 2, 32]);
+    bytes[36..38].copy_from_slice(&[2, 32]);
+    bytes[70] = 1;
+    bytes
+}
+
 fn tip(height: u32) -> ChainTip {
     let hash = BlockHash::hash(&height.to_le_bytes());
     ChainTip {
@@ -171,7 +180,7 @@ impl Traffic {
                 witness: if spent.output.script_pubkey.is_p2tr() {
                     Witness::from_slice(&[[7; 64]])
                 } else {
-                    Witness::from_slice(&[&[7; 72][..], &[2; 33]])
+                    Witness::from_slice(&[&signature()[..], &[2; 33]])
                 },
             })
             .collect();
@@ -277,18 +286,17 @@ impl Scene {
         scene
     }
 
-    /// With as many transactions as its memory holds.
-    pub fn full(max_mib: u32) -> Self {
-        let mut scene = Self::new(max_mib);
-        while scene.pool.rolling_min_fee_rate(NOW) == 0 {
-            scene.fill(scene.pool.len() + 1_000);
+    /// Lets transactions come until the memory is full.
+    pub fn fill_up(&mut self) {
+        while self.pool.rolling_min_fee_rate(NOW) == 0 {
+            self.fill(self.pool.len() + 1_000);
         }
-        scene
     }
 
     fn fill(&mut self, count: usize) {
         let mut tries = 0;
-        while self.pool.len() < count && tries < 2 * count {
+        while self.pool.len() < count {
+            assert!(tries < 2 * count, "most transactions are refused");
             let tx = self.traffic.next();
             self.accept(&tx);
             tries += 1;
@@ -328,7 +336,7 @@ impl Scene {
         )
     }
 
-    /// After `block` was connected: its outputs are coins, and as many transactions come.
+    /// After `block` was connected: its outputs are coins.
     pub fn settle(&mut self, block: &Block, txids: &[Txid], tip: ChainTip) {
         for (tx, &txid) in block.txdata.iter().zip(txids) {
             for (vout, output) in (0..).zip(&tx.output) {
@@ -338,6 +346,16 @@ impl Scene {
             }
         }
         self.coins.tip = tip;
-        self.fill(self.pool.len() + block.txdata.len());
+        self.pool.take_events();
+    }
+
+    /// Blocks and transactions come until there are `count`, roughly.
+    pub fn level(&mut self, count: usize) {
+        while self.pool.len() > count {
+            let (block, txids, tip) = self.block(self.pool.len() - count);
+            self.pool.connect_block(&block, &txids, tip, NOW).unwrap();
+            self.settle(&block, &txids, tip);
+        }
+        self.fill(count);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct Slot(pub u32);
 
 /// Place of a cluster in the arena of clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ClusterId(pub u32);
+pub(crate) struct ClusterId(u32);
 
 impl ClusterId {
     pub fn number(self) -> u64 {
@@ -225,7 +225,7 @@ impl Clusters {
         (key.rate, nodes.iter().map(|node| node.member))
     }
 
-    /// All chunks with their clusters, best first.
+    /// All chunks, best first.
     pub fn chunks(
         &self,
     ) -> impl Iterator<Item = (ClusterId, FeeFrac, impl Iterator<Item = Slot> + Clone + '_)> + '_

@@ -362,7 +362,6 @@ fn replacements_are_judged_as_by_the_best_orders() {
             assert!(!same || improves == staging.improves());
         }
     }
-    eprintln!("{agreed} of {judged} agreed, {improving} improving");
     assert!(improving * 10 > judged && improving * 10 < judged * 9);
     assert!(agreed * 100 >= judged * 98, "{agreed} of {judged}");
 }

@@ -1,10 +1,13 @@
 //! The active chain as the kernel last told it: hashes by height, and the tip.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::RwLock;
 use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
 use tokio::sync::watch;
+
+/// Blocks that are remembered after a reorganisation took them out of the chain.
+const MAX_STALE: usize = 1000;
 
 /// A step of the active chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(super) enum ChainStep {
 /// never sees the inside of a reorganisation.
 pub(super) struct ActiveChain {
     hashes: RwLock<Vec<BlockHash>>,
+    /// Blocks that were in the chain before, newest last.
+    stale: RwLock<VecDeque<BlockHash>>,
     tip: watch::Sender<ChainTip>,
 }
 
@@ -30,6 +35,7 @@ impl ActiveChain {
     pub fn new(hashes: Vec<BlockHash>, tip: ChainTip) -> Arc<Self> {
         Arc::new(Self {
             hashes: RwLock::new(hashes),
+            stale: RwLock::default(),
             tip: watch::Sender::new(tip),
         })
     }
@@ -38,6 +44,7 @@ impl ActiveChain {
     pub fn apply(&self, steps: &[ChainStep]) {
         let mut tip = None;
         {
+            let mut stale = self.stale.write();
             let mut hashes = self.hashes.write();
             for step in steps {
                 match step {
@@ -48,6 +55,10 @@ impl ActiveChain {
                     }
                     ChainStep::Disconnected(block) => {
                         hashes.truncate(block.height as usize);
+                        if stale.len() == MAX_STALE {
+                            stale.pop_front();
+                        }
+                        stale.push_back(block.hash);
                         tip = None;
                     }
                 }
@@ -72,6 +83,12 @@ impl ActiveChain {
     /// Whether the block of that hash and height is in the chain.
     pub fn contains(&self, hash: &BlockHash, height: Height) -> bool {
         self.hash_at(height).as_ref() == Some(hash)
+    }
+
+    /// Whether the block was in the chain while this process ran, and so is valid. It may
+    /// be again. Only the newest thousand are remembered.
+    pub fn was_in(&self, hash: &BlockHash) -> bool {
+        self.stale.read().contains(hash)
     }
 
     /// Watch of the tip.
@@ -120,6 +137,8 @@ mod tests {
         assert_eq!(*watch.borrow_and_update(), block(3, 13));
         assert!(chain.contains(&block(1, 11).hash, 1));
         assert!(!chain.contains(&block(2, 2).hash, 2));
+        assert!(chain.was_in(&block(2, 2).hash));
+        assert!(!chain.was_in(&block(2, 12).hash));
         assert_eq!(chain.hash_at(4), None);
     }
 }

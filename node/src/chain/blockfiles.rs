@@ -165,6 +165,20 @@ impl BlockFiles {
         Ok(frame)
     }
 
+    /// Reads a whole block, whatever chain it is on. Undo data is not looked at.
+    ///
+    /// # Errors
+    /// [`BlockSourceError::NotStored`], [`BlockSourceError::Io`].
+    pub fn read_whole(&self, hash: &BlockHash) -> Result<Vec<u8>, BlockSourceError> {
+        let frame = self.block_frame(hash)?;
+        Ok(self.read(
+            Kind::Block,
+            frame.file,
+            frame.offset.into(),
+            frame.len as usize,
+        )?)
+    }
+
     /// Where block and undo data are now, and the undo data itself (empty for genesis).
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use pulse_primitives::{
     Height,
     bitcoin::{BlockHash, block::Header},
     network::ChainParams,
+    ports::BlockSourceError,
     tip::ChainTip,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -246,12 +247,32 @@ impl Chain {
     /// an earlier process are not remembered; feeding them again is a duplicate.
     #[must_use]
     pub fn has_block(&self, hash: &BlockHash) -> bool {
-        self.inner.stored.read().contains(hash)
-            || self
-                .inner
-                .headers
-                .height_of(hash)
-                .is_some_and(|height| self.inner.view.active.contains(hash, height))
+        self.inner.stored.read().contains(hash) || self.is_active(hash)
+    }
+
+    /// Whether this block is in the active chain.
+    #[must_use]
+    pub fn is_active(&self, hash: &BlockHash) -> bool {
+        self.inner
+            .headers
+            .height_of(hash)
+            .is_some_and(|height| self.inner.view.active.contains(hash, height))
+    }
+
+    /// Whether a reorganisation took this block, which is valid, out of the active chain
+    /// while this process ran. Only the newest thousand are remembered.
+    #[must_use]
+    pub fn was_active(&self, hash: &BlockHash) -> bool {
+        self.inner.view.active.was_in(hash)
+    }
+
+    /// Reads a block as it was received, with its witnesses. Its header is proven to
+    /// hash to `hash`; undo data is not looked at, so that this is one read as a rule.
+    ///
+    /// # Errors
+    /// [`BlockSourceError::NotStored`] when no file holds it, [`BlockSourceError::Io`].
+    pub fn block_bytes(&self, hash: &BlockHash) -> Result<Vec<u8>, BlockSourceError> {
+        self.inner.view.files.read_whole(hash)
     }
 
     /// Unasked news. Can be taken once.

@@ -16,7 +16,8 @@
 //!
 //! # Security
 //! Every header costs its sender the proof of work of its own target, and about 150
-//! bytes of our memory. Chains below the minimum work are not pre-synced but stored.
+//! bytes of our memory. Who inserts headers of peers has them go through [`presync`]
+//! first while their chain has not shown enough work.
 
 mod error;
 mod file;
@@ -35,6 +36,8 @@ use pulse_primitives::{
     network::ChainParams,
     tip::ChainTip,
 };
+
+use presync::ChainStart;
 
 pub use error::{HeaderError, HeaderStoreError};
 use file::HeaderFile;
@@ -154,6 +157,27 @@ impl HeaderStore {
         self.with(hash, Tree::is_failed).unwrap_or(false)
     }
 
+    /// Whether the header is known and part of the best valid chain.
+    #[must_use]
+    pub fn is_on_best(&self, hash: &BlockHash) -> bool {
+        self.with(hash, |tree, index| {
+            tree.best_at(tree.height(index)) == Some(index)
+        })
+        .unwrap_or(false)
+    }
+
+    /// A known header as the start of a chain that is to be found out about.
+    #[must_use]
+    pub fn chain_start(&self, hash: &BlockHash) -> Option<ChainStart> {
+        self.with(hash, |tree, index| ChainStart {
+            height: tree.height(index),
+            hash: *hash,
+            bits: tree.header(index).bits,
+            work: tree.work(index),
+            median_time: tree.median_time(index),
+        })
+    }
+
     /// The newest common ancestor of a known header and the best valid chain.
     #[must_use]
     pub fn fork_point(&self, hash: &BlockHash) -> Option<ChainTip> {
@@ -207,13 +231,13 @@ impl HeaderStore {
             .collect()
     }
 
-    /// Checks what can be checked without context: length, linkage among each other
-    /// and to a known valid header, proof of work against the header's own target and
-    /// the network's easiest. Keeps nothing. Gives the hashes, in order.
+    /// Checks a run of headers by itself: length, linkage among each other, proof of
+    /// work against the header's own target and the network's easiest. Gives the
+    /// hashes, in order.
     ///
     /// # Errors
     /// [`HeaderError`]: the first thing found wrong.
-    pub fn check(&self, headers: &[Header]) -> Result<Vec<BlockHash>, HeaderError> {
+    pub fn check_run(&self, headers: &[Header]) -> Result<Vec<BlockHash>, HeaderError> {
         if headers.len() > MAX_HEADERS {
             return Err(HeaderError::TooMany {
                 count: headers.len(),
@@ -233,6 +257,17 @@ impl HeaderStore {
             hashes.push(hash);
             prev_hash = Some(hash);
         }
+        Ok(hashes)
+    }
+
+    /// Checks what can be checked without the rules of the kernel: all of
+    /// [`HeaderStore::check_run`], and that the first header's parent is known and
+    /// nothing of it is invalid. Keeps nothing. Gives the hashes, in order.
+    ///
+    /// # Errors
+    /// [`HeaderError`]: the first thing found wrong.
+    pub fn check(&self, headers: &[Header]) -> Result<Vec<BlockHash>, HeaderError> {
+        let hashes = self.check_run(headers)?;
         let tree = self.tree.read();
         if let (Some(first), Some(hash)) = (headers.first(), hashes.first())
             && tree.find(hash).is_none()

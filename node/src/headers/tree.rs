@@ -17,6 +17,9 @@ use pulse_primitives::{
 /// than its children.
 pub(super) type HeaderIndex = u32;
 
+/// Headers whose times the median is taken of.
+const MEDIAN_SPAN: usize = 11;
+
 /// A header without its parent's hash (which the parent's entry has), with what is
 /// derived from its place in the tree. 128 bytes.
 struct Entry {
@@ -206,6 +209,22 @@ impl Tree {
     /// Work of the chain from genesis to this header.
     pub fn work(&self, index: HeaderIndex) -> Work {
         self.entries[index as usize].work
+    }
+
+    /// Median time of the eleven headers up to this one, or of as many as there are
+    /// (BIP 113).
+    pub fn median_time(&self, index: HeaderIndex) -> u32 {
+        let mut times = Vec::with_capacity(MEDIAN_SPAN);
+        let mut at = index;
+        loop {
+            times.push(self.entries[at as usize].time);
+            if at == 0 || times.len() == MEDIAN_SPAN {
+                break;
+            }
+            at = self.parent(at);
+        }
+        times.sort_unstable();
+        times[times.len() / 2]
     }
 
     /// Number of the parent; genesis is its own.

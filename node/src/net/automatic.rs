@@ -211,13 +211,15 @@ impl Running {
     }
 }
 
-/// The one whose last block is the longest ago, and of those the youngest.
+/// The one whose last announcement of a new block is the longest ago, and of those the
+/// youngest. Spared ones are left out.
 fn extra_full_relay(peers: Vec<Arc<Peer>>) -> Option<Arc<Peer>> {
     if peers.len() <= FULL_RELAY {
         return None;
     }
-    let use_of = |peer: &Arc<Peer>| (peer.last_block(), std::cmp::Reverse(peer.id));
-    peers.into_iter().min_by_key(use_of)
+    let use_of = |peer: &Arc<Peer>| (peer.last_announcement(), std::cmp::Reverse(peer.id));
+    let peers = peers.into_iter().filter(|peer| !peer.is_spared());
+    peers.min_by_key(use_of)
 }
 
 /// The youngest, unless it has delivered a block since the second youngest has.

@@ -47,7 +47,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{network::ChainParams, ports::PeerStore};
+use pulse_primitives::{filters::FilterSource, network::ChainParams, ports::PeerStore};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -168,7 +168,12 @@ impl Net {
                 only_net: config.only_net.iter().copied().collect(),
                 nonces: Nonces::default(),
                 limits: NetLimits::from(config),
-                server: Arc::new(Server::new(chain, headers, params.min_chain_work)),
+                server: Arc::new(Server::new(
+                    chain,
+                    headers,
+                    params.min_chain_work,
+                    config.max_upload_mib_per_day,
+                )),
                 shared,
                 sync,
                 relay,
@@ -180,6 +185,12 @@ impl Net {
             store: None,
         };
         Ok((net, handle, events))
+    }
+
+    /// What peers are served from.
+    #[must_use]
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.context.server)
     }
 
     /// The same with other limits than those of the configuration.
@@ -196,9 +207,10 @@ impl Net {
         self
     }
 
-    /// The same, telling peers that compact filters are served (BIP 157).
+    /// The same, serving compact block filters from `source` and telling so (BIP 157).
     #[must_use]
-    pub fn with_filters(mut self) -> Self {
+    pub fn with_filters(mut self, source: Arc<dyn FilterSource>) -> Self {
+        self.context.server.set_filters(source);
         self.context.services |= local_services(false, true);
         self
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -93,6 +93,8 @@ pub struct Peer {
 struct Activity {
     last_block: AtomicU64,
     last_tx: AtomicU64,
+    last_announcement: AtomicU64,
+    spared: AtomicBool,
     ping: Mutex<Pings>,
 }
 
@@ -190,6 +192,30 @@ impl Peer {
         self.activity
             .last_tx
             .store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    /// Takes note that the peer has just told of a block that is better than ours.
+    pub fn note_announcement(&self) {
+        self.activity
+            .last_announcement
+            .store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    /// When the peer last told of a block that was better than ours.
+    #[must_use]
+    pub fn last_announcement(&self) -> Option<Instant> {
+        self.at(self.activity.last_announcement.load(Ordering::Relaxed))
+    }
+
+    /// The peer keeps its place whatever other peers tell.
+    pub fn spare(&self) {
+        self.activity.spared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer keeps its place whatever other peers tell.
+    #[must_use]
+    pub fn is_spared(&self) -> bool {
+        self.activity.spared.load(Ordering::Relaxed)
     }
 
     /// When the peer last delivered a block that was of use.

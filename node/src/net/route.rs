@@ -3,7 +3,8 @@
 //! ```text
 //! headers, block, cmpctblock, blocktxn, sendcmpct, blocks of inv and notfound -> sync
 //! tx, feefilter, mempool, transactions of inv, getdata and notfound           -> relay
-//! getheaders, getblocks, sendheaders, getblocktxn, getcf*, blocks of getdata   -> serve
+//! getheaders, getblocks, sendheaders, getblocktxn, getcf*, blocks of getdata,
+//!   sendcmpct                                                                 -> serve
 //! ping, pong, addr, getaddr                                                   -> net
 //! ```
 //!
@@ -42,10 +43,15 @@ pub(super) fn route(message: Message, relay_listens: bool) -> Result<Routes, Fau
             routes.told = headers.last().map(|header| header.block_hash());
             routes.sync = Some(Message::Headers(headers));
         }
-        message @ (Message::Block(_)
-        | Message::CompactBlock(_)
-        | Message::BlockTxn(_)
-        | Message::SendCmpct { .. }) => routes.sync = Some(message),
+        Message::CompactBlock(block) => {
+            routes.told = Some(block.header.block_hash());
+            routes.sync = Some(Message::CompactBlock(block));
+        }
+        message @ (Message::Block(_) | Message::BlockTxn(_)) => routes.sync = Some(message),
+        message @ Message::SendCmpct { .. } => {
+            routes.sync = Some(message.clone());
+            routes.serve = Some(message);
+        }
         message @ (Message::Tx(_) | Message::FeeFilter(_) | Message::Mempool) => {
             routes.relay = Some(message);
         }

@@ -339,8 +339,9 @@ impl Reading<'_> {
                         if changed.is_err() {
                             return CloseReason::Stopped;
                         }
+                        let tip = *tips.borrow_and_update();
                         if is_lasting(self.peer.kind) {
-                            self.serving.announce(*tips.borrow_and_update());
+                            self.serving.announce(tip).await;
                         }
                     }
                 }
@@ -458,7 +459,10 @@ async fn write_loop(
             }
         };
         match written {
-            Ok(len) => p2p_metrics::sent_bytes(len),
+            Ok(len) => {
+                p2p_metrics::sent_bytes(len);
+                context.server.note_sent(len);
+            }
             Err(err) if err.kind() == io::ErrorKind::TimedOut => return CloseReason::NotReading,
             Err(err) => return CloseReason::Ended(err),
         }

@@ -4,17 +4,11 @@ use std::{iter::successors, sync::Arc};
 
 use pulse_primitives::{
     Height,
-    bitcoin::{
-        Block, BlockHash, Witness, Work,
-        block::Header,
-        consensus::{deserialize, serialize},
-        hashes::{Hash, sha256d},
-    },
-    ports::{BlockSource, BlockSourceError},
+    bitcoin::{BlockHash, Work, block::Header},
+    ports::BlockSource,
     tip::ChainTip,
 };
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::{
     chain::Chain,
@@ -24,6 +18,16 @@ use crate::{
 /// Most headers of an announcement; a longer way is left to `getheaders` (Bitcoin
 /// Core's `MAX_BLOCKS_TO_ANNOUNCE`).
 const MAX_ANNOUNCED: usize = 8;
+/// Most hashes of an answer to `getblocks`.
+const MAX_HASHES: usize = 500;
+/// Age from which stale blocks are not told of (Bitcoin Core's `STALE_RELAY_AGE_LIMIT`),
+/// in seconds.
+const MAX_STALE_SECONDS: u32 = 30 * 24 * 60 * 60;
+/// The same in blocks.
+const MAX_STALE_BLOCKS: Height = 30 * 144;
+/// Age from which a block is historical (Bitcoin Core's `HISTORICAL_BLOCK_AGE`), in
+/// seconds.
+const HISTORICAL_SECONDS: u32 = 7 * 24 * 60 * 60;
 
 /// The active chain as peers may ask about it. Synchronous.
 pub(super) struct Answers {
@@ -71,16 +75,14 @@ impl Answers {
 
     /// Headers of the active chain behind the first block of `locator` that is in it
     /// (else behind genesis), to `stop` or for 2000; and that block. With an empty
-    /// locator: the header of `stop` alone, if it is in the active chain.
+    /// locator: the header of `stop` alone, if it may be told.
     pub fn headers_after(
         &self,
         locator: &[BlockHash],
         stop: &BlockHash,
     ) -> (Option<BlockHash>, Vec<Header>) {
         if locator.is_empty() {
-            let header = self
-                .active_height(stop)
-                .and_then(|_| self.headers.header(stop));
+            let header = self.servable(stop).and_then(|_| self.headers.header(stop));
             return (None, header.into_iter().collect());
         }
         let fork = locator.iter().find_map(|hash| self.active_height(hash));
@@ -135,34 +137,65 @@ impl Answers {
         Some(way)
     }
 
-    /// A block of the active chain as it goes over the wire, with its witnesses or
-    /// stripped of them; `None` if it is not in the active chain or cannot be read.
-    /// Reads the disk.
-    pub fn block(&self, hash: &BlockHash, witnesses: bool) -> Option<Vec<u8>> {
-        let height = self.active_height(hash)?;
-        let block = self.read(hash, height).and_then(|bytes| {
-            if witnesses {
-                Ok(bytes)
-            } else {
-                strip_witnesses(&bytes)
+    /// Hashes of the active chain behind the first block of `locator` that is in it (else
+    /// behind genesis), to before `stop` or for 500; and whether there are more.
+    pub fn hashes_after(&self, locator: &[BlockHash], stop: &BlockHash) -> (Vec<BlockHash>, bool) {
+        let fork = locator.iter().find_map(|hash| self.active_height(hash));
+        let mut hashes = Vec::new();
+        for height in fork.unwrap_or(0) + 1.. {
+            match self.chain.hash_at(height) {
+                Some(hash) if hash != *stop => hashes.push(hash),
+                _ => break,
             }
-        });
-        block
-            .inspect_err(|err| warn!(%hash, height, %err, "a block cannot be served"))
-            .ok()
+            if hashes.len() == MAX_HASHES {
+                return (hashes, true);
+            }
+        }
+        (hashes, false)
     }
 
-    fn read(&self, hash: &BlockHash, height: Height) -> Result<Vec<u8>, BlockSourceError> {
-        let position = self.chain.locate(hash, height)?;
-        let bytes = self.chain.read_block(&position, 0, position.block_len)?;
-        let is_it = bytes
-            .get(..80)
-            .is_some_and(|header| BlockHash::from_raw_hash(sha256d::Hash::hash(header)) == *hash);
-        if is_it {
-            Ok(bytes)
-        } else {
-            Err(BlockSourceError::Stale { position })
+    /// Height of a block that peers may be told of: one of the active chain, or one that
+    /// was in it within the last month.
+    ///
+    /// # Security
+    /// Which old stale blocks a node has tells nodes apart, and so do headers that never
+    /// were in its chain.
+    pub fn servable(&self, hash: &BlockHash) -> Option<Height> {
+        if let Some(height) = self.active_height(hash) {
+            return Some(height);
         }
+        if !self.chain.was_active(hash) {
+            return None;
+        }
+        let best = self.headers.best().tip;
+        let height = self.headers.height_of(hash)?;
+        let header = self.headers.header(hash)?;
+        let is_young = best.time.saturating_sub(header.time) < MAX_STALE_SECONDS
+            && best.height.saturating_sub(height) < MAX_STALE_BLOCKS;
+        is_young.then_some(height)
+    }
+
+    /// Whether the block is so old that serving it is not needed to relay the chain.
+    pub fn is_historical(&self, hash: &BlockHash) -> bool {
+        let best = self.headers.best().tip;
+        self.headers
+            .header(hash)
+            .is_some_and(|header| best.time.saturating_sub(header.time) > HISTORICAL_SECONDS)
+    }
+
+    /// Whether the block at `height` lies at most `depth` blocks below the active tip.
+    pub fn is_within(&self, height: Height, depth: Height) -> bool {
+        height.saturating_add(depth) >= self.chain.active_tip().height
+    }
+
+    /// Hash at a height of the active chain.
+    pub fn hash_at(&self, height: Height) -> Option<BlockHash> {
+        self.chain.hash_at(height)
+    }
+
+    /// The active tip.
+    pub fn active_tip(&self) -> ChainTip {
+        self.chain.active_tip()
     }
 
     /// Height of a block that is in the active chain.
@@ -170,14 +203,4 @@ impl Answers {
         let height = self.headers.height_of(hash)?;
         (self.chain.hash_at(height).as_ref() == Some(hash)).then_some(height)
     }
-}
-
-/// The block as nodes before segregated witnesses know it (BIP 144).
-fn strip_witnesses(bytes: &[u8]) -> Result<Vec<u8>, BlockSourceError> {
-    let mut block: Block =
-        deserialize(bytes).map_err(|_| BlockSourceError::Malformed { what: "a block" })?;
-    for input in block.txdata.iter_mut().flat_map(|tx| &mut tx.input) {
-        input.witness = Witness::new();
-    }
-    Ok(serialize(&block))
 }

@@ -12,6 +12,10 @@
 //! keeps what both chains share and goes back to the fork point if need be, so a
 //! reorganisation of any depth is downloaded like anything else.
 //!
+//! A block is asked of one peer at a time. Only one that is announced as a compact block
+//! may be on its way from three, since what is missing of it is little and waiting for
+//! a slow peer would cost more.
+//!
 //! # Limits
 //! At most `window` blocks are looked at. Bytes that wait for the kernel, with those
 //! expected from requests, stay below `buffer_bytes`; only the block that everything
@@ -35,6 +39,12 @@ pub trait BestPath {
     /// Height of the newest common ancestor of it and a known block.
     fn fork_height(&self, hash: &BlockHash) -> Option<Height>;
 }
+
+/// Peers that one block is asked of at a time (Bitcoin Core's
+/// `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`).
+pub const MAX_PARALLEL: usize = 3;
+/// Requests that are remembered after another peer has answered first.
+const MAX_WAIVED: usize = 256;
 
 /// How much may be asked for.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +79,19 @@ pub struct ReadyBlock {
     pub from: PeerId,
     /// The block.
     pub bytes: Vec<u8>,
+    /// The sender need not have validated it (a compact block, BIP 152).
+    pub lenient: bool,
+}
+
+/// A block as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The block.
+    pub bytes: Vec<u8>,
+    /// The sender need not have validated it (a compact block, BIP 152).
+    pub lenient: bool,
 }
 
 /// A peer whose answer everything else waits for.
@@ -83,10 +106,22 @@ pub struct Blocker {
     pub since: Instant,
 }
 
+/// A request that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    peer: PeerId,
+    since: Instant,
+}
+
 enum State {
     Missing,
-    InFlight { peer: PeerId, since: Instant },
-    Buffered { from: PeerId, bytes: Vec<u8> },
+    /// Never empty; the one asked first comes first.
+    InFlight(Vec<Request>),
+    Buffered {
+        from: PeerId,
+        bytes: Vec<u8>,
+        lenient: bool,
+    },
     Submitted,
     Held,
 }
@@ -96,10 +131,37 @@ struct Entry {
     state: State,
 }
 
+impl Entry {
+    fn requests(&self) -> &[Request] {
+        match &self.state {
+            State::InFlight(requests) => requests,
+            _ => &[],
+        }
+    }
+
+    fn is_asked_of(&self, peer: PeerId) -> bool {
+        self.requests().iter().any(|request| request.peer == peer)
+    }
+
+    /// Takes back the request to a peer; whether there was one.
+    fn forget_request(&mut self, peer: PeerId) -> bool {
+        let asked = self.is_asked_of(peer);
+        if let State::InFlight(requests) = &mut self.state {
+            requests.retain(|request| request.peer != peer);
+            if requests.is_empty() {
+                self.state = State::Missing;
+            }
+        }
+        asked
+    }
+}
+
 struct PeerLoad {
     in_flight: usize,
     /// Highest block of the best chain that the peer is known to have.
     reach: Height,
+    /// How many blocks below that it serves.
+    depth: Height,
     /// When the peer last delivered a block, or was asked while it owed none.
     progress: Instant,
 }
@@ -115,7 +177,9 @@ pub struct BlockWindow {
     entries: VecDeque<Entry>,
     heights: HashMap<BlockHash, Height>,
     /// Asked for, and no longer on the best chain.
-    abandoned: HashMap<BlockHash, (PeerId, Instant)>,
+    abandoned: HashMap<BlockHash, Vec<Request>>,
+    /// Asked for, and come from another peer meanwhile; oldest first.
+    waived: VecDeque<(BlockHash, PeerId)>,
     /// Lengths of the blocks that the kernel has in hand.
     submitted: HashMap<BlockHash, usize>,
     peers: HashMap<PeerId, PeerLoad>,
@@ -136,6 +200,7 @@ impl BlockWindow {
             entries: VecDeque::new(),
             heights: HashMap::new(),
             abandoned: HashMap::new(),
+            waived: VecDeque::new(),
             submitted: HashMap::new(),
             peers: HashMap::new(),
             buffered_bytes: 0,
@@ -174,8 +239,8 @@ impl BlockWindow {
         for entry in self.entries.split_off(keep) {
             self.heights.remove(&entry.hash);
             match entry.state {
-                State::InFlight { peer, since } => {
-                    self.abandoned.insert(entry.hash, (peer, since));
+                State::InFlight(requests) => {
+                    self.abandoned.insert(entry.hash, requests);
                 }
                 State::Buffered { bytes, .. } => self.buffered_bytes -= bytes.len(),
                 State::Missing | State::Submitted | State::Held => {}
@@ -199,8 +264,8 @@ impl BlockWindow {
                 State::Submitted
             } else if has_block(&hash) {
                 State::Held
-            } else if let Some((peer, since)) = self.abandoned.remove(&hash) {
-                State::InFlight { peer, since }
+            } else if let Some(requests) = self.abandoned.remove(&hash) {
+                State::InFlight(requests)
             } else {
                 State::Missing
             };
@@ -244,9 +309,17 @@ impl BlockWindow {
             .or_insert(PeerLoad {
                 in_flight: 0,
                 reach,
+                depth: Height::MAX,
                 progress: now,
             })
             .reach = reach;
+    }
+
+    /// The peer serves only that many blocks below its best (BIP 159).
+    pub fn limit_depth(&mut self, peer: PeerId, depth: Height) {
+        if let Some(load) = self.peers.get_mut(&peer) {
+            load.depth = depth;
+        }
     }
 
     /// Forgets a peer; what it owed is missing again.
@@ -254,11 +327,13 @@ impl BlockWindow {
         if self.peers.remove(&gone).is_none() {
             return;
         }
-        self.abandoned.retain(|_, (peer, _)| *peer != gone);
+        self.waived.retain(|(_, peer)| *peer != gone);
+        self.abandoned.retain(|_, requests| {
+            requests.retain(|request| request.peer != gone);
+            !requests.is_empty()
+        });
         for entry in &mut self.entries {
-            if matches!(entry.state, State::InFlight { peer, .. } if peer == gone) {
-                entry.state = State::Missing;
-            }
+            entry.forget_request(gone);
         }
     }
 
@@ -275,7 +350,8 @@ impl BlockWindow {
             if load.in_flight >= self.limits.per_peer || height > load.reach {
                 break;
             }
-            if matches!(entry.state, State::Missing) {
+            let served = load.reach - height <= load.depth;
+            if served && matches!(entry.state, State::Missing) {
                 if expected >= self.limits.buffer_bytes && !first {
                     break;
                 }
@@ -284,7 +360,7 @@ impl BlockWindow {
                 }
                 load.in_flight += 1;
                 expected += self.average_bytes;
-                entry.state = State::InFlight { peer, since: now };
+                entry.state = State::InFlight(vec![Request { peer, since: now }]);
                 wanted.push(entry.hash);
             }
             first &= matches!(entry.state, State::Held | State::Submitted);
@@ -292,39 +368,133 @@ impl BlockWindow {
         wanted
     }
 
-    /// Takes a block from a peer.
-    pub fn receive(
-        &mut self,
-        from: PeerId,
-        hash: BlockHash,
-        bytes: Vec<u8>,
-        now: Instant,
-    ) -> Received {
-        let received = if self
-            .abandoned
-            .get(&hash)
-            .is_some_and(|(peer, _)| *peer == from)
-        {
-            self.abandoned.remove(&hash);
-            Received::NoLongerWanted
-        } else {
-            let len = bytes.len();
-            match self.entry(&hash) {
-                Some(entry) if matches!(entry.state, State::InFlight { peer, .. } if peer == from) =>
-                {
-                    entry.state = State::Buffered { from, bytes };
-                    self.buffered_bytes += len;
-                    self.average_bytes = (self.average_bytes * 15 + len) / 16;
-                    Received::Wanted
-                }
-                _ => return Received::Unrequested,
+    /// Takes `peer`, which has begun to send the block by itself, as asked for it too.
+    /// Gives how many were asked before; `None` if that are enough, if the peer owes
+    /// enough already, or if the block is not wanted.
+    pub fn join(&mut self, peer: PeerId, hash: &BlockHash, now: Instant) -> Option<usize> {
+        let per_peer = self.limits.per_peer;
+        let load = self
+            .peers
+            .get(&peer)
+            .filter(|load| load.in_flight < per_peer)?;
+        let idle = load.in_flight == 0;
+        let entry = self.entry(hash)?;
+        let request = Request { peer, since: now };
+        let before = match &mut entry.state {
+            State::Missing => {
+                entry.state = State::InFlight(vec![request]);
+                0
             }
+            State::InFlight(requests)
+                if requests.len() < MAX_PARALLEL
+                    && requests.iter().all(|request| request.peer != peer) =>
+            {
+                requests.push(request);
+                requests.len() - 1
+            }
+            _ => return None,
+        };
+        if let Some(load) = self.peers.get_mut(&peer) {
+            load.in_flight += 1;
+            if idle {
+                load.progress = now;
+            }
+        }
+        Some(before)
+    }
+
+    /// Nothing is expected of `peer` for this block any more.
+    pub fn cancel(&mut self, peer: PeerId, hash: &BlockHash) {
+        let asked = self
+            .entry(hash)
+            .is_some_and(|entry| entry.forget_request(peer));
+        if asked && let Some(load) = self.peers.get_mut(&peer) {
+            load.in_flight -= 1;
+        }
+    }
+
+    /// Takes a block from a peer that was asked for it.
+    pub fn receive(&mut self, from: PeerId, block: Arrival, now: Instant) -> Received {
+        let hash = block.hash;
+        if let Some(at) = self.waived.iter().position(|key| *key == (hash, from)) {
+            self.waived.remove(at);
+            return Received::NoLongerWanted;
+        }
+        let received = if let Some(requests) = self.abandoned.get_mut(&hash)
+            && requests.iter().any(|request| request.peer == from)
+        {
+            requests.retain(|request| request.peer != from);
+            if requests.is_empty() {
+                self.abandoned.remove(&hash);
+            }
+            Received::NoLongerWanted
+        } else if self
+            .entry(&hash)
+            .is_some_and(|entry| entry.is_asked_of(from))
+        {
+            self.take(from, block);
+            Received::Wanted
+        } else {
+            return Received::Unrequested;
         };
         if let Some(load) = self.peers.get_mut(&from) {
             load.in_flight -= 1;
             load.progress = now;
         }
         received
+    }
+
+    /// Takes a block that could be put together without asking anybody, if it is still
+    /// waited for.
+    pub fn receive_unasked(&mut self, from: PeerId, block: Arrival, now: Instant) -> Received {
+        match self.entry(&block.hash) {
+            Some(entry) if entry.is_asked_of(from) => self.receive(from, block, now),
+            Some(Entry {
+                state: State::Missing | State::InFlight(_),
+                ..
+            }) => {
+                self.take(from, block);
+                Received::Wanted
+            }
+            _ => Received::NoLongerWanted,
+        }
+    }
+
+    /// Puts a block that is waited for into the buffer. Others that were asked for it
+    /// owe it no longer.
+    fn take(&mut self, from: PeerId, block: Arrival) {
+        let Arrival {
+            hash,
+            bytes,
+            lenient,
+        } = block;
+        let len = bytes.len();
+        let Some(entry) = self.entry(&hash) else {
+            return;
+        };
+        let buffered = State::Buffered {
+            from,
+            bytes,
+            lenient,
+        };
+        let before = std::mem::replace(&mut entry.state, buffered);
+        self.buffered_bytes += len;
+        self.average_bytes = (self.average_bytes * 15 + len) / 16;
+        let State::InFlight(requests) = before else {
+            return;
+        };
+        for Request { peer, .. } in requests {
+            if peer == from {
+                continue;
+            }
+            if let Some(load) = self.peers.get_mut(&peer) {
+                load.in_flight -= 1;
+            }
+            if self.waived.len() == MAX_WAIVED {
+                self.waived.pop_front();
+            }
+            self.waived.push_back((hash, peer));
+        }
     }
 
     /// The next block for the kernel: the lowest one if all below it are on their way
@@ -336,19 +506,24 @@ impl BlockWindow {
         for (height, entry) in (self.base + 1..).zip(&mut self.entries) {
             match &mut entry.state {
                 State::Held | State::Submitted => {}
-                State::Buffered { from, bytes } => {
+                State::Buffered {
+                    from,
+                    bytes,
+                    lenient,
+                } => {
                     let ready = ReadyBlock {
                         hash: entry.hash,
                         height,
                         from: *from,
                         bytes: std::mem::take(bytes),
+                        lenient: *lenient,
                     };
                     entry.state = State::Submitted;
                     self.submitted.insert(ready.hash, ready.bytes.len());
                     return Some(ready);
                 }
-                State::Missing | State::InFlight { .. } if any_order => {}
-                State::Missing | State::InFlight { .. } => return None,
+                State::Missing | State::InFlight(_) if any_order => {}
+                State::Missing | State::InFlight(_) => return None,
             }
         }
         None
@@ -370,9 +545,7 @@ impl BlockWindow {
     #[must_use]
     pub fn blocker(&self) -> Option<Blocker> {
         // `advance` has taken away what is held, so the first entry is what is waited for.
-        let State::InFlight { peer, since } = self.entries.front()?.state else {
-            return None;
-        };
+        let Request { peer, since } = *self.entries.front()?.requests().first()?;
         if self
             .entries
             .iter()
@@ -391,9 +564,17 @@ impl BlockWindow {
             })
     }
 
-    /// A peer that owes blocks and has delivered none for `limit`.
+    /// A peer that owes blocks and has delivered none for `limit`, and half as much again
+    /// for each other peer that owes some, because they share our line.
     #[must_use]
     pub fn overdue(&self, limit: Duration, now: Instant) -> Option<PeerId> {
+        let busy = self
+            .peers
+            .values()
+            .filter(|load| load.in_flight > 0)
+            .count();
+        let others = u32::try_from(busy.saturating_sub(1)).unwrap_or(u32::MAX);
+        let limit = limit.saturating_add(limit.saturating_mul(others) / 2);
         self.peers
             .iter()
             .find(|(_, load)| load.in_flight > 0 && now.duration_since(load.progress) > limit)
@@ -418,14 +599,18 @@ impl BlockWindow {
         let owed = self
             .abandoned
             .get(hash)
-            .is_some_and(|(peer, _)| *peer == debtor);
-        owed || self
-            .heights
+            .is_some_and(|requests| requests.iter().any(|request| request.peer == debtor));
+        owed || self.asked(hash).any(|peer| peer == debtor)
+    }
+
+    /// Peers that were asked for this block of the window and owe it, the first one first.
+    pub fn asked(&self, hash: &BlockHash) -> impl Iterator<Item = PeerId> + '_ {
+        self.heights
             .get(hash)
             .and_then(|height| self.entries.get((height - self.base - 1) as usize))
-            .is_some_and(
-                |entry| matches!(entry.state, State::InFlight { peer, .. } if peer == debtor),
-            )
+            .map_or(&[][..], Entry::requests)
+            .iter()
+            .map(|request| request.peer)
     }
 
     /// Bytes received and not yet judged.

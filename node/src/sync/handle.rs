@@ -90,7 +90,9 @@ impl SyncHandle {
             Ok(workers::Intake::Accepted { last: None, .. }) => {
                 return Err(header_refused("its time is too far in the future"));
             }
-            Ok(workers::Intake::Unconnected) => {
+            Ok(
+                workers::Intake::Withheld | workers::Intake::Ignored | workers::Intake::Unconnected,
+            ) => {
                 return Err(header_refused("its parent is not known"));
             }
             Ok(workers::Intake::Refused { reason }) => return Err(header_refused(&reason)),

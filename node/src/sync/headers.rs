@@ -24,12 +24,12 @@ const MAX_UNCONNECTING: u32 = 10;
 pub const HEDGE: Duration = Duration::from_secs(10);
 
 /// What to do about a peer after its headers were judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Nothing; the peer has no more.
     Done,
-    /// Ask it for what follows the last header that it sent.
-    AskForMore,
+    /// Ask it for what follows the first block of this locator that it has.
+    AskForMore(Vec<BlockHash>),
     /// Ask it from our own best chain, to find where its headers connect.
     AskFromBest,
     /// Drop it.
@@ -100,9 +100,10 @@ impl HeaderSync {
         self.complete
     }
 
-    /// Peers that are to be asked from our best chain now.
+    /// Peers that are to be asked from our best chain now: one after the other until a
+    /// peer has told a chain with `enough` work, then all.
     #[must_use]
-    pub fn to_ask(&self, now: Instant) -> Vec<PeerId> {
+    pub fn to_ask(&self, enough: bool, now: Instant) -> Vec<PeerId> {
         let unasked = self
             .peers
             .iter()
@@ -114,7 +115,7 @@ impl HeaderSync {
             // Between two messages the headers are being judged: no fault of the peer.
             state.deadline.is_some() && state.asked.is_none_or(|asked| now < asked + hedge)
         });
-        let limit = match (self.complete, busy) {
+        let limit = match (self.complete && enough, busy) {
             (true, _) => usize::MAX,
             (false, true) => 0,
             (false, false) => 1,
@@ -133,16 +134,16 @@ impl HeaderSync {
         }
     }
 
-    /// The headers of a peer were judged good. `full` if the message was as long as
-    /// one can be.
-    pub fn accepted(&mut self, peer: PeerId, full: bool) -> Next {
+    /// The headers of a peer were judged good, or are withheld in a presync. `more` is
+    /// the locator to go on with, if the peer may have more.
+    pub fn accepted(&mut self, peer: PeerId, more: Option<Vec<BlockHash>>) -> Next {
         let Some(state) = self.peers.get_mut(&peer) else {
             return Next::Done;
         };
         state.unconnecting = 0;
         let answer = state.asked.take().is_some();
-        if full {
-            return Next::AskForMore;
+        if let Some(locator) = more {
+            return Next::AskForMore(locator);
         }
         if answer {
             state.complete = true;
@@ -165,6 +166,19 @@ impl HeaderSync {
             // A new block announced in the middle of the download; the answer that is
             // on its way leads there.
             Next::Done
+        } else {
+            Next::AskFromBest
+        }
+    }
+
+    /// The peer's headers have left the chain that its presync followed: it begins anew.
+    pub fn presync_lost(&mut self, peer: PeerId) -> Next {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return Next::Done;
+        };
+        state.unconnecting += 1;
+        if state.unconnecting > MAX_UNCONNECTING {
+            Next::Drop
         } else {
             Next::AskFromBest
         }

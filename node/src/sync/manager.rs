@@ -4,19 +4,18 @@
 //! kernel, the disk) is another task.
 
 mod blocks;
+mod compact;
 mod headers;
+mod outbound;
 mod peers;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{
-    Height,
-    bitcoin::{BlockHash, block::Header},
-};
+use pulse_primitives::{Height, bitcoin::BlockHash};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -25,17 +24,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use compact::Pending;
+
 use super::{
     Sync, SyncError,
+    announcers::Announcers,
     blocks::{BestPath, BlockWindow, ReadyBlock, WindowLimits},
+    gate::Gate,
     headers::HeaderSync,
-    progress::{Position, Progress},
+    lagging::Laggards,
+    progress::{Position, Presyncing, Progress},
     stall::StallDetector,
-    workers::{Judged, JudgedHeaders, feed_blocks, take_in_headers},
+    workers::{HeadersMessage, Judged, JudgedHeaders, feed_blocks, take_in_headers},
 };
 use crate::{
     chain::{ChainError, ChainEvent},
-    headers::HeaderStore,
+    headers::{HeaderStore, presync::Presync},
     metrics,
     net::{ConnectionKind, Fault, Peer},
     p2p::{PeerAddr, peer::PeerId},
@@ -54,11 +58,14 @@ struct Sender {
     peer: PeerId,
     addr: PeerAddr,
     kind: ConnectionKind,
+    /// It need not have validated the block.
+    lenient: bool,
 }
 
 impl Sender {
-    fn of(peer: &Peer) -> Self {
+    fn of(peer: &Peer, lenient: bool) -> Self {
         Self {
+            lenient,
             peer: peer.id,
             addr: peer.addr.clone(),
             kind: peer.kind,
@@ -80,16 +87,25 @@ pub(super) struct Manager {
     stall: StallDetector,
     progress: Progress,
     /// `headers` messages that wait to be judged.
-    waiting_headers: VecDeque<(PeerId, Vec<Header>)>,
+    waiting_headers: VecDeque<HeadersMessage>,
     judging_headers: bool,
+    /// Peers whose chains have yet to show enough work. That of the message which is
+    /// being judged is with it.
+    presyncs: HashMap<PeerId, Box<Presync>>,
     /// Who sent the last blocks, for blocks found invalid later.
     senders: VecDeque<(BlockHash, Sender)>,
+    /// Peers that speak compact blocks.
+    compact_peers: HashSet<PeerId>,
+    announcers: Announcers,
+    /// Compact blocks that are not whole, by block and sender.
+    pending: HashMap<(BlockHash, PeerId), Pending>,
+    laggards: Laggards,
     /// Best tip for which the reach of every peer is known.
     reach_tip: Option<BlockHash>,
     tasks: JoinSet<()>,
     feed: mpsc::Sender<ReadyBlock>,
     judged: mpsc::Receiver<Judged>,
-    headers_in: mpsc::Sender<(PeerId, Vec<Header>)>,
+    headers_in: mpsc::Sender<HeadersMessage>,
     headers_out: mpsc::Receiver<JudgedHeaders>,
 }
 
@@ -104,12 +120,13 @@ impl Manager {
         let (judged_headers, headers_out) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(feed_blocks(sync.chain.clone(), blocks, judged_in));
-        tasks.spawn(take_in_headers(
-            sync.chain.clone(),
-            Arc::clone(&sync.store),
-            messages,
-            judged_headers,
-        ));
+        let gate = Gate {
+            params: sync.params.clone(),
+            chain: sync.chain.clone(),
+            store: Arc::clone(&sync.store),
+        };
+        let source = Arc::clone(&sync.compact_source);
+        tasks.spawn(take_in_headers(gate, source, messages, judged_headers));
         let limits = WindowLimits {
             window: config.window_blocks as usize,
             per_peer: config.in_flight_per_peer,
@@ -123,7 +140,12 @@ impl Manager {
             progress: Progress::new(sync.chain.active_tip().height, now),
             waiting_headers: VecDeque::new(),
             judging_headers: false,
+            presyncs: HashMap::new(),
             senders: VecDeque::new(),
+            compact_peers: HashSet::new(),
+            announcers: Announcers::default(),
+            pending: HashMap::new(),
+            laggards: Laggards::default(),
             reach_tip: None,
             tasks,
             feed,
@@ -186,8 +208,8 @@ impl Manager {
     /// Does all that the last event has made possible.
     fn pump(&mut self, now: Instant) {
         self.judge_headers();
-        for peer in self.headers.to_ask(now) {
-            self.ask_headers(peer, None, now);
+        for peer in self.headers.to_ask(self.has_enough_work(), now) {
+            self.ask_headers(peer, self.sync.store.locator(), now);
         }
         let chain = &self.sync.chain;
         self.window
@@ -205,7 +227,23 @@ impl Manager {
 
     /// Whether headers are far enough for blocks to begin.
     fn may_download(&self) -> bool {
-        self.headers.is_complete() && self.sync.store.best().work >= self.sync.params.min_chain_work
+        self.headers.is_complete() && self.has_enough_work()
+    }
+
+    /// Whether the best chain has the network's minimum work.
+    fn has_enough_work(&self) -> bool {
+        self.sync.store.best().work >= self.sync.params.min_chain_work
+    }
+
+    /// The presync that has come farthest.
+    fn presyncing(&self) -> Option<Presyncing> {
+        self.presyncs
+            .values()
+            .map(|presync| Presyncing {
+                has_shown_work: presync.has_shown_work(),
+                height: presync.height(),
+            })
+            .max()
     }
 
     fn on_tick(&mut self, now: Instant) {
@@ -218,10 +256,13 @@ impl Manager {
         if let Some(peer) = self.stall.check(self.window.blocker(), now) {
             self.drop_peer(peer, Fault::Slow("stalled"));
         }
+        self.forget_pending();
+        self.check_outbound(now);
         let best = self.sync.store.best().tip.height;
         self.progress.tick(
             Position {
-                headers_complete: self.headers.is_complete() || self.sync.config.simulate,
+                headers_complete: self.may_download() || self.sync.config.simulate,
+                presync: self.presyncing(),
                 active: self.sync.chain.active_tip().height,
                 best,
                 peers: self.peers.len(),
@@ -229,6 +270,7 @@ impl Manager {
             now,
         );
         metrics::headers_height(best);
+        metrics::presyncs(self.presyncs.len());
         metrics::window(self.window.in_flight(), self.window.buffered_bytes());
         self.publish_peers();
     }

@@ -1,7 +1,7 @@
 //! Follows the best valid chain from the peers of the net.
 //!
 //! ```text
-//! peers -> headers -> check -> kernel -> HeaderStore -> best chain
+//! peers -> headers -> gate (presync) -> kernel -> HeaderStore -> best chain
 //!                                                          |
 //! peers <- getdata <- BlockWindow <------------------------+
 //!   |
@@ -19,15 +19,20 @@
 //! asked for again.
 //!
 //! # Security
+//! Headers of a chain without enough work are not stored (see `gate`).
 //! A peer that sends an invalid header or block, a block that it was not asked for, or
 //! garbage is dropped as misbehaving, one that is too slow as slow. The sync goes on
 //! with the others. Peers that connected to us are asked for headers once another one
 //! has told all of its own (or if the node connects to nobody), and for blocks when
 //! nobody else has work.
 
+pub mod announcers;
+mod assembly;
 pub mod blocks;
+mod gate;
 mod handle;
 pub mod headers;
+pub mod lagging;
 mod manager;
 mod progress;
 pub mod stall;
@@ -47,6 +52,7 @@ use crate::{
     config::SyncConfig,
     headers::{HeaderStore, HeaderStoreError},
     net::{NetHandle, PeerEvent},
+    p2p::compact::CompactSource,
 };
 use handle::Shared;
 pub use handle::{SubmitError, SyncHandle};
@@ -76,6 +82,7 @@ pub struct Sync {
     shared: Arc<Shared>,
     net: NetHandle,
     events: mpsc::Receiver<PeerEvent>,
+    compact_source: Arc<dyn CompactSource>,
 }
 
 impl Sync {
@@ -106,8 +113,17 @@ impl Sync {
             shared,
             net,
             events,
+            compact_source: Arc::new(()),
         };
         (sync, handle)
+    }
+
+    /// Puts compact blocks together from these transactions. Without, every transaction of
+    /// a new block is asked for.
+    #[must_use]
+    pub fn with_compact_source(mut self, source: Arc<dyn CompactSource>) -> Self {
+        self.compact_source = source;
+        self
     }
 
     /// Follows the chain until `stop`, then flushes the header store. The kernel and the

@@ -13,14 +13,25 @@ const FOLLOWING_BLOCKS: Height = 2;
 /// Where the sync stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Position {
-    /// Whether a peer has told all its headers.
+    /// Whether a peer has told all its headers, and they have enough work.
     pub headers_complete: bool,
+    /// Headers that a peer has shown and that are not stored yet.
+    pub presync: Option<Presyncing>,
     /// Tip of the active chain.
     pub active: Height,
     /// Tip of the best header chain.
     pub best: Height,
     /// Peers with a finished handshake.
     pub peers: usize,
+}
+
+/// The presync that has come farthest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Presyncing {
+    /// Whether the peer has shown enough work and sends its headers again.
+    pub has_shown_work: bool,
+    /// Height that it has come to.
+    pub height: Height,
 }
 
 /// Counts, and writes a line every ten seconds while there is something to sync.
@@ -84,7 +95,21 @@ impl Progress {
             ..
         } = position;
         if !position.headers_complete {
-            info!(height = best, peers, "syncing headers");
+            match position.presync {
+                Some(presync) if presync.has_shown_work => {
+                    info!(
+                        height = presync.height,
+                        peers, "downloading headers again to store them"
+                    );
+                }
+                Some(presync) => {
+                    info!(
+                        height = presync.height,
+                        peers, "summing the work of headers"
+                    );
+                }
+                None => info!(height = best, peers, "syncing headers"),
+            }
             return;
         }
         let seconds = elapsed.as_secs_f64();

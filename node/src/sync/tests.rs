@@ -11,7 +11,7 @@ use pulse_primitives::{
 };
 
 use super::{
-    blocks::{BestPath, BlockWindow, Blocker, Received, WindowLimits},
+    blocks::{Arrival, BestPath, BlockWindow, Blocker, Received, WindowLimits},
     headers::{HEDGE, HeaderSync, Next},
     stall::StallDetector,
 };
@@ -66,6 +66,14 @@ fn main_chain(tip: Height) -> Path {
     }
 }
 
+fn arrival(hash: BlockHash, len: usize) -> Arrival {
+    Arrival {
+        hash,
+        bytes: vec![0; len],
+        lenient: false,
+    }
+}
+
 /// A window and what its kernel holds.
 struct Sim {
     window: BlockWindow,
@@ -97,7 +105,7 @@ impl Sim {
     }
 
     fn receive(&mut self, from: PeerId, hash: BlockHash, len: usize) -> Received {
-        self.window.receive(from, hash, vec![0; len], self.now)
+        self.window.receive(from, arrival(hash, len), self.now)
     }
 
     /// Feeds the kernel all that it may have; in which order it came.
@@ -371,10 +379,129 @@ fn a_single_peer_never_stalls_but_can_be_overdue() {
     assert_eq!(sim.window.blocker(), None);
     let limit = Duration::from_secs(600);
     let later = sim.now + Duration::from_secs(500);
-    sim.window.receive(A, block(1, 2), vec![0; 9], later);
+    sim.window.receive(A, arrival(block(1, 2), 9), later);
     assert_eq!(sim.window.overdue(limit, later + limit), None);
     let too_late = later + limit + Duration::from_secs(1);
     assert_eq!(sim.window.overdue(limit, too_late), Some(A));
+}
+
+/// A window with the block at height 1 waited for, and four peers that have it.
+fn sim_of_four_peers() -> (Sim, [PeerId; 4]) {
+    let mut sim = Sim::new(1024, 2, 1 << 20);
+    sim.update(&main_chain(3));
+    let peers = [A, B, PeerId(3), PeerId(4)];
+    for peer in peers {
+        sim.window.set_reach(peer, 3, sim.now);
+    }
+    (sim, peers)
+}
+
+#[test]
+fn a_block_that_peers_send_by_themselves_is_on_its_way_from_three_at_most() {
+    let (mut sim, [a, b, c, d]) = sim_of_four_peers();
+    let hash = block(1, 1);
+    assert_eq!(sim.window.join(a, &hash, sim.now), Some(0));
+    assert_eq!(sim.window.join(a, &hash, sim.now), None);
+    assert_eq!(sim.window.join(b, &hash, sim.now), Some(1));
+    assert_eq!(sim.window.join(c, &hash, sim.now), Some(2));
+    assert_eq!(sim.window.join(d, &hash, sim.now), None);
+    assert_eq!(sim.window.asked(&hash).collect::<Vec<_>>(), [a, b, c]);
+    assert_eq!(sim.window.in_flight(), 3);
+    assert!(!sim.request(d).contains(&hash));
+    // A peer that owes as much as it may is not taken.
+    assert_eq!(sim.window.join(d, &block(1, 1), sim.now), None);
+    assert_eq!(sim.window.join(a, &block(9, 9), sim.now), None);
+
+    // The first that delivers sets the others free; what they send later is no fault.
+    assert_eq!(sim.receive(b, hash, 9), Received::Wanted);
+    assert_eq!(sim.window.in_flight_of(a), 0);
+    assert_eq!(sim.window.in_flight_of(c), 0);
+    assert_eq!(sim.receive(a, hash, 9), Received::NoLongerWanted);
+    assert_eq!(sim.receive(a, hash, 9), Received::Unrequested);
+    assert_eq!(sim.connect(&main_chain(3)), [1]);
+}
+
+#[test]
+fn a_cancelled_request_is_made_of_another_when_nobody_is_left() {
+    let (mut sim, [a, b, c, _]) = sim_of_four_peers();
+    let hash = block(1, 1);
+    sim.window.join(a, &hash, sim.now);
+    sim.window.join(b, &hash, sim.now);
+    sim.window.cancel(a, &hash);
+    sim.window.cancel(c, &hash);
+    assert_eq!(sim.window.asked(&hash).collect::<Vec<_>>(), [b]);
+    assert!(!sim.request(c).contains(&hash));
+    sim.window.remove_peer(b);
+    assert_eq!(sim.window.in_flight_of(a), 0);
+    assert_eq!(sim.request(a), heights(1, 1..=1));
+    assert!(sim.window.owes(a, &hash));
+}
+
+#[test]
+fn a_block_that_needs_no_request_is_taken_once() {
+    let (mut sim, [a, b, c, _]) = sim_of_four_peers();
+    let hash = block(1, 1);
+    sim.window.join(a, &hash, sim.now);
+    sim.window.join(b, &hash, sim.now);
+    let now = sim.now;
+    let mut take = |peer| {
+        let mut block = arrival(hash, 9);
+        block.lenient = true;
+        sim.window.receive_unasked(peer, block, now)
+    };
+    assert_eq!(take(c), Received::Wanted);
+    assert_eq!(take(c), Received::NoLongerWanted);
+    assert_eq!(sim.window.in_flight(), 0);
+    let ready = sim.window.next_ready().unwrap();
+    assert!(ready.lenient);
+    assert_eq!(ready.from, c);
+    // One that nobody waits for, as its chain is not the best.
+    let stranger = arrival(block(5, 1), 9);
+    assert_eq!(
+        sim.window.receive_unasked(a, stranger, now),
+        Received::NoLongerWanted
+    );
+}
+
+#[test]
+fn requests_of_several_peers_survive_a_reorganisation_and_back() {
+    let (mut sim, [a, b, ..]) = sim_of_four_peers();
+    let hash = block(1, 2);
+    sim.window.join(a, &hash, sim.now);
+    sim.window.join(b, &hash, sim.now);
+    sim.update(&Path {
+        branch: 2,
+        fork: 1,
+        tip: 4,
+    });
+    assert!(sim.window.owes(a, &hash) && sim.window.owes(b, &hash));
+    assert_eq!(sim.receive(a, hash, 9), Received::NoLongerWanted);
+    sim.update(&main_chain(5));
+    assert_eq!(sim.window.asked(&hash).collect::<Vec<_>>(), [b]);
+    assert_eq!(sim.receive(b, hash, 9), Received::Wanted);
+}
+
+#[test]
+fn a_peer_with_few_blocks_is_asked_for_its_newest_only() {
+    let mut sim = Sim::new(1024, 16, 1 << 20);
+    sim.update(&main_chain(20));
+    sim.window.set_reach(A, 18, sim.now);
+    sim.window.limit_depth(A, 5);
+    assert_eq!(sim.request(A), heights(1, 13..=18));
+}
+
+#[test]
+fn patience_with_a_late_block_grows_with_the_number_of_peers_that_send_some() {
+    let mut sim = Sim::new(1024, 1, 1 << 20);
+    sim.update(&main_chain(20));
+    for peer in [A, B, PeerId(3)] {
+        sim.window.set_reach(peer, 20, sim.now);
+        sim.request(peer);
+    }
+    let limit = Duration::from_secs(600);
+    assert_eq!(sim.window.overdue(limit, sim.now + 2 * limit), None);
+    let too_late = sim.now + 2 * limit + Duration::from_secs(1);
+    assert!(sim.window.overdue(limit, too_late).is_some());
 }
 
 #[test]
@@ -383,16 +510,19 @@ fn headers_come_from_one_peer_first_and_then_from_all() {
     let mut headers = HeaderSync::new(TIMEOUT);
     headers.add_peer(A);
     headers.add_peer(B);
-    assert_eq!(headers.to_ask(now), [A]);
+    assert_eq!(headers.to_ask(true, now), [A]);
     headers.asked(A, 0, now);
-    assert_eq!(headers.to_ask(now), []);
-    assert_eq!(headers.accepted(A, true), Next::AskForMore);
-    assert_eq!(headers.to_ask(now + 2 * HEDGE), []);
+    assert_eq!(headers.to_ask(true, now), []);
+    assert_eq!(
+        headers.accepted(A, Some(vec![block(1, 1)])),
+        Next::AskForMore(vec![block(1, 1)])
+    );
+    assert_eq!(headers.to_ask(true, now + 2 * HEDGE), []);
     headers.asked(A, 0, now);
     assert!(!headers.is_complete());
-    assert_eq!(headers.accepted(A, false), Next::Done);
+    assert_eq!(headers.accepted(A, None), Next::Done);
     assert!(headers.is_complete());
-    assert_eq!(headers.to_ask(now), [B]);
+    assert_eq!(headers.to_ask(true, now), [B]);
     assert_eq!(headers.overdue(now + 2 * TIMEOUT), None);
 }
 
@@ -404,9 +534,9 @@ fn another_peer_is_asked_when_the_first_does_not_answer_or_goes() {
         headers.add_peer(peer);
     }
     headers.asked(A, 1000, now);
-    assert_eq!(headers.to_ask(now + HEDGE), [B]);
+    assert_eq!(headers.to_ask(true, now + HEDGE), [B]);
     headers.asked(B, 1000, now + HEDGE);
-    assert_eq!(headers.to_ask(now + HEDGE), []);
+    assert_eq!(headers.to_ask(true, now + HEDGE), []);
     // A millisecond for each of the 1000 headers.
     assert_eq!(
         headers.overdue(now + TIMEOUT + Duration::from_secs(1)),
@@ -418,7 +548,31 @@ fn another_peer_is_asked_when_the_first_does_not_answer_or_goes() {
     );
     headers.remove_peer(A);
     headers.remove_peer(B);
-    assert_eq!(headers.to_ask(now + HEDGE), [PeerId(3)]);
+    assert_eq!(headers.to_ask(true, now + HEDGE), [PeerId(3)]);
+}
+
+#[test]
+fn until_a_chain_with_enough_work_is_told_peers_are_asked_one_after_the_other() {
+    let now = Instant::now();
+    let mut headers = HeaderSync::new(TIMEOUT);
+    for peer in [A, B, PeerId(3)] {
+        headers.add_peer(peer);
+    }
+    headers.asked(A, 0, now);
+    assert_eq!(headers.accepted(A, None), Next::Done);
+    assert_eq!(headers.to_ask(false, now), [B]);
+    headers.asked(B, 0, now);
+    assert_eq!(headers.to_ask(false, now), []);
+    assert_eq!(headers.to_ask(true, now), [PeerId(3)]);
+}
+
+#[test]
+fn a_presync_that_is_lost_again_and_again_ends_in_a_drop() {
+    let mut headers = HeaderSync::new(TIMEOUT);
+    headers.add_peer(A);
+    let nexts: Vec<_> = (0..11).map(|_| headers.presync_lost(A)).collect();
+    assert_eq!(nexts[..10], vec![Next::AskFromBest; 10]);
+    assert_eq!(nexts[10], Next::Drop);
 }
 
 #[test]
@@ -430,10 +584,10 @@ fn announcements_that_never_connect_end_in_a_drop() {
     // In the middle of the first download they are put off.
     assert_eq!(headers.unconnected(A), Next::Done);
     assert!(!headers.announced(A, block(1, 9)));
-    assert_eq!(headers.accepted(A, false), Next::Done);
+    assert_eq!(headers.accepted(A, None), Next::Done);
     assert_eq!(headers.take_announced(A), Some(block(1, 9)));
     assert!(headers.announced(A, block(1, 10)));
     let nexts: Vec<_> = (0..11).map(|_| headers.unconnected(A)).collect();
-    assert_eq!(nexts[..10], [Next::AskFromBest; 10]);
+    assert_eq!(nexts[..10], vec![Next::AskFromBest; 10]);
     assert_eq!(nexts[10], Next::Drop);
 }

@@ -8,15 +8,22 @@ use std::{
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, VarInt, block::Header, consensus::deserialize_partial},
+    bitcoin::{
+        BlockHash, VarInt, bip152::HeaderAndShortIds, block::Header, consensus::deserialize_partial,
+    },
 };
 use tokio::sync::mpsc;
 
-use super::{SyncError, blocks::ReadyBlock};
+use super::{
+    SyncError,
+    assembly::Assembly,
+    blocks::ReadyBlock,
+    gate::{Gate, MaybePresync, Passage},
+};
 use crate::{
     chain::{BlockVerdict, Chain, ChainError, HeadersVerdict},
-    headers::{HeaderError, HeaderStore, HeaderStoreError},
-    p2p::peer::PeerId,
+    headers::{HeaderError, HeaderStore, HeaderStoreError, MAX_HEADERS},
+    p2p::{compact::CompactSource, peer::PeerId},
 };
 
 /// A block that the kernel is done with.
@@ -66,6 +73,10 @@ fn tx_count(block: &[u8]) -> u64 {
 /// What became of a run of headers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Intake {
+    /// Nothing was stored: their chain has not shown enough work (yet).
+    Withheld,
+    /// They came beside a presync and have nothing to do with it.
+    Ignored,
     /// All are good (or only too new), and stored.
     Accepted {
         /// The last good header of the run, if there is one.
@@ -82,33 +93,119 @@ pub(super) enum Intake {
     },
 }
 
+/// A `headers` message before judgement.
+pub(super) struct HeadersMessage {
+    pub peer: PeerId,
+    pub headers: Vec<Header>,
+    /// The rest of the compact block that the only header came with.
+    pub compact: Option<Box<HeaderAndShortIds>>,
+    /// The peer's presync, if one is under way.
+    pub presync: MaybePresync,
+}
+
 /// A `headers` message after judgement.
 pub(super) struct JudgedHeaders {
     pub peer: PeerId,
     /// Length of the message.
     pub count: usize,
     pub outcome: Result<Intake, SyncError>,
+    /// Whether a presync of the peer was under way.
+    pub was_presync: bool,
+    /// The peer's presync, if it goes on.
+    pub presync: MaybePresync,
+    /// What could be made of the compact block.
+    pub assembly: Option<Assembly>,
 }
 
-/// Takes in headers, message by message, until either channel closes.
+/// Takes in headers, message by message, until either channel closes. Compact blocks are
+/// put together from `source` on the way.
 pub(super) async fn take_in_headers(
-    chain: Chain,
-    store: Arc<HeaderStore>,
-    mut messages: mpsc::Receiver<(PeerId, Vec<Header>)>,
+    gate: Gate,
+    source: Arc<dyn CompactSource>,
+    mut messages: mpsc::Receiver<HeadersMessage>,
     judged: mpsc::Sender<JudgedHeaders>,
 ) {
-    while let Some((peer, headers)) = messages.recv().await {
-        let count = headers.len();
-        let outcome = take_in(&chain, &store, headers).await;
+    let gate = Arc::new(gate);
+    while let Some(message) = messages.recv().await {
+        let HeadersMessage {
+            peer,
+            headers,
+            compact,
+            presync,
+        } = message;
+        let (count, was_presync) = (headers.len(), presync.is_some());
+        let (outcome, presync) = pass_and_take_in(&gate, headers, presync).await;
+        let assembly = match (&outcome, compact) {
+            (Ok(Intake::Accepted { last: Some(_), .. }), Some(compact)) => {
+                let source = Arc::clone(&source);
+                // It walks the mempool and hashes a block.
+                let assemble = move || Assembly::of(*compact, source.as_ref());
+                tokio::task::spawn_blocking(assemble).await.ok()
+            }
+            _ => None,
+        };
         let outcome = JudgedHeaders {
             peer,
             count,
             outcome,
+            was_presync,
+            presync,
+            assembly,
         };
         if judged.send(outcome).await.is_err() {
             return;
         }
     }
+}
+
+/// What became of headers, and of their peer's presync.
+async fn pass_and_take_in(
+    gate: &Arc<Gate>,
+    headers: Vec<Header>,
+    presync: MaybePresync,
+) -> (Result<Intake, SyncError>, MaybePresync) {
+    let passing = {
+        let gate = Arc::clone(gate);
+        // It hashes up to 2000 headers.
+        tokio::task::spawn_blocking(move || gate.pass(headers, presync))
+    };
+    let Ok((passage, presync)) = passing.await else {
+        return (Err(SyncError::TaskFailed), None);
+    };
+    let outcome = match passage {
+        Passage::TakeIn(headers) => take_in_long(&gate.chain, &gate.store, headers).await,
+        Passage::Withheld => Ok(Intake::Withheld),
+        Passage::Ignored => Ok(Intake::Ignored),
+        Passage::Unconnected => Ok(Intake::Unconnected),
+        Passage::Refused { reason } => Ok(Intake::Refused { reason }),
+    };
+    (outcome, presync)
+}
+
+/// Takes in a run of headers of any length.
+async fn take_in_long(
+    chain: &Chain,
+    store: &Arc<HeaderStore>,
+    headers: Vec<Header>,
+) -> Result<Intake, SyncError> {
+    if headers.len() <= MAX_HEADERS {
+        return take_in(chain, store, headers).await;
+    }
+    let mut all_new = 0;
+    let mut all_last = None;
+    for run in headers.chunks(MAX_HEADERS) {
+        match take_in(chain, store, run.to_vec()).await? {
+            Intake::Accepted { last, new } => {
+                all_new += new;
+                all_last = last.or(all_last);
+            }
+            other => return Ok(other),
+        }
+    }
+    Ok(Intake::Accepted {
+        last: all_last,
+        new: all_new,
+    })
 }
 
 /// Checks headers, lets the kernel judge them, and stores what it accepts.

@@ -7,7 +7,7 @@ use crate::common::{
 };
 use pulse_node::{p2p::codec::encode_frame, sync::SubmitError};
 use pulse_primitives::{
-    bitcoin::{Amount, Block, Work, consensus::serialize, p2p::message::NetworkMessage},
+    bitcoin::{Amount, Block, consensus::serialize, p2p::message::NetworkMessage},
     ports::NodeStatus,
 };
 
@@ -255,26 +255,6 @@ async fn a_peer_with_more_work_reorganises_deeper_than_the_window() {
     second.announce(new.clone(), true);
     node.wait_for_tip(tip_hash(&new)).await;
     assert_eq!(node.handle.report().peers_dropped, 0);
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn blocks_wait_until_the_best_chain_has_the_minimum_work() {
-    let blocks = chain(40);
-    let mut params = regtest();
-    // Genesis and 29 blocks have just less.
-    let one = regtest().genesis().header.work();
-    params.min_chain_work = (0..30).fold(one, |sum: Work, _| sum + one);
-    let peer = TestPeer::honest(blocks[..28].to_vec()).await;
-    let node = Node::start(config(&[&peer]), params).await;
-    wait_until("the headers", || node.handle.report().headers_answered).await;
-    assert_eq!(node.store.best().tip.height, 28);
-    // By the time that another header is taken in, the first 28 blocks would have come.
-    peer.announce(blocks[..29].to_vec(), true);
-    wait_until("the header", || node.store.best().tip.height == 29).await;
-    assert!(peer.requested().is_empty());
-    peer.announce(blocks.clone(), true);
-    node.wait_for_tip(tip_hash(&blocks)).await;
     node.stop().await;
 }
 

@@ -202,7 +202,11 @@ fn a_block_status_always_has_its_three_keys() {
 
 #[test]
 fn an_outspend_has_one_key_or_four() {
-    assert_eq!(json(&OutspendJson::from(None)), r#"{"spent":false}"#);
+    assert_eq!(json(&OutspendJson::unspent()), r#"{"spent":false}"#);
+    assert_eq!(
+        json(&OutspendJson::unconfirmed(BLOCK.parse().unwrap(), 2)),
+        format!(r#"{{"spent":true,"txid":"{BLOCK}","vin":2,"status":{{"confirmed":false}}}}"#)
+    );
     let spender = Spender {
         txid: BLOCK.parse().unwrap(),
         vin: 0,
@@ -210,7 +214,7 @@ fn an_outspend_has_one_key_or_four() {
     };
     let status = json(&StatusJson::from(Some(block_ref())));
     assert_eq!(
-        json(&OutspendJson::from(Some(spender))),
+        json(&OutspendJson::from(spender)),
         format!(r#"{{"spent":true,"txid":"{BLOCK}","vin":0,"status":{status}}}"#)
     );
 }
@@ -224,19 +228,25 @@ fn stats_echo_an_address_first_and_a_scripthash_last() {
         spent_txo_count: 1,
         spent_txo_sum: 500,
     };
-    let stats = r#""chain_stats":{"funded_txo_count":2,"funded_txo_sum":120500,"spent_txo_count":1,"spent_txo_sum":500,"tx_count":3},"mempool_stats":{"funded_txo_count":0,"funded_txo_sum":0,"spent_txo_count":0,"spent_txo_sum":0,"tx_count":0}"#;
+    let stats = r#""chain_stats":{"funded_txo_count":2,"funded_txo_sum":120500,"spent_txo_count":1,"spent_txo_sum":500,"tx_count":3},"mempool_stats":{"funded_txo_count":0,"funded_txo_sum":0,"spent_txo_count":1,"spent_txo_sum":120000,"tx_count":1}"#;
+    let mempool = ScriptMempoolTotals {
+        tx_count: 1,
+        spent_count: 1,
+        spent_sat: 120_000,
+        ..ScriptMempoolTotals::default()
+    };
     let mut of = Subject {
         kind: SubjectKind::Address,
         text: "BC1Q".to_owned(),
         hash: [0; 32],
     };
     assert_eq!(
-        json(&StatsJson::new(&of, chain)),
+        json(&StatsJson::new(&of, chain, mempool)),
         format!(r#"{{"address":"BC1Q",{stats}}}"#)
     );
     of.kind = SubjectKind::Scripthash;
     assert_eq!(
-        json(&StatsJson::new(&of, chain)),
+        json(&StatsJson::new(&of, chain, mempool)),
         format!(r#"{{{stats},"scripthash":"BC1Q"}}"#)
     );
 }
@@ -252,6 +262,10 @@ fn an_unspent_output_has_no_script() {
     assert_eq!(
         json(&UtxoJson::from(utxo)),
         format!(r#"{{"txid":"{BLOCK}","vout":3,"status":{status},"value":5000}}"#)
+    );
+    assert_eq!(
+        json(&UtxoJson::unconfirmed(utxo.outpoint, Amount::from_sat(7))),
+        format!(r#"{{"txid":"{BLOCK}","vout":3,"status":{{"confirmed":false}},"value":7}}"#)
     );
 }
 

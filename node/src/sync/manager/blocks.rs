@@ -2,20 +2,31 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use pulse_primitives::bitcoin::{
-    BlockHash,
-    p2p::{message::NetworkMessage, message_blockdata::Inventory},
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        BlockHash,
+        p2p::{message::NetworkMessage, message_blockdata::Inventory},
+    },
 };
 use tracing::{debug, warn};
 
-use super::{Manager, Sender};
+use super::{Manager, Sender, peers::is_limited};
 use crate::{
     chain::{BlockVerdict, InvalidBlock},
     metrics,
     net::Fault,
     p2p::{codec::RawBlock, peer::PeerId},
-    sync::{SyncError, blocks::Received, workers::Judged},
+    sync::{
+        SyncError,
+        blocks::{Arrival, Received},
+        workers::Judged,
+    },
 };
+
+/// Blocks below its tip that a peer with few blocks can be asked for: two less than the
+/// 288 that it keeps (BIP 159), as its tip may move meanwhile.
+const LIMITED_DEPTH: Height = 285;
 
 impl Manager {
     /// Tells the window how far along the best chain each peer goes.
@@ -28,6 +39,9 @@ impl Manager {
         for (peer, best) in self.headers.bests() {
             if let Some(fork) = store.fork_point(&best) {
                 self.window.set_reach(peer, fork.height, now);
+                if self.peers.get(&peer).is_some_and(|peer| is_limited(peer)) {
+                    self.window.limit_depth(peer, LIMITED_DEPTH);
+                }
             }
         }
         self.reach_tip = Some(tip);
@@ -50,17 +64,46 @@ impl Manager {
         }
     }
 
-    fn request_from(&mut self, peer: PeerId, now: Instant) {
+    pub(super) fn request_from(&mut self, peer: PeerId, now: Instant) {
         let wanted = self.window.request(peer, now);
-        if !wanted.is_empty() {
-            let wanted = wanted.into_iter().map(Inventory::WitnessBlock).collect();
-            self.send(peer, NetworkMessage::GetData(wanted));
-        }
+        let wanted = match wanted[..] {
+            [] => return,
+            [hash] if self.is_better_compact(peer, &hash) => vec![Inventory::CompactBlock(hash)],
+            _ => wanted.into_iter().map(Inventory::WitnessBlock).collect(),
+        };
+        self.send(peer, NetworkMessage::GetData(wanted));
+    }
+
+    /// Whether the only block that is missing is the next one, so that the mempool may
+    /// have its transactions, and the peer speaks compact blocks.
+    fn is_better_compact(&self, peer: PeerId, hash: &BlockHash) -> bool {
+        let height = self.sync.store.height_of(hash);
+        self.compact_peers.contains(&peer)
+            && self.window.in_flight() == 1
+            && height == Some(self.window.base() + 1)
+            && self.is_near_tip()
     }
 
     pub(super) fn on_block(&mut self, peer: PeerId, block: RawBlock) {
         let hash = block.hash;
-        match self.window.receive(peer, hash, block.bytes, Instant::now()) {
+        let block = Arrival {
+            hash,
+            bytes: block.bytes,
+            lenient: false,
+        };
+        let received = self.window.receive(peer, block, Instant::now());
+        self.after_receipt(peer, hash, received, false);
+    }
+
+    /// `lenient`: the sender need not have validated the block.
+    pub(super) fn after_receipt(
+        &mut self,
+        peer: PeerId,
+        hash: BlockHash,
+        received: Received,
+        lenient: bool,
+    ) {
+        match received {
             Received::Wanted => {
                 self.sync
                     .shared
@@ -68,7 +111,7 @@ impl Manager {
                     .fetch_add(1, Ordering::Relaxed);
                 if let Some(peer) = self.peers.get(&peer) {
                     peer.note_block();
-                    let sender = Sender::of(peer);
+                    let sender = Sender::of(peer, lenient);
                     self.remember_sender(hash, sender);
                 }
             }
@@ -78,6 +121,7 @@ impl Manager {
                 self.drop_peer(peer, Fault::Misbehaved("unrequested_block"));
             }
         }
+        self.forget_pending();
     }
 
     /// A block can turn out invalid until it is connected, which is at the latest when
@@ -115,6 +159,10 @@ impl Manager {
             BlockVerdict::Accepted => {
                 self.progress.count(judged.txs);
                 self.stall.relax();
+                // The newest block, as nothing else is on its way.
+                if self.window.in_flight() == 0 && self.is_near_tip() {
+                    self.choose_announcer(from);
+                }
             }
             BlockVerdict::Duplicate => self.stall.relax(),
             BlockVerdict::Invalid(invalid) => self.on_invalid(&invalid, Some(from)),
@@ -123,7 +171,8 @@ impl Manager {
     }
 
     /// A block is invalid: its sender goes, and unless only the body was wrong, so does
-    /// every chain with it and every peer that follows such a chain.
+    /// every chain with it and every peer that follows such a chain. Who announced it as
+    /// a compact block stays, as long as its chain ends there: it need not have known.
     pub(super) fn on_invalid(&mut self, invalid: &InvalidBlock, from: Option<PeerId>) {
         let InvalidBlock {
             hash,
@@ -145,7 +194,9 @@ impl Manager {
                 let mut peers = self.peers.values();
                 peers.find(|peer| sender.is(peer)).map(|peer| peer.id)
             });
+        let lenient = sender.as_ref().is_some_and(|sender| sender.lenient);
         match (connected, sender) {
+            _ if lenient => {}
             (Some(peer), _) => self.drop_peer(peer, Fault::Misbehaved("invalid_block")),
             (None, Some(sender)) => self.sync.net.punish(&sender.addr, sender.kind),
             (None, None) => {}
@@ -158,6 +209,7 @@ impl Manager {
             .headers
             .bests()
             .filter(|(_, best)| self.sync.store.is_invalid(best))
+            .filter(|(_, best)| !(lenient && best == hash))
             .map(|(peer, _)| peer)
             .collect();
         for peer in followers {

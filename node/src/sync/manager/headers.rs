@@ -7,6 +7,7 @@ use std::{
 
 use pulse_primitives::bitcoin::{
     BlockHash,
+    bip152::HeaderAndShortIds,
     block::Header,
     hashes::Hash,
     p2p::{message::NetworkMessage, message_blockdata::GetHeadersMessage},
@@ -21,7 +22,7 @@ use crate::{
     sync::{
         SyncError,
         headers::Next,
-        workers::{Intake, JudgedHeaders},
+        workers::{HeadersMessage, Intake, JudgedHeaders},
     },
 };
 
@@ -31,12 +32,14 @@ const MAX_WAITING_HEADERS: usize = 4;
 const BLOCK_SECONDS: u64 = 600;
 
 impl Manager {
-    /// Asks for what follows `from`, or our best chain.
-    pub(super) fn ask_headers(&mut self, peer: PeerId, from: Option<BlockHash>, now: Instant) {
+    /// Asks for what follows the first block of `locator_hashes` that the peer has.
+    pub(super) fn ask_headers(
+        &mut self,
+        peer: PeerId,
+        locator_hashes: Vec<BlockHash>,
+        now: Instant,
+    ) {
         let store = &self.sync.store;
-        let locator_hashes = from
-            .and_then(|hash| store.locator_from(&hash))
-            .unwrap_or_else(|| store.locator());
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs());
@@ -51,16 +54,28 @@ impl Manager {
         self.send(peer, message);
     }
 
-    pub(super) fn on_headers(&mut self, peer: PeerId, headers: Vec<Header>) {
+    /// Puts headers into the row of those that are to be judged. `compact`: the compact
+    /// block that the only header came with.
+    pub(super) fn queue_headers(
+        &mut self,
+        peer: PeerId,
+        headers: Vec<Header>,
+        compact: Option<Box<HeaderAndShortIds>>,
+    ) {
         let waiting = self
             .waiting_headers
             .iter()
-            .filter(|(other, _)| *other == peer);
+            .filter(|message| message.peer == peer);
         if waiting.count() >= MAX_WAITING_HEADERS {
             self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
             return;
         }
-        self.waiting_headers.push_back((peer, headers));
+        self.waiting_headers.push_back(HeadersMessage {
+            peer,
+            headers,
+            compact,
+            presync: None,
+        });
     }
 
     pub(super) fn judge_headers(&mut self) {
@@ -70,7 +85,8 @@ impl Manager {
         let Ok(place) = self.headers_in.try_reserve() else {
             return;
         };
-        if let Some(message) = self.waiting_headers.pop_front() {
+        if let Some(mut message) = self.waiting_headers.pop_front() {
+            message.presync = self.presyncs.remove(&message.peer);
             place.send(message);
             self.judging_headers = true;
         }
@@ -83,30 +99,32 @@ impl Manager {
             peer,
             count,
             outcome,
+            was_presync,
+            presync,
+            assembly,
         } = judged;
-        let next = match outcome? {
+        let presync_lost = was_presync && presync.is_none();
+        if let Some(presync) = presync
+            && self.peers.contains_key(&peer)
+        {
+            self.presyncs.insert(peer, presync);
+        }
+        let ask = match outcome? {
+            Intake::Ignored => Next::Done,
+            Intake::Withheld => self.after_good_headers(peer, count, None),
             Intake::Accepted { last, new } => {
                 debug!(%peer, count, new, "headers accepted");
                 if let Some(last) = last {
                     self.has(peer, last);
+                    self.note_announcement(peer, last, new);
+                    if let Some(assembly) = assembly {
+                        self.on_assembly(peer, last, assembly, now);
+                    }
+                    self.fetch_directly(peer, last, now);
                 }
-                let next = self.headers.accepted(peer, count == MAX_HEADERS);
-                if self.headers.is_complete() {
-                    self.sync
-                        .shared
-                        .headers_answered
-                        .store(true, Ordering::Release);
-                }
-                if let (Next::AskForMore, Some(last)) = (next, last) {
-                    self.ask_headers(peer, Some(last), now);
-                    return Ok(());
-                }
-                // A full message of headers too far in the future has no last one.
-                match self.headers.take_announced(peer) {
-                    Some(hash) if !self.sync.store.contains(&hash) => Next::AskFromBest,
-                    _ => Next::Done,
-                }
+                self.after_good_headers(peer, count, last)
             }
+            Intake::Unconnected if presync_lost => self.headers.presync_lost(peer),
             Intake::Unconnected => self.headers.unconnected(peer),
             Intake::Refused { reason } => {
                 warn!(%peer, reason, "headers refused");
@@ -114,12 +132,68 @@ impl Manager {
                 return Ok(());
             }
         };
-        match next {
-            Next::AskFromBest => self.ask_headers(peer, None, now),
+        match ask {
+            Next::AskForMore(locator) => self.ask_headers(peer, locator, now),
+            Next::AskFromBest => self.ask_headers(peer, self.sync.store.locator(), now),
             Next::Drop => self.drop_peer(peer, Fault::Misbehaved("unconnecting_headers")),
-            Next::Done | Next::AskForMore => {}
+            Next::Done => {}
         }
         Ok(())
+    }
+
+    /// The peer has told of the chain that ends in `last`, of which `new` headers were not
+    /// known before.
+    fn note_announcement(&mut self, peer: PeerId, last: BlockHash, new: usize) {
+        self.note_told(peer);
+        let store = &self.sync.store;
+        let active = self.sync.chain.active_tip().hash;
+        if new > 0
+            && store.work_of(&last) > store.work_of(&active)
+            && let Some(peer) = self.peers.get(&peer)
+        {
+            peer.note_announcement();
+        }
+    }
+
+    /// Close to the tip, new blocks are asked first of the peer that told of them.
+    fn fetch_directly(&mut self, peer: PeerId, last: BlockHash, now: Instant) {
+        if !self.may_download() || !self.is_near_tip() || self.sync.chain.has_block(&last) {
+            return;
+        }
+        let chain = &self.sync.chain;
+        self.window
+            .update(self.sync.store.as_ref(), |hash| chain.has_block(hash));
+        self.update_reach(now);
+        self.request_from(peer, now);
+    }
+
+    /// What to ask after a message that was in order. `last` is the last header of it
+    /// that is stored.
+    fn after_good_headers(&mut self, peer: PeerId, count: usize, last: Option<BlockHash>) -> Next {
+        let store = &self.sync.store;
+        let more = match self.presyncs.get(&peer) {
+            Some(presync) => store.locator_from(&presync.start_hash()).map(|locator| {
+                let mut from = vec![presync.continue_from()];
+                from.extend(locator);
+                from
+            }),
+            None if count == MAX_HEADERS => last.and_then(|last| store.locator_from(&last)),
+            None => None,
+        };
+        let next = self.headers.accepted(peer, more);
+        if self.headers.is_complete() {
+            self.sync
+                .shared
+                .headers_answered
+                .store(true, Ordering::Release);
+        }
+        if !matches!(next, Next::Done) {
+            return next;
+        }
+        match self.headers.take_announced(peer) {
+            Some(hash) if !self.sync.store.contains(&hash) => Next::AskFromBest,
+            _ => Next::Done,
+        }
     }
 
     pub(super) fn on_inv(&mut self, peer: PeerId, hashes: impl Iterator<Item = BlockHash>) {
@@ -134,7 +208,7 @@ impl Manager {
         if let Some(hash) = unknown
             && self.headers.announced(peer, hash)
         {
-            self.ask_headers(peer, None, Instant::now());
+            self.ask_headers(peer, self.sync.store.locator(), Instant::now());
         }
     }
 

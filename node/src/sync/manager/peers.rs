@@ -32,13 +32,16 @@ impl Manager {
 
     fn on_message(&mut self, peer: PeerId, message: Message) {
         match message {
-            Message::Headers(headers) => self.on_headers(peer, headers),
+            Message::Headers(headers) => self.queue_headers(peer, headers, None),
             Message::Inv(entries) => self.on_inv(peer, blocks(&entries)),
             Message::Block(block) => self.on_block(peer, block),
-            Message::NotFound(entries) => {
-                if blocks(&entries).any(|hash| self.window.owes(peer, &hash)) {
-                    self.drop_peer(peer, Fault::Slow("not_found"));
-                }
+            Message::CompactBlock(compact) => self.on_compact_block(peer, *compact),
+            Message::BlockTxn(answer) => self.on_block_txn(peer, answer),
+            Message::SendCmpct { version, .. } => self.on_send_cmpct(peer, version),
+            Message::NotFound(entries)
+                if blocks(&entries).any(|hash| self.window.owes(peer, &hash)) =>
+            {
+                self.drop_peer(peer, Fault::Slow("not_found"));
             }
             _ => {}
         }
@@ -55,8 +58,11 @@ impl Manager {
                 self.headers.add_peer(peer.id);
             }
         }
-        self.peers.insert(peer.id, peer);
+        self.watch(&peer);
+        let id = peer.id;
+        self.peers.insert(id, peer);
         self.publish_peers();
+        self.send_cmpct(id, false);
     }
 
     /// Ends the connection with a peer.
@@ -76,7 +82,12 @@ impl Manager {
         }
         self.headers.remove_peer(id);
         self.window.remove_peer(id);
-        self.waiting_headers.retain(|(peer, _)| *peer != id);
+        self.waiting_headers.retain(|message| message.peer != id);
+        self.presyncs.remove(&id);
+        self.compact_peers.remove(&id);
+        self.announcers.remove_peer(id);
+        self.laggards.remove_peer(id);
+        self.forget_pending();
         self.publish_peers();
     }
 
@@ -111,9 +122,14 @@ impl Manager {
     }
 }
 
-/// Whether the peer can be asked for headers and for all blocks with witnesses.
+/// Whether the peer can be asked for headers and for blocks with witnesses.
 fn serves_blocks(peer: &Peer) -> bool {
-    peer.remote.serves_all_blocks()
+    peer.remote.serves_recent_blocks()
+}
+
+/// Whether the peer has the newest blocks only (BIP 159).
+pub(super) fn is_limited(peer: &Peer) -> bool {
+    !peer.remote.serves_all_blocks()
 }
 
 fn blocks(entries: &[Inventory]) -> impl Iterator<Item = BlockHash> + '_ {

@@ -1,8 +1,10 @@
 //! A node under test, scripted peers on loopback sockets, and regtest blocks.
 
 pub mod peer;
+pub mod wire;
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +14,8 @@ use pulse_node::{
     config::SyncConfig,
     headers::HeaderStore,
     net::{Net, NetError},
+    p2p::compact::CompactSource,
+    serve::Server,
     sync::{Sync, SyncError, SyncHandle},
 };
 use pulse_primitives::{
@@ -23,7 +27,10 @@ use pulse_primitives::{
     network::ChainParams,
 };
 use tempfile::TempDir;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Parameters of regtest.
@@ -75,6 +82,18 @@ pub fn mine_paying(prev: &Header, height: u32, branch: i64, claim: Amount) -> Bl
     block
 }
 
+/// Gives the block other transactions besides its coinbase, or another time, and mines it
+/// again.
+pub fn remine(mut block: Block, txs: Vec<Transaction>, time: u32) -> Block {
+    block.txdata.extend(txs);
+    block.header.time = time;
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    while block.header.validate_pow(block.header.target()).is_err() {
+        block.header.nonce += 1;
+    }
+    block
+}
+
 /// The first `keep` blocks of `chain`, and `count` new ones on top.
 pub fn branch(chain: &[Block], keep: usize, count: usize, tag: i64) -> Vec<Block> {
     let mut blocks = chain[..keep].to_vec();
@@ -117,6 +136,10 @@ pub struct Node {
     pub chain: Chain,
     pub store: Arc<HeaderStore>,
     pub handle: SyncHandle,
+    /// Where others can connect, if they can.
+    pub addr: Option<SocketAddr>,
+    /// What it serves from.
+    pub server: Arc<Server>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), SyncError>>,
     net: JoinHandle<Result<(), NetError>>,
@@ -130,6 +153,27 @@ impl Node {
 
     /// Starts in a directory that may have been used before.
     pub async fn start_in(dir: TempDir, config: SyncConfig, params: ChainParams) -> Self {
+        Self::start_with(dir, config, params, None, Arc::new(())).await
+    }
+
+    /// Starts in a new directory, on regtest, and listens.
+    pub async fn listening(config: SyncConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_with(dir, config, regtest(), Some(listener), Arc::new(())).await
+    }
+
+    /// Starts with all that can be chosen.
+    pub async fn start_with(
+        dir: TempDir,
+        config: SyncConfig,
+        params: ChainParams,
+        listener: Option<TcpListener>,
+        source: Arc<dyn CompactSource>,
+    ) -> Self {
+        let addr = listener
+            .as_ref()
+            .map(|listener| listener.local_addr().unwrap());
         let path = dir.path().to_owned();
         let chain_params = params.clone();
         let (chain, store) = spawn_blocking(move || {
@@ -144,8 +188,15 @@ impl Node {
         })
         .await
         .unwrap();
-        let (net, peers, events) =
-            Net::new(&config, &params, chain.clone(), Arc::clone(&store), None).unwrap();
+        let (net, peers, events) = Net::new(
+            &config,
+            &params,
+            chain.clone(),
+            Arc::clone(&store),
+            listener,
+        )
+        .unwrap();
+        let server = net.server();
         let (sync, handle) = Sync::new(
             config,
             params,
@@ -154,6 +205,7 @@ impl Node {
             peers,
             events.sync,
         );
+        let sync = sync.with_compact_source(source);
         let stop = CancellationToken::new();
         let net = tokio::spawn(net.run(stop.clone()));
         let task = tokio::spawn(sync.run(stop.clone()));
@@ -162,6 +214,8 @@ impl Node {
             chain,
             store,
             handle,
+            addr,
+            server,
             stop,
             task,
             net,

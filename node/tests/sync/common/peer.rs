@@ -46,6 +46,7 @@ struct State {
     blocks: Mutex<Vec<Hashed>>,
     requested: Mutex<Vec<BlockHash>>,
     connections: Mutex<u32>,
+    header_requests: Mutex<u32>,
     /// `None`: headers are never answered.
     script: Option<Script>,
     announcements: broadcast::Sender<NetworkMessage>,
@@ -98,6 +99,7 @@ impl TestPeer {
             blocks: Mutex::new(hashed(blocks)),
             requested: Mutex::default(),
             connections: Mutex::new(0),
+            header_requests: Mutex::new(0),
             script,
             announcements: broadcast::channel(64).0,
             holding: watch::Sender::new(false),
@@ -130,6 +132,11 @@ impl TestPeer {
     /// How often somebody connected.
     pub fn connections(&self) -> u32 {
         *self.state.connections.lock()
+    }
+
+    /// How often it was asked for headers.
+    pub fn header_requests(&self) -> u32 {
+        *self.state.header_requests.lock()
     }
 
     /// Replaces the chain without a word.
@@ -184,6 +191,7 @@ async fn serve(stream: TcpStream, state: &State) -> Option<()> {
                     write(&writer, &encode_message(pong, magic)).await?;
                 }
                 Message::GetHeaders(request) if state.script.is_some() => {
+                    *state.header_requests.lock() += 1;
                     let headers = headers_after(&state.blocks.lock(), &request.locator_hashes);
                     let headers = NetworkMessage::Headers(headers);
                     write(&writer, &encode_message(headers, magic)).await?;

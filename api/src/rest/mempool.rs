@@ -1,0 +1,62 @@
+//! The mempool and fee estimates: M1 to M4 of the Esplora contract, and the projected
+//! blocks, which are our own (docs/api.md).
+
+use std::sync::Arc;
+
+use pulse_primitives::mempool::MempoolSource;
+
+use super::{
+    error::RestError,
+    model::{BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson},
+    reply::{Cache, Reply},
+    snapshot::Snapshot,
+    unconfirmed::with_mempool,
+};
+use crate::state::ApiState;
+
+/// Transactions in the list of the newest.
+const RECENT_TXS: usize = 10;
+
+type Answer = Result<Reply, RestError>;
+
+/// M1: size of the mempool, and its fee rates.
+pub(super) fn backlog(state: &ApiState) -> Answer {
+    let backlog = following(state)?.backlog();
+    Ok(Reply::json(&BacklogJson::from(&*backlog), Cache::Short))
+}
+
+/// M2: all txids, oldest arrival first.
+pub(super) fn txids(state: &ApiState) -> Answer {
+    let (_, txids) = with_mempool(state, |mempool| mempool.txids())?;
+    Ok(Reply::json(&txids.unwrap_or_default(), Cache::Short))
+}
+
+/// M3: the ten newest arrivals, newest first.
+pub(super) fn recent(state: &ApiState) -> Answer {
+    let recent = following(state)?.view().recent(RECENT_TXS);
+    let recent: Vec<RecentJson> = recent.iter().map(Into::into).collect();
+    Ok(Reply::json(&recent, Cache::Brief))
+}
+
+/// M4: fee rates by confirmation target. A target without an estimate is left out.
+pub(super) fn fee_estimates(state: &ApiState) -> Answer {
+    let estimates = following(state)?.fee_estimates();
+    Ok(Reply::json(&FeeEstimatesJson(&estimates), Cache::Short))
+}
+
+/// The next blocks as the mempool would fill them, best first.
+pub(super) fn projected_blocks(state: &ApiState) -> Answer {
+    let blocks = following(state)?.projected_blocks();
+    let blocks: Vec<ProjectedBlockJson> = blocks.iter().map(Into::into).collect();
+    Ok(Reply::json(&blocks, Cache::Short))
+}
+
+/// The mempool, once it follows the chain.
+fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, RestError> {
+    Snapshot::take(state)?.require_synced()?;
+    let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
+    if mempool.source.view().tip().is_none() {
+        return Err(RestError::MempoolBehind);
+    }
+    Ok(&mempool.source)
+}

@@ -1,0 +1,119 @@
+//! JSON of verdicts on transactions of clients. What does not apply is `null`.
+
+use pulse_primitives::{
+    bitcoin::{Amount, Txid, Wtxid},
+    mempool::{AcceptedTx, PackageOutcome, TxVerdict},
+};
+use serde::{Serialize, Serializer};
+
+/// Outcome of a package.
+#[derive(Debug, Serialize)]
+pub(in crate::rest) struct PackageJson<'a> {
+    package_msg: &'a str,
+    #[serde(rename = "tx-results")]
+    tx_results: Results<'a>,
+    #[serde(rename = "replaced-transactions")]
+    replaced: &'a [Txid],
+}
+
+impl<'a> From<&'a PackageOutcome> for PackageJson<'a> {
+    fn from(outcome: &'a PackageOutcome) -> Self {
+        Self {
+            package_msg: &outcome.message,
+            tx_results: Results(&outcome.verdicts),
+            replaced: &outcome.replaced,
+        }
+    }
+}
+
+/// Verdicts by wtxid, in the order of the package.
+#[derive(Debug)]
+struct Results<'a>(&'a [TxVerdict]);
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let results = self.0.iter();
+        to.collect_map(results.map(|verdict| (verdict.wtxid, ResultJson::from(verdict))))
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ResultJson<'a> {
+    txid: Txid,
+    #[serde(rename = "other-wtxid")]
+    other_wtxid: Option<Wtxid>,
+    vsize: Option<u64>,
+    fees: Option<FeesJson<'a>>,
+    error: Option<String>,
+}
+
+impl<'a> From<&'a TxVerdict> for ResultJson<'a> {
+    fn from(verdict: &'a TxVerdict) -> Self {
+        let accepted = verdict.result.as_ref().ok();
+        let other_wtxid = accepted.and_then(|accepted| accepted.other_wtxid);
+        // Of another transaction with this id there is nothing to tell.
+        let own = accepted.filter(|_| other_wtxid.is_none());
+        Self {
+            txid: verdict.txid,
+            other_wtxid,
+            vsize: own.map(|accepted| accepted.vsize),
+            fees: own.map(FeesJson::from),
+            error: verdict.result.as_ref().err().map(ToString::to_string),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct FeesJson<'a> {
+    /// In BTC.
+    base: f64,
+    /// In BTC per 1000 vB; `null`, like the next, if it was in the mempool before.
+    #[serde(rename = "effective-feerate")]
+    effective_fee_rate: Option<f64>,
+    #[serde(rename = "effective-includes")]
+    effective_includes: Option<&'a [Wtxid]>,
+}
+
+impl<'a> From<&'a AcceptedTx> for FeesJson<'a> {
+    fn from(accepted: &'a AcceptedTx) -> Self {
+        let includes = Some(accepted.effective_includes.as_slice());
+        let includes = includes.filter(|includes| !includes.is_empty());
+        let rate = Amount::from_sat(accepted.effective_fee_rate_sat_kvb);
+        Self {
+            base: accepted.fee.to_btc(),
+            effective_fee_rate: includes.map(|_| rate.to_btc()),
+            effective_includes: includes,
+        }
+    }
+}
+
+/// Verdict on a transaction that is only tested.
+#[derive(Debug, Serialize)]
+pub(in crate::rest) struct TestJson<'a> {
+    txid: Txid,
+    wtxid: Wtxid,
+    allowed: bool,
+    vsize: Option<u64>,
+    fees: Option<FeesJson<'a>>,
+    #[serde(rename = "reject-reason")]
+    reject_reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a TxVerdict> for TestJson<'a> {
+    fn from(verdict: &'a TxVerdict) -> Self {
+        let accepted = verdict.result.as_ref().ok();
+        let refused = verdict.result.as_ref().err();
+        Self {
+            txid: verdict.txid,
+            wtxid: verdict.wtxid,
+            allowed: accepted.is_some(),
+            vsize: accepted.map(|accepted| accepted.vsize),
+            fees: accepted.map(FeesJson::from),
+            reject_reason: refused.map(|refused| match refused.reason.as_str() {
+                // Bitcoin Core has another word for it here.
+                "bad-txns-inputs-missingorspent" => "missing-inputs",
+                reason => reason,
+            }),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Transactions from clients: T9 to T11 and X4 of the Esplora contract (docs/api.md).
+//!
+//! query and body -> checks of the contract, in its order -> decoding -> [`TxSubmitter`]
+//!
+//! # Security
+//! A submission keeps one of a few slots while its scripts are checked, so that clients
+//! cannot keep all cores busy. The body's size is bounded before it gets here.
+
+use form_urlencoded::parse;
+use pulse_primitives::{
+    bitcoin::{Amount, Transaction, consensus::deserialize, hex::FromHex},
+    mempool::{SubmitLimits, TxRejected, TxSubmitter},
+};
+
+use super::{
+    error::RestError,
+    model::{PackageJson, TestJson},
+    reply::{Cache, Reply},
+    snapshot::Snapshot,
+};
+use crate::state::ApiState;
+
+/// Most transactions of a package or a test.
+const MAX_TXS: usize = 25;
+/// Length that the hex of a package's transaction may have.
+const TX_HEX_LEN: std::ops::Range<usize> = 120..800_000;
+/// Fee rate above which a transaction is refused unless the client says otherwise, in sat
+/// per 1000 vB: 0.10 BTC, Bitcoin Core's `DEFAULT_MAX_RAW_TX_FEE_RATE`.
+const MAX_FEE_RATE_SAT_KVB: u64 = 10_000_000;
+/// From this fee rate on, in BTC per 1000 vB, a client cannot mean a limit: some think
+/// that it is sat/vB.
+const NO_FEE_RATE_LIMIT_BTC: f64 = 1.0;
+
+type Answer = Result<Reply, RestError>;
+
+/// What a client hands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Submission {
+    /// GET `/broadcast?tx=`
+    Broadcast,
+    /// POST `/tx`
+    Tx,
+    /// POST `/txs/package`
+    Package,
+    /// POST `/txs/test`
+    Test,
+}
+
+impl Submission {
+    /// Hands it in.
+    ///
+    /// # Errors
+    /// What is wrong with query, body or transaction.
+    pub(super) fn answer(self, state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
+        Snapshot::take(state)?.require_synced()?;
+        let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
+        let submitter = &*mempool.submitter;
+        match self {
+            Self::Broadcast => {
+                let tx = value(query, "tx").ok_or(RestError::MissingTx)?;
+                broadcast(submitter, &tx)
+            }
+            Self::Tx => broadcast(submitter, text(body)?),
+            Self::Package => package(submitter, query, text(body)?),
+            Self::Test => test(submitter, query, text(body)?),
+        }
+    }
+}
+
+/// T9, T10: one transaction.
+fn broadcast(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
+    const METHOD: &str = "sendrawtransaction";
+    let bytes = Vec::<u8>::from_hex(hex.trim()).ok();
+    let tx = bytes.and_then(|bytes| deserialize::<Transaction>(&bytes).ok());
+    let tx = tx.ok_or_else(|| RestError::Rpc {
+        method: METHOD,
+        code: -22,
+        message: "TX decode failed. Make sure the tx has at least one input.".to_owned(),
+    })?;
+    let limits = SubmitLimits {
+        max_fee_rate_sat_kvb: Some(MAX_FEE_RATE_SAT_KVB),
+        max_burn: Some(Amount::ZERO),
+    };
+    let txid = (submitter.submit(tx, limits)).map_err(|err| rejected(METHOD, &err))?;
+    Ok(Reply::text(txid, Cache::Never))
+}
+
+/// T11: a child behind its parents.
+fn package(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answer {
+    const METHOD: &str = "submitpackage";
+    let (txs, limits) = list(METHOD, query, body)?;
+    let outcome = (submitter.submit_package(txs, limits)).map_err(|err| rejected(METHOD, &err))?;
+    Ok(Reply::json(&PackageJson::from(&outcome), Cache::Short))
+}
+
+/// X4: verdicts without accepting anything.
+fn test(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answer {
+    let (txs, limits) = list("testmempoolaccept", query, body)?;
+    let verdicts = submitter.test(txs, limits);
+    let verdicts: Vec<TestJson> = verdicts.iter().map(Into::into).collect();
+    Ok(Reply::json(&verdicts, Cache::Short))
+}
+
+/// The transactions of a JSON array of hex, and the limits of the query.
+fn list(
+    method: &'static str,
+    query: Option<&str>,
+    body: &str,
+) -> Result<(Vec<Transaction>, SubmitLimits), RestError> {
+    let hexes: Vec<String> = serde_json::from_str(body).map_err(|err| RestError::InvalidBody {
+        what: err.to_string(),
+    })?;
+    if hexes.len() > MAX_TXS {
+        return Err(RestError::TooManyTxs);
+    }
+    let limits = limits(query)?;
+    let mut raw = Vec::with_capacity(hexes.len());
+    for (index, hex) in hexes.iter().enumerate() {
+        if !TX_HEX_LEN.contains(&hex.len()) {
+            return Err(RestError::InvalidTxSize { index });
+        }
+        raw.push(Vec::<u8>::from_hex(hex).map_err(|_| RestError::InvalidTxHex { index })?);
+    }
+    if raw.is_empty() {
+        return Err(RestError::Rpc {
+            method,
+            code: -8,
+            message: format!("Array must contain between 1 and {MAX_TXS} transactions."),
+        });
+    }
+    let decoded = raw.iter().zip(&hexes).map(|(bytes, hex)| {
+        deserialize(bytes).map_err(|_| RestError::Rpc {
+            method,
+            code: -22,
+            message: format!("TX decode failed: {hex} Make sure the tx has at least one input."),
+        })
+    });
+    Ok((decoded.collect::<Result<_, _>>()?, limits))
+}
+
+/// `maxfeerate` (BTC per 1000 vB) and `maxburnamount` (BTC) of a query.
+fn limits(query: Option<&str>) -> Result<SubmitLimits, RestError> {
+    let max_fee_rate_sat_kvb = match value(query, "maxfeerate") {
+        None => Some(MAX_FEE_RATE_SAT_KVB),
+        Some(text) => {
+            let (rate, sat) = btc(&text).ok_or(RestError::InvalidMaxFeeRate)?;
+            Some(sat.to_sat()).filter(|sat| *sat > 0 && rate < NO_FEE_RATE_LIMIT_BTC)
+        }
+    };
+    let max_burn = match value(query, "maxburnamount") {
+        None => Amount::ZERO,
+        Some(text) => btc(&text).ok_or(RestError::InvalidMaxBurn)?.1,
+    };
+    Ok(SubmitLimits {
+        max_fee_rate_sat_kvb,
+        max_burn: Some(max_burn),
+    })
+}
+
+/// A number of bitcoins that is not negative, as given and in satoshis.
+fn btc(text: &str) -> Option<(f64, Amount)> {
+    let number: f64 = text.parse().ok()?;
+    // Rounded to 8 decimals, as on the way to Bitcoin Core.
+    let amount = format!("{number:.8} BTC").parse().ok()?;
+    Some((number, amount))
+}
+
+/// The last value of a key in a query.
+fn value(query: Option<&str>, key: &str) -> Option<String> {
+    let pairs = parse(query.unwrap_or_default().as_bytes());
+    pairs
+        .filter(|(name, _)| name == key)
+        .last()
+        .map(|(_, value)| value.into_owned())
+}
+
+fn text(body: &[u8]) -> Result<&str, RestError> {
+    str::from_utf8(body).map_err(|err| RestError::InvalidBody {
+        what: err.to_string(),
+    })
+}
+
+fn rejected(method: &'static str, err: &TxRejected) -> RestError {
+    RestError::Rpc {
+        method,
+        code: err.code,
+        message: err.to_string(),
+    }
+}

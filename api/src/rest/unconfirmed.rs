@@ -1,0 +1,107 @@
+//! Index and mempool as one view.
+//!
+//! mempool (copied, let go) -> snapshot of the index -> same tip? -> answer, or once more
+//!
+//! # Correctness
+//! The mempool that builds upon a block and the index that ends with it never hold the
+//! same transaction, and never both lack one that is being confirmed. So an answer with
+//! an unconfirmed part is drawn from the two only when their tips are the same. They
+//! differ for a moment after each block, while the mempool follows the index.
+//!
+//! # Limits
+//! After [`PATIENCE`] the client is told to ask again (503). An empty list instead would
+//! tell wallets that their transactions are gone.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use pulse_indexer::query::{QueryError, View};
+use pulse_primitives::mempool::MempoolView;
+
+use super::{error::RestError, snapshot::Snapshot};
+use crate::state::ApiState;
+
+/// How long a request waits for index and mempool to meet.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// First pause between two looks; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What `copy` takes of the mempool, and a view of the index at the same block. `None`
+/// instead of a copy if the node has no mempool.
+///
+/// # Errors
+/// [`RestError::NotSynced`], [`RestError::MempoolBehind`] when the two do not meet in
+/// time, or a failed read.
+pub(super) fn with_mempool<'a, T>(
+    state: &'a ApiState,
+    copy: impl Fn(&dyn MempoolView) -> T,
+) -> Result<(Snapshot<'a>, Option<T>), RestError> {
+    let Some(mempool) = state.mempool() else {
+        let at = Snapshot::take(state)?;
+        at.require_synced()?;
+        return Ok((at, None));
+    };
+    let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let index_tip = *state.query().tip_watch().borrow();
+        let copied = {
+            let view = mempool.source.view();
+            let tip = view.tip();
+            // Most often a look at the tips tells that copying would be in vain.
+            (tip.is_some() && tip == index_tip).then(|| (tip, copy(&*view)))
+        };
+        let at = Snapshot::take(state)?;
+        at.require_synced()?;
+        if let Some((tip, copied)) = copied
+            && tip == at.view.tip()
+        {
+            return Ok((at, Some(copied)));
+        }
+        drop(at);
+        if started.elapsed() >= PATIENCE {
+            return Err(RestError::MempoolBehind);
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+}
+
+/// Where something was found.
+pub(super) enum Found<C, U> {
+    /// In the index.
+    Confirmed(C),
+    /// In the mempool.
+    Unconfirmed(U),
+}
+
+/// What `confirmed` finds in the index, else what `unconfirmed` finds in the mempool at
+/// the same block. What is confirmed is found without asking the mempool, synced or not.
+///
+/// # Errors
+/// As [`with_mempool`] if it is not confirmed.
+#[allow(
+    clippy::type_complexity,
+    reason = "a name would hide more than it tells"
+)]
+pub(super) fn find<'a, C, U>(
+    state: &'a ApiState,
+    confirmed: impl Fn(&View<'a>) -> Result<Option<C>, QueryError>,
+    unconfirmed: impl Fn(&dyn MempoolView) -> Option<U>,
+) -> Result<(Snapshot<'a>, Option<Found<C, U>>), RestError> {
+    let at = Snapshot::take(state)?;
+    if let Some(found) = confirmed(&at.view)? {
+        return Ok((at, Some(Found::Confirmed(found))));
+    }
+    at.require_synced()?;
+    drop(at);
+    let (at, waiting) = with_mempool(state, unconfirmed)?;
+    let found = match confirmed(&at.view)? {
+        Some(found) => Some(Found::Confirmed(found)),
+        None => waiting.flatten().map(Found::Unconfirmed),
+    };
+    Ok((at, found))
+}
