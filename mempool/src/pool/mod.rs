@@ -392,7 +392,7 @@ impl Mempool {
         }
         self.changes += 1;
         let slots: HashSet<Slot> = removed.iter().map(|(slot, _)| *slot).collect();
-        let staging = self.clusters.stage(&slots, &[]);
+        let staging = self.clusters.stage(&slots, &[], &[]);
         let staging = staging.expect("clusters only shrink when transactions leave");
         self.clusters.apply(staging, &[]);
         for (slot, reason) in removed {
