@@ -132,6 +132,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
 
     let mut tasks = Tasks::new(stop);
+    // Without an index there are no coins to judge transactions by, and no relay.
+    let mempool = index.as_ref().map(|index| {
+        mempool::spawn(
+            &mut tasks,
+            &config,
+            data_dir.root(),
+            index.query(Arc::clone(&source)),
+            Arc::clone(&source),
+            Arc::clone(&status),
+            events.relay,
+        )
+    });
+    let sync = match &mempool {
+        Some(mempool) => sync.with_compact_source(Arc::new(mempool.clone())),
+        None => sync,
+    };
     let listening = Listen {
         http: http.local_addr()?.to_string(),
         ops: ops
@@ -152,26 +168,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (meta, status) = (Arc::clone(&meta), Arc::clone(&status));
         |stop| record_peers(meta, status, stop)
     });
-    let mut submitter: Option<Arc<dyn TxSubmitter>> = None;
-    if let Some(index) = &index {
+    if let (Some(index), Some(mempool)) = (&index, &mempool) {
         let query = index.query(Arc::clone(&source));
-        let mempool = mempool::spawn(
-            &mut tasks,
-            &config,
-            data_dir.root(),
-            query.clone(),
-            Arc::clone(&source),
-            Arc::clone(&status),
-            events.relay,
-        );
-        submitter = Some(Arc::new(mempool.clone()));
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
             Arc::clone(&status),
             Some(MempoolPorts {
                 source: Arc::new(mempool.clone()),
-                submitter: Arc::new(mempool),
+                submitter: Arc::new(mempool.clone()),
             }),
             config.chain.clone(),
             config.http.clone(),
@@ -211,7 +216,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 params,
                 chain,
                 handle,
-                submitter,
+                mempool.map(|mempool| Arc::new(mempool) as Arc<dyn TxSubmitter>),
                 stop,
             )
         });
