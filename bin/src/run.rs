@@ -4,6 +4,7 @@
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
 mod index;
+mod mempool;
 mod simulate;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pulse_api::{ApiState, ServerLimits};
+use pulse_api::{ApiState, MempoolPorts, ServerLimits};
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
@@ -23,7 +24,10 @@ use pulse_node::{
     net::Net,
     sync::Sync,
 };
-use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
+use pulse_primitives::{
+    mempool::TxSubmitter,
+    ports::{BlockSource, NodeStatus, PeerStore},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -154,13 +158,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (meta, status) = (Arc::clone(&meta), Arc::clone(&status));
         |stop| record_peers(meta, status, stop)
     });
+    let mut submitter: Option<Arc<dyn TxSubmitter>> = None;
     if let Some(index) = &index {
         let query = index.query(Arc::clone(&source));
+        let mempool = mempool::spawn(
+            &mut tasks,
+            &config,
+            data_dir.root(),
+            query.clone(),
+            Arc::clone(&source),
+            Arc::clone(&status),
+            events.relay,
+        );
+        submitter = Some(Arc::new(mempool.clone()));
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
             Arc::clone(&status),
-            None,
+            Some(MempoolPorts {
+                source: Arc::new(mempool.clone()),
+                submitter: Arc::new(mempool),
+            }),
             config.chain.clone(),
             config.http.clone(),
             metrics,
@@ -193,7 +211,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());
         tasks.spawn("simulate", move |stop| {
-            simulate::run(simulate.interval, seed, params, chain, handle, stop)
+            simulate::run(
+                simulate.interval,
+                seed,
+                params,
+                chain,
+                handle,
+                submitter,
+                stop,
+            )
         });
     }
     data_dir.write_listen(&listening)?;

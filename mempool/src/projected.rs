@@ -93,17 +93,28 @@ impl Mempool {
     /// The next blocks, if it were mined as it is.
     #[must_use]
     pub fn project(&self) -> Projection {
-        project(self.chunks().map(|chunk| Chunk {
-            cluster: chunk.cluster,
-            ..chunk.entries.fold(Chunk::default(), |sum, entry| Chunk {
-                cluster: 0,
-                tx_count: sum.tx_count + 1,
-                fee_sat: sum.fee_sat + entry.fee.to_sat(),
-                weight: sum.weight + entry.weight,
-                vsize: sum.vsize + entry.vsize,
-                sigop_cost: sum.sigop_cost + u64::from(entry.sigop_cost),
+        project(self.chunk_sums())
+    }
+
+    /// Its chunks, as [`project`] takes them: all of it that the projection needs, so that
+    /// the mempool need not be held meanwhile.
+    #[must_use]
+    pub fn chunk_sums(&self) -> Vec<Chunk> {
+        // In a loop of its own, which does nothing else but wait for memory: three times
+        // faster than as a source that the projection draws from.
+        self.chunks()
+            .map(|chunk| Chunk {
+                cluster: chunk.cluster,
+                ..chunk.entries.fold(Chunk::default(), |sum, entry| Chunk {
+                    cluster: 0,
+                    tx_count: sum.tx_count + 1,
+                    fee_sat: sum.fee_sat + entry.fee.to_sat(),
+                    weight: sum.weight + entry.weight,
+                    vsize: sum.vsize + entry.vsize,
+                    sigop_cost: sum.sigop_cost + u64::from(entry.sigop_cost),
+                })
             })
-        }))
+            .collect()
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod diagrams;
 mod linearizations;
+mod market;
 mod model;
 mod partitions;

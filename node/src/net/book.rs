@@ -21,7 +21,7 @@ use crate::p2p::{
         AVG_SELF_INTERVAL_SECS, AVG_SEND_INTERVAL_SECS, AddrPolicy, Audience, GetAddrCache,
         MAX_ADDRS, MAX_ADDRS_PERCENT, PeerAddrs, TooManyAddrs, relay_targets,
     },
-    addrman::{AddrMan, AddrRecord, TIME_PENALTY},
+    addrman::{AddrMan, AddrRecord, AddrSource, TIME_PENALTY},
     bans::{BanList, BanTarget, Discouraged, TooManyBans},
     peer::PeerId,
 };
@@ -159,11 +159,11 @@ impl AddrBook {
         }
     }
 
-    /// Takes in an `addr` message of the peer `id` at `from`.
+    /// Takes in an `addr` message of the peer `id`, which is `from`.
     pub fn receive(
         &mut self,
         id: PeerId,
-        from: &NetAddr,
+        from: AddrSource,
         entries: Vec<AddrEntry>,
         now: u64,
     ) -> Result<(), TooManyAddrs> {

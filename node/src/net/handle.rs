@@ -16,7 +16,7 @@ use tracing::warn;
 use super::{
     book::AddrBook,
     limits::NetLimits,
-    peer::{Fault, Peer, PeerEvent, PeerEventKind, is_lasting},
+    peer::{Peer, PeerEvent, PeerEventKind, is_lasting},
     route::Consumer,
 };
 use crate::{
@@ -134,6 +134,8 @@ async fn send(events: &mpsc::Sender<PeerEvent>, peer: &Arc<Peer>, kind: PeerEven
 #[derive(Debug)]
 pub(super) enum Command {
     Punish(PeerAddr, ConnectionKind),
+    /// Ends connections that are banned.
+    EndBanned(BanTarget),
 }
 
 /// Cloneable client of the net. Works whether or not [`super::Net::run`] does.
@@ -192,11 +194,8 @@ impl NetHandle {
         let now = unix_now();
         let until = now.saturating_add(duration.as_secs());
         let changed = self.shared.book.lock().ban(target, now, until)?;
-        for peer in self.peers() {
-            let meant = peer.host.is_some_and(|host| target.contains(&host));
-            if meant && peer.kind != ConnectionKind::Manual {
-                peer.disconnect(Fault::Useless("banned"));
-            }
+        if self.commands.try_send(Command::EndBanned(target)).is_err() {
+            warn!(%target, "connections with those who are banned could not be ended");
         }
         self.shared.bans_changed.send_modify(|count| *count += 1);
         Ok(changed)

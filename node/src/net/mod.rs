@@ -221,8 +221,8 @@ impl Net {
     /// [`NetError`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), NetError> {
         let context = Arc::new(self.context);
-        let running = Running::new(context, self.slots, self.plan, self.store, &stop).await;
-        running.run(self.acceptor, self.commands).await
+        let running = Running::new(context, self.slots, self.plan, self.store).await;
+        running.run(self.acceptor, self.commands, stop).await
     }
 }
 

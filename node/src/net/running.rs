@@ -95,6 +95,8 @@ pub(super) struct Running {
     pub open: HashMap<PeerId, Open>,
     v1_only: HashSet<PeerAddr>,
     started: Instant,
+    /// Ends all connections. Not that of the whole node, because what is to be known of
+    /// them must be asked before they end.
     stop: CancellationToken,
 }
 
@@ -105,7 +107,6 @@ impl Running {
         slots: Slots,
         plan: Plan,
         store: Option<Arc<dyn PeerStore>>,
-        stop: &CancellationToken,
     ) -> Self {
         let now = Instant::now();
         let persist = Persist::new(store, now);
@@ -133,16 +134,17 @@ impl Running {
             open: HashMap::new(),
             v1_only: HashSet::new(),
             started: now,
-            stop: stop.child_token(),
+            stop: CancellationToken::new(),
         }
     }
 
+    /// Connects and takes connections until `stop`, then ends them all and saves.
     pub async fn run(
         mut self,
         mut acceptor: Acceptor,
         mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
     ) -> Result<(), NetError> {
-        let stop = self.stop.clone();
         let mut tick = interval(TICK.min(self.context.limits.dial_interval));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tips = self.context.server.tip();
@@ -412,6 +414,16 @@ impl Running {
                 let connected = self.slots.punish(addr, Instant::now());
                 if let Some(open) = connected.and_then(|id| self.open.get(&id)) {
                     open.stop.cancel();
+                }
+            }
+            Command::EndBanned(target) => {
+                let peers = self.context.shared.peers.lock().clone();
+                for (id, open) in &self.open {
+                    let host = open.address.map(|address| address.addr);
+                    let is_meant = host.is_some_and(|host| target.contains(&host));
+                    if is_meant && open.kind != ConnectionKind::Manual {
+                        self.end(*id, peers.get(id), Fault::Useless("banned"));
+                    }
                 }
             }
             Command::Punish(addr, _) => {

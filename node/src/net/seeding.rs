@@ -16,17 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{
-    bitcoin::hashes::{Hash, sha256},
-    network::ChainParams,
-};
+use pulse_primitives::network::ChainParams;
 use rand::Rng;
 use tokio::{net::lookup_host, time::timeout};
 
 use super::book::AddrBook;
 use crate::p2p::{
-    NetAddr, NetAddress, PeerAddr,
-    addrman::AddrRecord,
+    NetAddress, PeerAddr,
+    addrman::{AddrRecord, AddrSource},
     seeds::{dns_seeds, fixed_seeds, seed_host, seed_services},
 };
 
@@ -148,8 +145,7 @@ pub(super) async fn resolve(name: PeerAddr) -> (PeerAddr, Vec<NetAddress>) {
 
 /// Puts what the seed `name` told into `book`.
 pub(super) fn add(book: &mut AddrBook, name: &str, addresses: &[NetAddress], unix: u64) {
-    // A seed is no address. This one of its own lets each count as another source.
-    let source = NetAddr::I2p(sha256::Hash::hash(name.as_bytes()).to_byte_array());
+    let source = AddrSource::named(name);
     for address in addresses {
         let record = AddrRecord {
             address: *address,

@@ -40,6 +40,7 @@ use crate::{
     p2p::{
         AddrEntry, ConnectionKind, NetAddr, NetAddress, NetKind, PeerAddr,
         addr_relay::Audience,
+        addrman::AddrSource,
         codec::CodecError,
         dial::{self, DialOptions},
         message::{Message, Outgoing},
@@ -412,17 +413,15 @@ impl Reading<'_> {
     }
 
     fn take_addresses(&self, entries: Vec<AddrEntry>) -> Result<Option<CloseReason>, Fault> {
-        let Some(host) = self
-            .peer
-            .host
-            .filter(|_| self.peer.kind != ConnectionKind::BlockRelay)
-        else {
+        if self.peer.kind == ConnectionKind::BlockRelay {
             return Ok(None);
-        };
+        }
+        let named = || AddrSource::named(&self.peer.addr.host);
+        let from = self.peer.host.map_or_else(named, AddrSource::Peer);
         let (count, now) = (entries.len(), unix_now());
         let mut book = self.context.shared.book.lock();
         book.add_peer(self.peer.id, self.peer.remote.addr_v2, now);
-        book.receive(self.peer.id, &host, entries, now)
+        book.receive(self.peer.id, from, entries, now)
             .map_err(|_| Fault::Misbehaved("too_many_addresses"))?;
         // A single one is the peer's own address.
         let is_answer = self.peer.kind == ConnectionKind::AddrFetch && count > 1;
