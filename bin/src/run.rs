@@ -121,6 +121,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         p2p,
     )?;
     let net = net.with_store(Arc::clone(&meta) as Arc<dyn PeerStore>);
+    let net = match &index {
+        Some(index) if config.index.block_filters => {
+            net.with_filters(Arc::new(index.query(Arc::clone(&source))))
+        }
+        _ => net,
+    };
     let (sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),
