@@ -33,9 +33,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pulse_mempool::{
-    AcceptError, Mempool, MempoolConfig, TipMismatch, TxJudge, fees::FeeEstimator,
-};
+use pulse_mempool::{AcceptError, Mempool, MempoolConfig, TipMismatch, TxJudge};
 use pulse_primitives::{
     coins::{CoinError, CoinSource},
     ports::{BlockSource, BlockSourceError, NodeStatus},
