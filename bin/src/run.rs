@@ -127,7 +127,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         _ => net,
     };
-    let (sync, handle) = Sync::new(
+    let (mut sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),
         chain.clone(),
@@ -149,7 +149,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         pid: std::process::id(),
     };
     tasks.spawn("net", |stop| async move { Ok(net.run(stop).await?) });
-    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
         |stop| telemetry::run_upkeep(metrics, stop)
@@ -170,6 +169,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Arc::clone(&status),
             events.relay,
         );
+        sync = sync.with_compact_source(Arc::new(mempool.clone()));
         submitter = Some(Arc::new(mempool.clone()));
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
@@ -207,6 +207,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());

@@ -93,7 +93,7 @@ fn blocks_and_transactions_come_from_bcoin_and_go_to_it() {
     // From it to us.
     let theirs = miner.spend(&node, 2);
     first.send(&theirs);
-    node.wait_until(DEADLINE, "its transaction", |node| {
+    node.wait_until("its transaction", DEADLINE, |node| {
         confirmed(node, &theirs) == Some(false)
     });
 

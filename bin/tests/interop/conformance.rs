@@ -67,7 +67,7 @@ fn verdicts_and_reasons_are_those_of_bitcoin_core() {
     }
     // Both know all of it before the first case.
     let count = bitcoind.call("getmempoolinfo", &json!([]))["size"].clone();
-    node.wait_until(DEADLINE, "the mempool", |node| {
+    node.wait_until("the mempool", DEADLINE, |node| {
         node.get_json::<Value>("/mempool/txids")
             .as_array()
             .unwrap()
