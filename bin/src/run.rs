@@ -121,6 +121,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         p2p,
     )?;
     let net = net.with_store(Arc::clone(&meta) as Arc<dyn PeerStore>);
+    let net = match &index {
+        Some(index) if config.index.block_filters => {
+            net.with_filters(Arc::new(index.query(Arc::clone(&source))))
+        }
+        _ => net,
+    };
     let (sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),
@@ -159,7 +165,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         pid: std::process::id(),
     };
     tasks.spawn("net", |stop| async move { Ok(net.run(stop).await?) });
-    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
         |stop| telemetry::run_upkeep(metrics, stop)
@@ -206,6 +211,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());
