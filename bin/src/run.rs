@@ -165,7 +165,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         pid: std::process::id(),
     };
     tasks.spawn("net", |stop| async move { Ok(net.run(stop).await?) });
-    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
         |stop| telemetry::run_upkeep(metrics, stop)
@@ -212,6 +211,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());

@@ -63,11 +63,15 @@ impl Follower {
             let Some(target) = *inner.coins.tip().borrow() else {
                 return Ok(());
             };
-            let Some(current) = inner.pool.read().tip() else {
+            let (current, unfinished) = {
+                let pool = inner.pool.read();
+                (pool.tip(), pool.is_reorganising())
+            };
+            let Some(current) = current else {
                 inner.start_at(target);
                 continue;
             };
-            if current == target {
+            if current.hash == target.hash && !unfinished {
                 return Ok(());
             }
             let started = Instant::now();
@@ -75,72 +79,20 @@ impl Follower {
                 // The index is on a branch that the chain has left; it will move.
                 return Ok(());
             };
-            let end = path
-                .new
-                .last()
-                .map_or(current, |block| tip_of(block.as_ref()));
-            if !self.step(inner, &path, target)? {
-                return Ok(());
-            }
+            let finished = step(inner, &path, target)?;
             debug!(
-                height = end.height,
-                hash = %end.hash,
+                height = target.height,
+                hash = %target.hash,
                 stale = path.stale.len(),
                 count = path.new.len(),
                 elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "mempool follows"
             );
-        }
-    }
-
-    /// Takes in a path. `false` if the index has moved on meanwhile: look again.
-    fn step(&mut self, inner: &Inner, path: &Path, target: ChainTip) -> Result<bool, MempoolError> {
-        let reorg = !path.stale.is_empty();
-        if reorg {
-            warm(inner, path);
-        }
-        let coins = match reorg {
-            true => inner.coins.coins()?,
-            false => None,
-        };
-        let mut pool = inner.pool.write();
-        for block in &path.stale {
-            let parent = ChainTip {
-                height: block.height.saturating_sub(1),
-                hash: block.block.header.prev_blockhash,
-                // Only the hash and the height name the parent; its time comes from the
-                // block that is connected next.
-                time: block.block.header.time,
-            };
-            pool.disconnect_block(&block.block, &block.txids, parent)?;
-        }
-        for block in &path.new {
-            pool.connect_block(&block.block, &block.txids, tip_of(block), now())?;
-        }
-        if pool.is_reorganising() && pool.tip().is_some_and(|tip| tip.hash == target.hash) {
-            let Some(coins) = coins else {
-                return Ok(false);
-            };
-            if coins.tip().hash == target.hash {
-                let outcome = pool.finish_reorg(&*coins, &*inner.judge, now())?;
-                info!(
-                    height = target.height,
-                    hash = %target.hash,
-                    returned = outcome.returned,
-                    removed = outcome.removed,
-                    "mempool reorganised"
-                );
+            if !finished {
+                // The index has moved on meanwhile; there will be another call.
+                return Ok(());
             }
         }
-        inner.changed(pool);
-        inner.tell_moved();
-        for block in &path.stale {
-            inner.notify(Notice::Disconnected(Arc::clone(block)));
-        }
-        for block in &path.new {
-            inner.block_connected(block);
-        }
-        Ok(true)
     }
 
     /// The blocks between two tips, at most [`STEP`] new ones; `None` if `to` is not on
@@ -183,6 +135,60 @@ impl Follower {
         }
         blocks.load(&hash, height).map(Arc::new)
     }
+}
+
+/// Takes in a path. `false` if a reorganisation could not be finished, because the coins
+/// are of another block.
+fn step(inner: &Inner, path: &Path, target: ChainTip) -> Result<bool, MempoolError> {
+    let reorg = !path.stale.is_empty() || inner.pool.read().is_reorganising();
+    let coins = match reorg {
+        true => {
+            warm(inner, path);
+            inner.coins.coins()?
+        }
+        false => None,
+    };
+    let mut pool = inner.pool.write();
+    for block in &path.stale {
+        let parent = ChainTip {
+            height: block.height.saturating_sub(1),
+            hash: block.block.header.prev_blockhash,
+            // Its own time is not at hand; nothing depends on it.
+            time: block.block.header.time,
+        };
+        let parent = match parent.hash == target.hash {
+            true => target,
+            false => parent,
+        };
+        pool.disconnect_block(&block.block, &block.txids, parent)?;
+    }
+    for block in &path.new {
+        pool.connect_block(&block.block, &block.txids, tip_of(block), now())?;
+    }
+    let at_target = pool.tip().is_some_and(|tip| tip.hash == target.hash);
+    if at_target
+        && pool.is_reorganising()
+        && let Some(coins) = coins.filter(|coins| coins.tip().hash == target.hash)
+    {
+        let outcome = pool.finish_reorg(&*coins, &*inner.judge, now())?;
+        info!(
+            height = target.height,
+            hash = %target.hash,
+            returned = outcome.returned,
+            removed = outcome.removed,
+            "mempool reorganised"
+        );
+    }
+    let finished = !at_target || !pool.is_reorganising();
+    inner.changed(pool);
+    inner.tell_moved();
+    for block in &path.stale {
+        inner.notify(Notice::Disconnected(Arc::clone(block)));
+    }
+    for block in &path.new {
+        inner.block_connected(block);
+    }
+    Ok(finished)
 }
 
 /// Runs the scripts of stale transactions before the lock is taken: the judge remembers

@@ -108,10 +108,8 @@ impl MempoolHandle {
             if !inner.activity.is_reached() {
                 return Err(NotJudged::Syncing.into());
             }
-            let asked = match inner.coins.coins().map_err(NotJudged::from)? {
-                Some(coins) => Some(ask(inner, &*coins)),
-                None => None,
-            };
+            let coins = inner.coins.coins().map_err(NotJudged::from)?;
+            let asked = coins.map(|coins| ask(inner, &*coins));
             match asked {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(AcceptError::Rejected(rejected))) => {

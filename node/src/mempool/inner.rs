@@ -104,6 +104,12 @@ impl Inner {
         }
     }
 
+    /// Whether the pool has a tip and no reorganisation to finish.
+    pub fn is_in_step(&self) -> bool {
+        let pool = self.pool.read();
+        pool.tip().is_some() && !pool.is_reorganising()
+    }
+
     /// Starts the mempool at the index's tip, empty.
     pub fn start_at(&self, tip: ChainTip) {
         let mut pool = self.pool.write();

@@ -33,9 +33,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pulse_mempool::{
-    AcceptError, Mempool, MempoolConfig, TipMismatch, TxJudge, fees::FeeEstimator,
-};
+use pulse_mempool::{AcceptError, Mempool, MempoolConfig, TipMismatch, TxJudge};
 use pulse_primitives::{
     coins::{CoinError, CoinSource},
     ports::{BlockSource, BlockSourceError, NodeStatus},
@@ -110,7 +108,7 @@ pub fn open(parts: MempoolParts) -> (MempoolTask, MempoolHandle, Notices) {
     let (sender, notices) = mpsc::channel(notice::NOTICES);
     let estimator = keep::load_fees(&parts.dir);
     let ledger = Ledger {
-        estimator: estimator.unwrap_or_else(FeeEstimator::new),
+        estimator: estimator.unwrap_or_default(),
         broadcasts: Broadcasts::new(Instant::now(), &mut rand::thread_rng()),
         extra: ExtraTxs::default(),
         last_block: None,
@@ -173,7 +171,7 @@ impl MempoolTask {
                     }
                 }
                 _ = tick.tick() => {
-                    if !inner.activity.is_reached() || inner.pool.read().tip().is_none() {
+                    if !inner.is_in_step() {
                         follow(&inner, &follower).await?;
                     }
                     if loading.is_none() && inner.pool.read().tip().is_some() {

@@ -115,17 +115,7 @@ impl MemChain {
 
     /// Replaces the last `depth` blocks by blocks with these transactions.
     pub fn reorganise(&self, depth: usize, blocks: Vec<Vec<Transaction>>) -> ChainTip {
-        {
-            let mut state = self.state.lock().unwrap();
-            let left = state.active.len() - depth;
-            state.active.truncate(left);
-            state.salt += 1;
-            let mut coins = Coins::new();
-            for hash in &state.active {
-                apply(&state.blocks[hash], &mut coins);
-            }
-            state.coins = Arc::new(coins);
-        }
+        self.truncate(depth);
         let mut tip = None;
         for txs in blocks {
             tip = Some(self.append(txs));
@@ -134,6 +124,28 @@ impl MemChain {
         self.chain_tip.send_replace(tip);
         self.index_tip.send_replace(Some(tip));
         tip
+    }
+
+    /// Takes the last `depth` blocks back, as an index does on its way to another branch.
+    pub fn roll_back(&self, depth: usize) -> ChainTip {
+        let tip = self.truncate(depth);
+        self.chain_tip.send_replace(tip);
+        self.index_tip.send_replace(Some(tip));
+        tip
+    }
+
+    fn truncate(&self, depth: usize) -> ChainTip {
+        let mut state = self.state.lock().unwrap();
+        let left = state.active.len() - depth;
+        state.active.truncate(left);
+        state.salt += 1;
+        let mut coins = Coins::new();
+        for hash in &state.active {
+            apply(&state.blocks[hash], &mut coins);
+        }
+        state.coins = Arc::new(coins);
+        let tip = &state.blocks[state.active.last().unwrap()];
+        tip_of(&tip.block, tip.height)
     }
 
     fn append(&self, txs: Vec<Transaction>) -> ChainTip {

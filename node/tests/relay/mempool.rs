@@ -167,6 +167,25 @@ async fn a_reorganisation_brings_transactions_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_has_only_taken_blocks_back_is_followed() {
+    let (chain, dir) = (MemChain::new(110), tempdir().unwrap());
+    let running = Running::start(&chain, dir.path()).await;
+    let tx = spend(&[chain.coinbase(1)], 2, 1000);
+    submit(&running, &tx).await.unwrap();
+    chain.mine(vec![tx.clone()]);
+    running.settled().await;
+    chain.roll_back(1);
+    running.settled().await;
+    assert!(contains(&running, &tx));
+    let other = spend(&[chain.coinbase(2)], 2, 1000);
+    submit(&running, &other).await.unwrap();
+    chain.mine(vec![other.clone()]);
+    running.settled().await;
+    assert!(contains(&running, &tx) && !contains(&running, &other));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_way_is_followed_to_its_end() {
     let (chain, dir) = (MemChain::new(110), tempdir().unwrap());
     let running = Running::start(&chain, dir.path()).await;
