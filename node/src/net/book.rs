@@ -184,8 +184,7 @@ impl AddrBook {
             .addrs
             .receive(records.collect(), policy, now, &mut self.rng)?;
         for record in &received.keep {
-            self.man
-                .add(record, from, TIME_PENALTY, now, &mut self.rng);
+            self.man.add(record, from, TIME_PENALTY, now, &mut self.rng);
         }
         for (record, is_reachable) in received.relay {
             let takers = self
