@@ -8,6 +8,8 @@
 //! meta/            sled
 //! identity.key     mirror of the identity that meta/ holds
 //! headers.dat      headers of all known chains
+//! mempool.dat      unconfirmed transactions of the last run
+//! fees.dat         what fee estimates are learned from
 //! listen.json      addresses that the running process listens on
 //! ```
 //!

@@ -4,6 +4,7 @@
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
 mod index;
+mod mempool;
 mod simulate;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pulse_api::{ApiState, ServerLimits};
+use pulse_api::{ApiState, MempoolPorts, ServerLimits};
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
@@ -23,7 +24,10 @@ use pulse_node::{
     net::Net,
     sync::Sync,
 };
-use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
+use pulse_primitives::{
+    mempool::TxSubmitter,
+    ports::{BlockSource, NodeStatus, PeerStore},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -117,6 +121,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         p2p,
     )?;
     let net = net.with_store(Arc::clone(&meta) as Arc<dyn PeerStore>);
+    let net = match &index {
+        Some(index) if config.index.block_filters => {
+            net.with_filters(Arc::new(index.query(Arc::clone(&source))))
+        }
+        _ => net,
+    };
     let (sync, handle) = Sync::new(
         config.p2p.clone(),
         config.chain.clone(),
@@ -128,6 +138,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
 
     let mut tasks = Tasks::new(stop);
+    // Without an index there are no coins to judge transactions by, and no relay.
+    let mempool = index.as_ref().map(|index| {
+        mempool::spawn(
+            &mut tasks,
+            &config,
+            data_dir.root(),
+            index.query(Arc::clone(&source)),
+            Arc::clone(&source),
+            Arc::clone(&status),
+            events.relay,
+        )
+    });
+    let sync = match &mempool {
+        Some(mempool) => sync.with_compact_source(Arc::new(mempool.clone())),
+        None => sync,
+    };
     let listening = Listen {
         http: http.local_addr()?.to_string(),
         ops: ops
@@ -148,13 +174,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (meta, status) = (Arc::clone(&meta), Arc::clone(&status));
         |stop| record_peers(meta, status, stop)
     });
-    if let Some(index) = &index {
+    if let (Some(index), Some(mempool)) = (&index, &mempool) {
         let query = index.query(Arc::clone(&source));
         let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
             Arc::clone(&status),
-            None,
+            Some(MempoolPorts {
+                source: Arc::new(mempool.clone()),
+                submitter: Arc::new(mempool.clone()),
+            }),
             config.chain.clone(),
             config.http.clone(),
             metrics,
@@ -187,7 +216,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
         let (chain, handle, params) = (chain.clone(), handle.clone(), config.chain.clone());
         tasks.spawn("simulate", move |stop| {
-            simulate::run(simulate.interval, seed, params, chain, handle, stop)
+            simulate::run(
+                simulate.interval,
+                seed,
+                params,
+                chain,
+                handle,
+                mempool.map(|mempool| Arc::new(mempool) as Arc<dyn TxSubmitter>),
+                stop,
+            )
         });
     }
     data_dir.write_listen(&listening)?;

@@ -45,4 +45,4 @@ pub use config::MempoolConfig;
 pub use error::{AcceptError, RejectClass, Rejected, TipMismatch};
 pub use events::{Entered, LeftReason, PoolEvent};
 pub use judge::{ScriptFailure, TxJudge};
-pub use pool::{ChunkRef, Entry, Mempool, PoolView, ReorgOutcome};
+pub use pool::{ChunkRef, Entry, Mempool, MiningRank, PoolView, ReorgOutcome};

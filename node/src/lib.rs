@@ -5,8 +5,10 @@
 pub mod chain;
 pub mod config;
 pub mod headers;
+pub mod mempool;
 pub mod metrics;
 pub mod net;
+pub mod relay;
 pub mod serve;
 pub mod sync;
 

@@ -19,9 +19,18 @@ const SYNC_BLOCKS: &str = "pulse_sync_blocks_total";
 const SYNC_TXS: &str = "pulse_sync_transactions_total";
 const SYNC_SUBMIT_SECONDS: &str = "pulse_sync_submit_seconds";
 
+const RELAY_ANNOUNCEMENTS: &str = "pulse_relay_announcements";
+const RELAY_ORPHANS: &str = "pulse_relay_orphans";
+const RELAY_WAITING: &str = "pulse_relay_waiting";
+const RELAY_RECEIVED: &str = "pulse_relay_received_total";
+const RELAY_JUDGED: &str = "pulse_relay_judged_total";
+const RELAY_ANNOUNCED: &str = "pulse_relay_announced_total";
+
 /// Registers the HELP text of every metric. Call once, when the recorder is installed.
 pub fn describe() {
     pulse_p2p::metrics::describe();
+    pulse_mempool::metrics::describe();
+    describe_relay();
     describe_gauge!(P2P_PEERS, Unit::Count, "Peers with a finished handshake");
     describe_counter!(
         P2P_DISCONNECTS,
@@ -115,4 +124,56 @@ pub(crate) fn block_judged(verdict: &'static str, txs: u64, elapsed: Duration) {
     counter!(SYNC_BLOCKS, "verdict" => verdict).increment(1);
     counter!(SYNC_TXS).increment(txs);
     histogram!(SYNC_SUBMIT_SECONDS).record(elapsed.as_secs_f64());
+}
+
+fn describe_relay() {
+    describe_gauge!(
+        RELAY_ANNOUNCEMENTS,
+        Unit::Count,
+        "Transactions that peers announced and that are not here yet, once per peer"
+    );
+    describe_gauge!(
+        RELAY_ORPHANS,
+        Unit::Count,
+        "Transactions that wait for an unknown parent"
+    );
+    describe_gauge!(
+        RELAY_WAITING,
+        Unit::Count,
+        "Transactions from peers that wait to be judged"
+    );
+    describe_counter!(
+        RELAY_RECEIVED,
+        Unit::Count,
+        "Transactions received from peers"
+    );
+    describe_counter!(
+        RELAY_JUDGED,
+        Unit::Count,
+        "Transactions from peers by what became of them"
+    );
+    describe_counter!(
+        RELAY_ANNOUNCED,
+        Unit::Count,
+        "Announcements of transactions to peers"
+    );
+}
+
+pub(crate) fn relay(announcements: usize, orphans: usize, waiting: usize) {
+    gauge!(RELAY_ANNOUNCEMENTS).set(announcements as f64);
+    gauge!(RELAY_ORPHANS).set(orphans as f64);
+    gauge!(RELAY_WAITING).set(waiting as f64);
+}
+
+pub(crate) fn relay_received() {
+    counter!(RELAY_RECEIVED).increment(1);
+}
+
+/// `verdict` is `accepted`, `rejected`, `orphan`, `dropped` or `not_judged`.
+pub(crate) fn relay_judged(verdict: &'static str) {
+    counter!(RELAY_JUDGED, "verdict" => verdict).increment(1);
+}
+
+pub(crate) fn relay_announced(count: usize) {
+    counter!(RELAY_ANNOUNCED).increment(count as u64);
 }

@@ -1,6 +1,6 @@
 //! A chain that grows by the clock.
 
-use bitcoin::Block;
+use bitcoin::{Block, Transaction};
 use pulse_primitives::Height;
 
 use crate::Generator;
@@ -50,6 +50,19 @@ impl LiveMiner {
             .next_block_at(now.saturating_sub(behind.saturating_mul(interval)))
     }
 
+    /// The transactions of the next block, in its order: they do not depend on when it is
+    /// mined. None while warming up.
+    #[must_use]
+    pub fn upcoming(&self) -> Vec<Transaction> {
+        if self.is_warming_up() {
+            return Vec::new();
+        }
+        let mut ahead = self.generator.clone();
+        let mut txs = ahead.next_block().txdata;
+        txs.remove(0);
+        txs
+    }
+
     /// The generator, for what it knows about wallets.
     #[must_use]
     pub fn generator(&self) -> &Generator {
@@ -61,6 +74,22 @@ impl LiveMiner {
 mod tests {
     use super::*;
     use crate::GeneratorConfig;
+
+    #[test]
+    fn upcoming_transactions_are_those_of_the_next_block() {
+        let config = GeneratorConfig::regtest(2).txs_per_block(6);
+        let mut miner = LiveMiner::new(Generator::new(config));
+        let now = 1_800_000_000;
+        while miner.is_warming_up() {
+            assert!(miner.upcoming().is_empty());
+            miner.mine(now);
+        }
+        for later in [10, 20, 30] {
+            let upcoming = miner.upcoming();
+            assert!(!upcoming.is_empty());
+            assert_eq!(miner.mine(now + later).txdata[1..], upcoming);
+        }
+    }
 
     #[test]
     fn blocks_carry_real_times_and_are_due_at_a_pace() {

@@ -3,6 +3,7 @@
 
 use pulse_api::ApiConfig;
 use pulse_indexer::IndexConfig;
+use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub struct RawConfig {
     pub http: ApiConfig,
     /// The index.
     pub index: IndexConfig,
+    /// Unconfirmed transactions.
+    pub mempool: MempoolConfig,
     /// Logs.
     pub log: LogConfig,
 }

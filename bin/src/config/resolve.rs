@@ -8,6 +8,7 @@ use std::{
 
 use pulse_api::ApiConfig;
 use pulse_indexer::IndexConfig;
+use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
 use pulse_primitives::{
     bitcoin::{Network, Work},
@@ -34,6 +35,8 @@ pub struct Config {
     pub http: ApiConfig,
     /// The index.
     pub index: IndexConfig,
+    /// Unconfirmed transactions.
+    pub mempool: MempoolConfig,
     /// Logs.
     pub log: LogConfig,
     /// The same as it would stand in a file, for `pulse-node config`.
@@ -98,6 +101,7 @@ impl Config {
             p2p: raw.p2p.clone(),
             http: raw.http.clone(),
             index: raw.index.clone(),
+            mempool: raw.mempool.clone(),
             log: raw.log.clone(),
             chain,
             raw,

@@ -1,13 +1,24 @@
 //! Mines the simulated chain by the clock.
+//!
+//! The transactions of the next block are handed to the mempool before, one after the
+//! other, so that a simulated node has unconfirmed ones as well.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use pulse_node::{chain::Chain, sync::SyncHandle};
-use pulse_primitives::{bitcoin::consensus::serialize, network::ChainParams, ports::BlockSource};
+use pulse_primitives::{
+    bitcoin::{Transaction, consensus::serialize},
+    mempool::{SubmitLimits, TxSubmitter},
+    network::ChainParams,
+    ports::BlockSource,
+};
 use pulse_simulator::{Generator, GeneratorConfig, LiveMiner};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 /// Goes on with the chain that is there, until `stop`.
 ///
@@ -19,6 +30,7 @@ pub async fn run(
     params: ChainParams,
     chain: Chain,
     handle: SyncHandle,
+    submitter: Option<Arc<dyn TxSubmitter>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut config = GeneratorConfig::new(params, seed);
@@ -27,7 +39,20 @@ pub async fn run(
     let mut miner = tokio::task::spawn_blocking(move || resume(config, &reader)).await??;
     info!(height = chain.active_height(), seed, "simulating");
     loop {
-        let wait = miner.next_due().saturating_sub(now());
+        let due = miner.next_due();
+        if let Some(submitter) = &submitter {
+            let (back, upcoming) = tokio::task::spawn_blocking(move || {
+                let upcoming = miner.upcoming();
+                (miner, upcoming)
+            })
+            .await?;
+            miner = back;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                submitted = submit(submitter, upcoming, due) => submitted?,
+            }
+        }
+        let wait = due.saturating_sub(now());
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(wait)) => {}
@@ -46,6 +71,30 @@ pub async fn run(
             }
         }
     }
+}
+
+/// Hands transactions to the mempool, evenly until `due`. What it refuses is in the next
+/// block all the same.
+async fn submit(
+    submitter: &Arc<dyn TxSubmitter>,
+    txs: Vec<Transaction>,
+    due: u64,
+) -> anyhow::Result<()> {
+    let left = Duration::from_secs(due.saturating_sub(now()));
+    let pause = left / u32::try_from(txs.len() + 1).unwrap_or(u32::MAX);
+    if pause.is_zero() {
+        return Ok(());
+    }
+    for tx in txs {
+        tokio::time::sleep(pause).await;
+        let submitter = Arc::clone(submitter);
+        let submitted =
+            tokio::task::spawn_blocking(move || submitter.submit(tx, SubmitLimits::default()));
+        if let Err(err) = submitted.await? {
+            debug!(%err, "a simulated transaction was refused");
+        }
+    }
+    Ok(())
 }
 
 /// A miner at the tip of the chain: wallets are found again by reading it.

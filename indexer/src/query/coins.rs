@@ -22,7 +22,17 @@ use super::{
     Query, QueryError, View,
     read::{ProvenTx, missing},
 };
-use crate::{keys::is_unspendable, rows::TxNum};
+use crate::{
+    keys::is_unspendable,
+    rows::TxNum,
+    store::reader::{TxLookup, TxPositions},
+};
+
+/// Cursors over rows, used again for many transactions.
+struct Cursors<'a> {
+    txs: TxLookup<'a>,
+    positions: TxPositions<'a>,
+}
 
 /// Outputs of one transaction that are asked for.
 struct Asked<'a> {
@@ -42,7 +52,7 @@ impl View<'_> {
         let mut coins = vec![None; outpoints.len()];
         let mut order = (0..outpoints.len()).collect::<Vec<_>>();
         order.sort_unstable_by_key(|at| outpoints[*at]);
-        let mut outputs = Vec::new();
+        let (mut cursors, mut outputs) = (self.cursors(), Vec::new());
         for group in order.chunk_by(|a, b| outpoints[*a].txid == outpoints[*b].txid) {
             outputs.clear();
             outputs.extend(group.iter().map(|at| (outpoints[*at].vout, *at)));
@@ -50,7 +60,7 @@ impl View<'_> {
                 txid: &outpoints[group[0]].txid,
                 outputs: &outputs,
             };
-            self.unspent_of(&asked, &mut coins)?;
+            self.unspent_of(&asked, &mut cursors, &mut coins)?;
         }
         Ok(coins)
     }
@@ -59,11 +69,10 @@ impl View<'_> {
     fn unspent_of(
         &self,
         asked: &Asked<'_>,
+        cursors: &mut Cursors<'_>,
         coins: &mut [Option<SpentOutput>],
     ) -> Result<(), QueryError> {
-        let candidates = self
-            .reader
-            .tx_candidates(self.reader.keys.txid(asked.txid))?;
+        let candidates = self.candidates(asked.txid, cursors)?;
         // Of each candidate in turn, whether it has each output spent.
         let mut spent = Vec::with_capacity(candidates.len() * asked.outputs.len());
         for txnum in &candidates {
@@ -75,7 +84,7 @@ impl View<'_> {
         if spent.iter().all(|spent| *spent) {
             return Ok(());
         }
-        let Some((rank, tx)) = self.newest(asked.txid, &candidates)? else {
+        let Some((rank, tx)) = self.newest(asked.txid, &candidates, cursors)? else {
             return Ok(());
         };
         let is_coinbase = tx.tx.is_coinbase();
@@ -98,8 +107,9 @@ impl View<'_> {
     /// # Errors
     /// As [`View::unspent`].
     pub fn has_unspent(&self, txid: &Txid) -> Result<bool, QueryError> {
-        let candidates = self.reader.tx_candidates(self.reader.keys.txid(txid))?;
-        let Some((_, tx)) = self.newest(txid, &candidates)? else {
+        let mut cursors = self.cursors();
+        let candidates = self.candidates(txid, &mut cursors)?;
+        let Some((_, tx)) = self.newest(txid, &candidates, &cursors)? else {
             return Ok(false);
         };
         let spent = self.reader.spenders(tx.pos.txnum)?;
@@ -111,16 +121,31 @@ impl View<'_> {
         }))
     }
 
+    fn cursors(&self) -> Cursors<'_> {
+        Cursors {
+            txs: self.reader.tx_lookup(),
+            positions: self.reader.tx_positions(),
+        }
+    }
+
+    /// Numbers of the transactions that may have that id, newest first.
+    fn candidates(&self, txid: &Txid, cursors: &mut Cursors<'_>) -> Result<Vec<TxNum>, QueryError> {
+        let hash = self.reader.keys.txid(txid);
+        let mut candidates = cursors.txs.candidates(hash, 0..TxNum::MAX)?;
+        candidates.reverse();
+        Ok(candidates)
+    }
+
     /// The newest transaction with that id among `candidates`, which are newest first, and
     /// its place there. `None` for that of genesis: the coin database never holds its output.
     fn newest(
         &self,
         txid: &Txid,
         candidates: &[TxNum],
+        cursors: &Cursors<'_>,
     ) -> Result<Option<(usize, ProvenTx)>, QueryError> {
-        let positions = self.reader.tx_positions();
         for (rank, txnum) in candidates.iter().enumerate() {
-            let tx = self.read_tx(self.tx_pos(&positions, *txnum)?)?;
+            let tx = self.read_tx(self.tx_pos(&cursors.positions, *txnum)?)?;
             if tx.txid == *txid {
                 return Ok(Some((rank, tx)).filter(|(_, tx)| tx.pos.height > 0));
             }

@@ -1,15 +1,15 @@
-//! `filter`: compact block filters (BIP 158, basic type).
+//! `filter` and `filterhdr`: compact block filters (BIP 158, basic type).
 //!
-//! | key | value |
-//! |-|-|
-//! | 0 (1), height (4) | block hash (32), filter hash (32), filter header (32) |
-//! | 1 (1), height (4) | the filter: count of its elements, Golomb-coded set |
+//! | family | key | value |
+//! |-|-|-|
+//! | filter | height (4) | the filter: count of its elements, Golomb-coded set |
+//! | filterhdr | height (4) | block hash (32), filter hash (32), filter header (32) |
 //!
-//! Apart from each other, so that headers of many filters are read without the filters.
-//! Some 20 kB per full block.
+//! Apart from each other, so that headers of many filters are read without the filters,
+//! which have some 20 kB per full block. The keys are those of
+//! [`block::key`](super::block::key).
 
 use pulse_primitives::{
-    Height,
     bitcoin::{
         Block, BlockHash,
         bip158::{BlockFilterWriter, FilterHash, FilterHeader},
@@ -20,10 +20,7 @@ use pulse_primitives::{
 
 use super::codec::{BadRow, Reader};
 
-/// Length of the keys.
-const KEY_LEN: usize = 5;
-
-/// What is known of a filter besides its bytes.
+/// What is known of a filter besides its bytes: a `filterhdr` row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FilterEntry {
     /// The block.
@@ -32,21 +29,6 @@ pub(crate) struct FilterEntry {
     pub hash: FilterHash,
     /// Its header: hash of the filter hash and the header before.
     pub header: FilterHeader,
-}
-
-/// Key of an entry.
-pub(crate) fn entry_key(height: Height) -> [u8; KEY_LEN] {
-    key(0, height)
-}
-
-/// Key of a filter.
-pub(crate) fn filter_key(height: Height) -> [u8; KEY_LEN] {
-    key(1, height)
-}
-
-fn key(kind: u8, height: Height) -> [u8; KEY_LEN] {
-    let [a, b, c, d] = height.to_be_bytes();
-    [kind, a, b, c, d]
 }
 
 impl FilterEntry {
@@ -114,11 +96,5 @@ mod tests {
         );
         assert_eq!(FilterEntry::decode(&entry.encode()), Ok(entry));
         assert!(FilterEntry::decode(&entry.encode()[1..]).is_err());
-    }
-
-    #[test]
-    fn all_entries_stand_before_all_filters() {
-        assert!(entry_key(Height::MAX) < filter_key(0));
-        assert!(entry_key(255) < entry_key(256));
     }
 }

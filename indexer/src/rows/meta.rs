@@ -7,7 +7,7 @@
 //! | `salt` | salt of the keyed hashes (16) |
 //! | `cursor` | height (4), hash (32), time (4), next txnum (4); absent while nothing is indexed |
 //! | `ring` | lowest height (4) that may have an `undo` row, and the height behind the highest (4) |
-//! | `filters` | height (4) behind the highest that has `filter` rows; absent as long as none ever had |
+//! | `filters` | height (4) behind the highest that has a `filter` row; absent as long as none ever had |
 
 use pulse_primitives::{
     Height,

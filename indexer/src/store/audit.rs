@@ -28,7 +28,10 @@ impl Store {
     pub(crate) fn digest(&self) -> Result<[u8; 32], StoreError> {
         let mut engine = sha256::HashEngine::default();
         for family in Family::ALL {
-            if matches!(family, Family::Pos | Family::Undo | Family::Filter) {
+            if matches!(
+                family,
+                Family::Pos | Family::Undo | Family::Filter | Family::FilterHdr
+            ) {
                 continue;
             }
             engine.input(family.name().as_bytes());

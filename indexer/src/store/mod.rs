@@ -51,10 +51,11 @@ pub(crate) enum Family {
     Undo,
     Meta,
     Filter,
+    FilterHdr,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Tx,
         Self::TxPos,
         Self::Hist,
@@ -66,6 +67,7 @@ impl Family {
         Self::Undo,
         Self::Meta,
         Self::Filter,
+        Self::FilterHdr,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -81,6 +83,7 @@ impl Family {
             Self::Undo => "undo",
             Self::Meta => "meta",
             Self::Filter => "filter",
+            Self::FilterHdr => "filterhdr",
         }
     }
 
@@ -145,7 +148,7 @@ impl Store {
 
 /// Handles of all families.
 #[derive(Clone, Copy)]
-struct Families<'a>([&'a ColumnFamily; 11]);
+struct Families<'a>([&'a ColumnFamily; 12]);
 
 impl<'a> std::ops::Index<Family> for Families<'a> {
     type Output = &'a ColumnFamily;

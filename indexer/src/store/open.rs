@@ -237,9 +237,10 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::Pos
         | Family::Undo
         | Family::Meta
-        | Family::Filter => {}
+        | Family::Filter
+        | Family::FilterHdr => {}
     }
-    if matches!(family, Family::TxPos | Family::Filter) {
+    if matches!(family, Family::TxPos | Family::Filter | Family::FilterHdr) {
         // Sizes and checks, hashes and coded sets: nothing that a compressor could use.
         options.set_compression_type(DBCompressionType::None);
     }

@@ -73,12 +73,12 @@ impl Reader<'_> {
         height: Height,
     ) -> Result<Option<filter::FilterEntry>, StoreError> {
         let decode = filter::FilterEntry::decode;
-        self.get(Family::Filter, filter::entry_key(height), decode)
+        self.get(Family::FilterHdr, block_rows::key(height), decode)
     }
 
     /// The block filter at `height`.
     pub(crate) fn filter(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = filter::filter_key(height);
+        let key = block_rows::key(height);
         self.get(Family::Filter, key, |value| Ok(value.to_vec()))
     }
 

@@ -166,7 +166,7 @@ fn filters_follow_the_chain_and_change_nothing_else() {
     fixture.catch_up().unwrap();
     check(&fixture);
     let blocks = chain.active().len() as u64;
-    assert_eq!(fixture.index.row_counts().unwrap()["filter"], 2 * blocks);
+    assert_eq!(fixture.index.row_counts().unwrap()["filter"], blocks);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The index as a whole, over chains kept in memory.
 
+mod coins;
 mod disturbed;
 mod filters;
 mod golden;

@@ -236,7 +236,7 @@ impl Naive {
                     height: detail.block.height,
                     is_coinbase: detail.tx.is_coinbase(),
                 });
-                assert_eq!(view.unspent(&[outpoint]).unwrap(), [coin.clone()]);
+                assert_eq!(view.unspent(&[outpoint]).unwrap()[0], coin);
                 unspent += usize::from(coin.is_some());
                 outpoints.push(outpoint);
                 wanted.push(coin);

@@ -126,7 +126,7 @@ fn long_chain(pool: usize) -> (MemChain, Maker) {
 /// nothing waits for the disk; on disk the difference is the sync of the log.
 #[test]
 #[ignore = "a measurement, not a check"]
-#[allow(clippy::print_stderr)]
+#[allow(clippy::print_stderr, clippy::cast_precision_loss)]
 fn tip_speed() {
     const ROUNDS: usize = 15;
 
@@ -155,6 +155,7 @@ fn tip_speed() {
         let mut names = vec!["load", "hash"];
         names.extend(fixtures.iter().map(|(name, _)| *name));
         let mut times = vec![Vec::new(); names.len()];
+        let mut cpu = [0.0; 2];
         for _ in 0..ROUNDS {
             maker.mine(&chain, txs);
             let height = chain.active().len() as Height - 1;
@@ -166,10 +167,12 @@ fn tip_speed() {
             let start = Instant::now();
             assert!(crate::prepared::Prepared::new(block, &keys, false).is_ok());
             times[1].push(start.elapsed().as_secs_f64());
-            for ((_, fixture), times) in fixtures.iter_mut().zip(&mut times[2..]) {
-                let start = Instant::now();
+            let indexes = fixtures.iter_mut().zip(&mut cpu);
+            for (((_, fixture), cpu), times) in indexes.zip(&mut times[2..]) {
+                let (start, before) = (Instant::now(), cpu_seconds());
                 fixture.catch_up().unwrap();
                 times.push(start.elapsed().as_secs_f64());
+                *cpu += cpu_seconds() - before;
                 assert_eq!(fixture.index.tip().borrow().unwrap().height, height);
             }
         }
@@ -178,6 +181,11 @@ fn tip_speed() {
             let (median, worst) = median(times);
             eprintln!("  {name}: {median:.1} ms, at most {worst:.1} ms");
         }
+        let cpu = cpu.map(|seconds| seconds * 1e3 / ROUNDS as f64);
+        eprintln!(
+            "  CPU: {:.0} ms in memory, {:.0} ms on disk",
+            cpu[0], cpu[1]
+        );
     }
 }
 

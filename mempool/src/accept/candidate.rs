@@ -137,21 +137,31 @@ impl Mempool {
         coins: &dyn CoinView,
         package: impl Fn(&OutPoint) -> Option<TxOut>,
     ) -> Result<Vec<Found>, AcceptError> {
-        let mut found = Vec::with_capacity(candidate.tx.input.len());
+        let inputs = candidate.tx.input.iter().map(|input| input.previous_output);
+        // `None` for what must be confirmed, if it exists.
+        let unconfirmed = inputs.clone().map(|outpoint| {
+            if let Some(output) = package(&outpoint) {
+                return Some(Some(output));
+            }
+            let parent = self.get(&outpoint.txid)?;
+            Some(parent.tx.output.get(outpoint.vout as usize).cloned())
+        });
+        let unconfirmed: Vec<_> = unconfirmed.collect();
+        let sources = inputs.clone().zip(&unconfirmed);
+        let wanted: Vec<OutPoint> = sources
+            .filter(|(_, output)| output.is_none())
+            .map(|(outpoint, _)| outpoint)
+            .collect();
+        let mut confirmed = coins.coins_many(&wanted)?.into_iter();
+        let mut found = Vec::with_capacity(unconfirmed.len());
         let mut missing = Vec::new();
-        for input in &candidate.tx.input {
-            let outpoint = &input.previous_output;
-            let output = match package(outpoint) {
-                Some(output) => Some((output, None)),
-                None => match self.get(&outpoint.txid) {
-                    Some(parent) => {
-                        let output = parent.tx.output.get(outpoint.vout as usize);
-                        output.map(|output| (output.clone(), None))
-                    }
-                    None => coins
-                        .coin(outpoint)?
-                        .map(|coin| (coin.output, Some((coin.height, coin.is_coinbase)))),
-                },
+        for (outpoint, output) in inputs.zip(unconfirmed) {
+            let output = match output {
+                Some(output) => output.map(|output| (output, None)),
+                None => confirmed
+                    .next()
+                    .flatten()
+                    .map(|coin| (coin.output, Some((coin.height, coin.is_coinbase)))),
             };
             match output {
                 Some(output) => found.push(output),

@@ -211,11 +211,11 @@ impl Mempool {
         let new: Vec<NewTx> = candidates
             .iter()
             .enumerate()
-            .map(|(index, candidate)| self.new_tx(candidate, &candidates[..index], rules))
+            .map(|(index, candidate)| self.new_tx(candidate, &candidates[..index]))
             .collect();
         let too_large = |_| PackageRejected::policy("too-large-cluster", "");
         let (staging, removed) = if positions.iter().all(|p| p.conflicts.is_empty()) {
-            let staging = self.clusters.stage(&HashSet::new(), &new);
+            let staging = self.clusters.stage(&HashSet::new(), &new, &[]);
             (staging.map_err(too_large)?, Vec::new())
         } else {
             if positions.iter().any(|p| !p.parents.is_empty()) && candidates.len() == 2 {
@@ -227,7 +227,7 @@ impl Mempool {
             let conflicts: Vec<_> = positions.iter().map(|p| &p.conflicts).collect();
             let removed = self.package_replaces(candidates, &conflicts, (fee, vsize))?;
             let slots = removed.iter().map(|(slot, _)| *slot).collect();
-            let staging = self.clusters.stage(&slots, &new).map_err(too_large)?;
+            let staging = self.clusters.stage(&slots, &new, &[]).map_err(too_large)?;
             if !staging.improves() {
                 return Err(PackageRejected::policy(
                     "package RBF failed: insufficient feerate: does not improve feerate diagram",

@@ -56,8 +56,8 @@ impl Mempool {
         let position = self.position(candidate, now, rules)?;
         let replaced = self.replaced_by(candidate, &position)?;
         let slots: HashSet<Slot> = replaced.iter().copied().collect();
-        let new = [self.new_tx(candidate, &[], rules)];
-        let staging = self.clusters.stage(&slots, &new);
+        let new = [self.new_tx(candidate, &[])];
+        let staging = self.clusters.stage(&slots, &new, &[]);
         let staging = staging.map_err(|_| Rejected::policy("too-large-cluster"))?;
         if !position.conflicts.is_empty() {
             if !staging.improves() {
@@ -244,12 +244,7 @@ impl Mempool {
     }
 
     /// As the clusters see it; `before` are the ones before it in its package.
-    pub(super) fn new_tx(
-        &self,
-        candidate: &Candidate,
-        before: &[Candidate],
-        rules: Rules,
-    ) -> NewTx {
+    pub(super) fn new_tx(&self, candidate: &Candidate, before: &[Candidate]) -> NewTx {
         let inputs = candidate.tx.input.iter().map(|i| i.previous_output.txid);
         let ids: HashSet<Txid> = inputs.collect();
         let mut parents: Vec<Member> = ids
@@ -260,17 +255,10 @@ impl Mempool {
         let in_package = before.iter().zip(0..);
         let in_package = in_package.filter(|(other, _)| ids.contains(&other.txid));
         parents.extend(in_package.map(|(_, index)| Member::New(index)));
-        // Only what comes back from a block can have children here already.
-        let children = if rules.bypass_limits {
-            self.spenders_of(candidate.txid, &candidate.tx)
-        } else {
-            Vec::new()
-        };
         NewTx {
             rate: candidate.rate(),
             tie: entry::tie(&candidate.txid),
             parents,
-            children,
         }
     }
 }

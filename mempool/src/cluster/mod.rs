@@ -67,8 +67,6 @@ pub(crate) struct NewTx {
     pub tie: u64,
     /// What it spends from; only those before it of the new ones.
     pub parents: Vec<Member>,
-    /// What spends from it already: only when it comes back from a block.
-    pub children: Vec<Slot>,
 }
 
 /// A cluster would be too large.
@@ -247,14 +245,21 @@ impl Clusters {
         self.bytes
     }
 
-    /// What the clusters would be without `removed` and with `added`.
+    /// What the clusters would be without `removed`, with `added`, and with dependencies
+    /// between transactions (parent, child) that were not known to be such.
     ///
     /// `removed` must hold, with a transaction, all its descendants or all its ancestors.
-    pub fn stage(&self, removed: &HashSet<Slot>, added: &[NewTx]) -> Result<Staging, TooLarge> {
+    pub fn stage(
+        &self,
+        removed: &HashSet<Slot>,
+        added: &[NewTx],
+        links: &[(Slot, Slot)],
+    ) -> Result<Staging, TooLarge> {
         let mut affected: Vec<ClusterId> = removed
             .iter()
             .copied()
             .chain(added.iter().flat_map(NewTx::pool_members))
+            .chain(links.iter().flat_map(|&(parent, child)| [parent, child]))
             .filter_map(|slot| self.of(slot))
             .collect();
         affected.sort_unstable();
@@ -291,10 +296,10 @@ impl Clusters {
                     Member::New(before) => joined.join(this, pieces.len() + before),
                 }
             }
-            for child in &tx.children {
-                if let Some(&piece) = piece_of.get(child) {
-                    joined.join(this, piece);
-                }
+        }
+        for (parent, child) in links {
+            if let (Some(&parent), Some(&child)) = (piece_of.get(parent), piece_of.get(child)) {
+                joined.join(parent, child);
             }
         }
 
@@ -303,7 +308,7 @@ impl Clusters {
             let parts = group.iter().filter(|&&i| i < pieces.len());
             let parts: Vec<_> = parts.map(|&i| pieces[i]).collect();
             let new = group.iter().filter_map(|&i| i.checked_sub(pieces.len()));
-            clusters.push(self.compose(&parts, &new.collect::<Vec<_>>(), added)?);
+            clusters.push(self.compose(&parts, &new.collect::<Vec<_>>(), added, links)?);
         }
         let mut before: Vec<ChunkRate> = Vec::new();
         for &id in &affected {
@@ -329,6 +334,7 @@ impl Clusters {
         parts: &[(ClusterId, Set)],
         new: &[usize],
         added: &[NewTx],
+        links: &[(Slot, Slot)],
     ) -> Result<Cluster<Member>, TooLarge> {
         let count: usize = parts.iter().map(|(_, set)| set.count_ones() as usize).sum();
         if count + new.len() > MAX_CLUSTER_TXS {
@@ -359,8 +365,7 @@ impl Clusters {
         }
         for &n in new {
             let member = Member::New(n);
-            let at = nodes.len();
-            place.insert(member, at);
+            place.insert(member, nodes.len());
             let direct = added[n].parents.iter().filter_map(|p| place.get(p));
             parents.push(direct.fold(0, |set, &i| set | 1 << i));
             nodes.push(Node {
@@ -369,10 +374,11 @@ impl Clusters {
                 tie: added[n].tie,
                 ancestors: 0,
             });
-            for child in &added[n].children {
-                if let Some(&i) = place.get(&Member::Pool(*child)) {
-                    parents[i] |= 1 << at;
-                }
+        }
+        for &(parent, child) in links {
+            let place = |slot| place.get(&Member::Pool(slot)).copied();
+            if let (Some(parent), Some(child)) = (place(parent), place(child)) {
+                parents[child] |= 1 << parent;
             }
         }
         let weight: i64 = nodes.iter().map(|node| node.rate.size).sum();
@@ -382,7 +388,8 @@ impl Clusters {
         }
         let graph = Graph::new(nodes.iter().map(|node| node.rate).collect(), &parents);
         let base: Vec<usize> = (0..nodes.len()).collect();
-        let order = linearize::linearize(&graph, &base, !new.is_empty());
+        let grows = !new.is_empty() || !links.is_empty();
+        let order = linearize::linearize(&graph, &base, grows);
         Ok(Cluster::new(&graph, &order, &nodes))
     }
 
@@ -456,11 +463,10 @@ fn key(cluster: ClusterId, index: usize, chunk: &Chunk) -> ChunkKey {
 
 impl NewTx {
     fn pool_members(&self) -> impl Iterator<Item = Slot> + '_ {
-        let parents = self.parents.iter().filter_map(|parent| match parent {
+        self.parents.iter().filter_map(|parent| match parent {
             Member::Pool(slot) => Some(*slot),
             Member::New(_) => None,
-        });
-        parents.chain(self.children.iter().copied())
+        })
     }
 }
 

@@ -1,377 +1,407 @@
-//! Rules of policy about scripts that can be decided without running them, for inputs whose
-//! scripts the judge has passed.
+//! Rules of policy about scripts, as far as the bare scripts show them.
 //!
-//! They keep strangers from relaying another form of a transaction under another id: pushes
-//! that are longer than needed, things left on the stack, signatures with a high S.
+//! Bitcoin Core runs the scripts of unconfirmed transactions under rules beyond
+//! consensus. The kernel does not offer those, and this is no script interpreter: it
+//! looks at what is certain to be executed if the script passes at all (everything
+//! outside of conditionals, and the well-known forms of scripts). What it finds, Core
+//! refuses too. What it cannot see is listed in `docs/policy.md`.
 //!
-//! # Correctness
-//! Exact where they apply: a script that reaches its end has reached each of its
-//! operations, and the templates say which item is a signature and which a key.
-//!
-//! # Limits
-//! Signatures, keys and what is left on the stack are checked in the templates (P2PK,
-//! P2PKH, multisig, also inside P2SH and P2WSH, and P2WPKH) only. Rules about operations
-//! that depend on which branch runs (`MINIMALIF`, `NULLFAIL`, minimal data and upgradable
-//! operations inside scripts, keys of unknown kinds in tapscript) are not checked.
+//! Refuses only; the judge decides what passes.
 
-use bitcoin::{Script, Transaction, TxIn, TxOut, Witness, secp256k1::ecdsa::Signature};
-use pulse_primitives::bitcoin;
+use pulse_primitives::bitcoin::{Transaction, TxOut, Witness};
 
-use super::script::{OutputKind, has_op, multisig_keys, output_kind, pushes, witness_program};
 use crate::judge::ScriptFailure;
 
-const OP_CODESEPARATOR: u8 = 0xab;
-const LEAF_MASK: u8 = 0xfe;
-const LEAF_TAPSCRIPT: u8 = 0xc0;
+const MINIMAL_DATA: &str = "Data push larger than necessary";
+const HIGH_S: &str = "Non-canonical signature: S value is unnecessarily high";
+const HASH_TYPE: &str = "Signature hash type missing or not understood";
+const PUBKEY_TYPE: &str = "Public key is neither compressed or uncompressed";
+const WITNESS_PUBKEY_TYPE: &str = "Using non-compressed keys in segwit";
+const UPGRADABLE_PUBKEY: &str = "Public key version reserved for soft-fork upgrades";
+const UPGRADABLE_NOPS: &str = "NOPx reserved for soft-fork upgrades";
+const UPGRADABLE_WITNESS: &str = "Witness version reserved for soft-fork upgrades";
+const UPGRADABLE_TAPROOT: &str = "Taproot version reserved for soft-fork upgrades";
+const OP_SUCCESS: &str = "OP_SUCCESSx reserved for soft-fork upgrades";
+const CODE_SEPARATOR: &str = "Using OP_CODESEPARATOR in non-witness script";
+const CLEAN_STACK: &str = "Stack size must be exactly one after execution";
 
-/// Which rules signatures and keys follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rules {
-    /// Scripts without witness.
-    Base,
-    /// Version 0 witness programs.
-    WitnessV0,
+/// Half of the order of secp256k1: signatures have an S of at most this.
+const HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+];
+
+const ANNEX_TAG: u8 = 0x50;
+const TAPSCRIPT_LEAF: u8 = 0xc0;
+const LEAF_MASK: u8 = 0xfe;
+
+mod op {
+    pub const PUSHDATA1: u8 = 0x4c;
+    pub const PUSHDATA2: u8 = 0x4d;
+    pub const PUSHDATA4: u8 = 0x4e;
+    pub const NEGATIVE_1: u8 = 0x4f;
+    pub const N1: u8 = 0x51;
+    pub const N16: u8 = 0x60;
+    pub const IF: u8 = 0x63;
+    pub const NOTIF: u8 = 0x64;
+    pub const ENDIF: u8 = 0x68;
+    pub const DUP: u8 = 0x76;
+    pub const EQUAL: u8 = 0x87;
+    pub const EQUALVERIFY: u8 = 0x88;
+    pub const HASH160: u8 = 0xa9;
+    pub const CODESEPARATOR: u8 = 0xab;
+    pub const CHECKSIG: u8 = 0xac;
+    pub const CHECKSIGVERIFY: u8 = 0xad;
+    pub const CHECKMULTISIG: u8 = 0xae;
+    pub const NOP1: u8 = 0xb0;
+    pub const NOP4: u8 = 0xb3;
+    pub const NOP10: u8 = 0xb9;
+    pub const CHECKSIGADD: u8 = 0xba;
 }
+
+/// Which rules a script runs under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Base,
+    WitnessV0,
+    Tapscript,
+}
+
+type Verdict = Result<(), &'static str>;
 
 /// Checks all inputs of `tx`, which spend `prevouts`.
 ///
 /// # Errors
 /// [`ScriptFailure`] with Bitcoin Core's words, of the first input that fails.
 pub fn check_scripts(tx: &Transaction, prevouts: &[TxOut]) -> Result<(), ScriptFailure> {
-    for (index, (input, prevout)) in tx.input.iter().zip(prevouts).enumerate() {
-        check_input(input, &prevout.script_pubkey).map_err(|detail| ScriptFailure {
-            input: index,
-            detail: detail.to_owned(),
+    for (index, (input, output)) in tx.input.iter().zip(prevouts).enumerate() {
+        let script = output.script_pubkey.as_bytes();
+        judge_input(input.script_sig.as_bytes(), &input.witness, script).map_err(|rule| {
+            ScriptFailure {
+                input: index,
+                detail: rule.to_owned(),
+            }
         })?;
     }
     Ok(())
 }
 
-fn check_input(input: &TxIn, script: &Script) -> Result<(), &'static str> {
-    let items = pushes(input.script_sig.as_bytes())?;
-    if let Some(program) = witness_program(script.as_bytes()) {
-        return check_program(program, &input.witness, false);
+fn judge_input(script_sig: &[u8], witness: &Witness, script: &[u8]) -> Verdict {
+    scan(script_sig, Version::Base)?;
+    let mut stack = pushed(script_sig);
+    if is_p2sh(script) {
+        let redeem = stack.pop().unwrap_or_default();
+        return match witness_program(&redeem) {
+            Some((0, program)) => judge_witness_v0(program, witness),
+            Some(_) => Err(UPGRADABLE_WITNESS),
+            None => judge_legacy(&redeem, &stack),
+        };
     }
-    if !script.is_p2sh() {
-        return check_legacy(script.as_bytes(), &items);
-    }
-    let Some((redeem, items)) = items.split_last() else {
-        return Ok(());
-    };
-    match witness_program(redeem) {
-        Some(program) => check_program(program, &input.witness, true),
-        None => check_legacy(redeem, items),
+    match witness_program(script) {
+        Some((0, program)) => judge_witness_v0(program, witness),
+        Some((1, program)) if program.len() == 32 => judge_taproot(witness),
+        // Pay to anchor.
+        Some((1, [0x4e, 0x73])) => Ok(()),
+        Some(_) => Err(UPGRADABLE_WITNESS),
+        None => judge_legacy(script, &stack),
     }
 }
 
-fn check_legacy(script: &[u8], items: &[Vec<u8>]) -> Result<(), &'static str> {
-    if has_op(script, |op| op == OP_CODESEPARATOR) {
-        return Err("Using OP_CODESEPARATOR in non-witness script");
+/// A script without witness and what it is given, deepest first.
+fn judge_legacy(script: &[u8], stack: &[Vec<u8>]) -> Verdict {
+    scan(script, Version::Base)?;
+    let stack: Vec<&[u8]> = stack.iter().map(Vec::as_slice).collect();
+    let form = Form::of(script);
+    let given = match form {
+        Form::Key(_) => 1,
+        Form::KeyHash => 2,
+        // The dummy in front.
+        Form::Multi { required, .. } => required + 1,
+        Form::Other => return stack.iter().try_for_each(|item| judge_if_signature(item)),
+    };
+    judge_form(&form, &stack, Version::Base)?;
+    match stack.len() == given {
+        true => Ok(()),
+        false => Err(CLEAN_STACK),
     }
-    let items: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
-    let Some(used) = check_template(script, &items, Rules::Base)? else {
+}
+
+fn judge_witness_v0(program: &[u8], witness: &Witness) -> Verdict {
+    let items: Vec<&[u8]> = witness.iter().collect();
+    if program.len() == 20 {
+        return judge_form(&Form::KeyHash, &items, Version::WitnessV0);
+    }
+    let Some((script, stack)) = items.split_last() else {
         return Ok(());
     };
-    if items.len() > used {
-        return Err("Stack size must be exactly one after execution");
+    scan(script, Version::WitnessV0)?;
+    judge_form(&Form::of(script), stack, Version::WitnessV0)
+}
+
+fn judge_taproot(witness: &Witness) -> Verdict {
+    let mut items: Vec<&[u8]> = witness.iter().collect();
+    if items.len() >= 2
+        && items
+            .last()
+            .is_some_and(|item| item.first() == Some(&ANNEX_TAG))
+    {
+        items.pop();
+    }
+    let [.., script, control] = items.as_slice() else {
+        return Ok(());
+    };
+    match control.first() {
+        Some(leaf) if leaf & LEAF_MASK == TAPSCRIPT_LEAF => {}
+        Some(_) => return Err(UPGRADABLE_TAPROOT),
+        None => return Ok(()),
+    }
+    if Ops(script).any(|(opcode, _)| is_op_success(opcode)) {
+        return Err(OP_SUCCESS);
+    }
+    scan(script, Version::Tapscript)
+}
+
+/// Judges signatures and keys that a script of this form gets from `stack`.
+fn judge_form(form: &Form<'_>, stack: &[&[u8]], version: Version) -> Verdict {
+    match form {
+        Form::Key(key) => {
+            stack.last().map_or(Ok(()), |sig| judge_signature(sig))?;
+            judge_key(key, version)
+        }
+        Form::KeyHash => {
+            let [.., sig, key] = stack else {
+                return Ok(());
+            };
+            judge_signature(sig)?;
+            judge_key(key, version)
+        }
+        Form::Multi { required, keys } => {
+            let first = stack.len().saturating_sub(*required);
+            stack[first..]
+                .iter()
+                .try_for_each(|sig| judge_signature(sig))?;
+            // Keys are tried from the last one on, and each signature needs one.
+            let first = keys.len().saturating_sub(*required);
+            keys[first..]
+                .iter()
+                .try_for_each(|key| judge_key(key, version))
+        }
+        Form::Other => stack.iter().try_for_each(|item| judge_if_signature(item)),
+    }
+}
+
+/// Well-known forms of scripts.
+#[derive(Debug, PartialEq, Eq)]
+enum Form<'a> {
+    /// A key and a check of one signature.
+    Key(&'a [u8]),
+    /// The hash of a key; signature and key are given.
+    KeyHash,
+    /// So many signatures by these keys.
+    Multi {
+        required: usize,
+        keys: Vec<&'a [u8]>,
+    },
+    Other,
+}
+
+impl<'a> Form<'a> {
+    fn of(script: &'a [u8]) -> Self {
+        let ops: Vec<(u8, &[u8])> = Ops(script).take(24).collect();
+        match ops.as_slice() {
+            [(_, key), (op::CHECKSIG, _)] if matches!(key.len(), 33 | 65) => Self::Key(key),
+            [
+                (op::DUP, _),
+                (op::HASH160, _),
+                (20, _),
+                (op::EQUALVERIFY, _),
+                (op::CHECKSIG, _),
+            ] => Self::KeyHash,
+            [(m, _), keys @ .., (n, _), (op::CHECKMULTISIG, _)] => {
+                let (Some(required), Some(count)) = (small_number(*m), small_number(*n)) else {
+                    return Self::Other;
+                };
+                let keys: Vec<&[u8]> = keys.iter().map(|(_, key)| *key).collect();
+                let all_keys = keys.iter().all(|key| matches!(key.len(), 33 | 65));
+                match all_keys && keys.len() == count && required <= count {
+                    true => Self::Multi { required, keys },
+                    false => Self::Other,
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+fn small_number(opcode: u8) -> Option<usize> {
+    (op::N1..=op::N16)
+        .contains(&opcode)
+        .then(|| usize::from(opcode - op::N1) + 1)
+}
+
+/// Judges what runs in every case: operations outside of conditionals, and those that
+/// count wherever they stand.
+fn scan(script: &[u8], version: Version) -> Verdict {
+    let mut depth = 0usize;
+    let mut last_push: Option<&[u8]> = None;
+    for (opcode, data) in Ops(script) {
+        let is_push = opcode <= op::PUSHDATA4;
+        match opcode {
+            op::IF | op::NOTIF => depth += 1,
+            op::ENDIF => depth = depth.saturating_sub(1),
+            op::CODESEPARATOR if version == Version::Base => return Err(CODE_SEPARATOR),
+            _ if depth > 0 => {}
+            op::NOP1 | op::NOP4..=op::NOP10 => return Err(UPGRADABLE_NOPS),
+            op::CHECKSIG | op::CHECKSIGVERIFY => {
+                last_push.map_or(Ok(()), |key| judge_key(key, version))?;
+            }
+            op::CHECKSIGADD if version == Version::Tapscript => {
+                last_push.map_or(Ok(()), |key| judge_key(key, version))?;
+            }
+            _ if is_push && !is_minimal(opcode, data) => return Err(MINIMAL_DATA),
+            _ => {}
+        }
+        last_push = (is_push && depth == 0).then_some(data);
     }
     Ok(())
 }
 
-fn check_program(
-    (version, program): (u8, &[u8]),
-    witness: &Witness,
-    is_p2sh: bool,
-) -> Result<(), &'static str> {
-    let items: Vec<&[u8]> = witness.iter().collect();
-    match (version, program.len()) {
-        (0, 20) => match items[..] {
-            [signature, key] => {
-                check_signature(signature)?;
-                check_key(key, Rules::WitnessV0)
-            }
-            _ => Ok(()),
-        },
-        (0, 32) => match items.split_last() {
-            Some((script, items)) => check_template(script, items, Rules::WitnessV0).map(|_| ()),
-            None => Ok(()),
-        },
-        (1, 32) if !is_p2sh => check_taproot(&items),
-        (1.., _) if is_p2sh => Err("Witness version reserved for soft-fork upgrades"),
+fn judge_key(key: &[u8], version: Version) -> Verdict {
+    let compressed = key.len() == 33 && matches!(key[0], 2 | 3);
+    let uncompressed = key.len() == 65 && key[0] == 4;
+    match version {
+        Version::Base if !compressed && !uncompressed => Err(PUBKEY_TYPE),
+        Version::WitnessV0 if uncompressed => Err(WITNESS_PUBKEY_TYPE),
+        Version::WitnessV0 if !compressed => Err(PUBKEY_TYPE),
+        Version::Tapscript if !matches!(key.len(), 0 | 32) => Err(UPGRADABLE_PUBKEY),
         _ => Ok(()),
     }
 }
 
-fn check_taproot(items: &[&[u8]]) -> Result<(), &'static str> {
-    let [.., script, control] = items else {
+/// An ECDSA signature with its hash type. What is not one by encoding is the kernel's.
+fn judge_signature(item: &[u8]) -> Verdict {
+    let Some(s) = der_s(item) else {
         return Ok(());
     };
-    if control.first().map(|version| version & LEAF_MASK) != Some(LEAF_TAPSCRIPT) {
-        return Err("Taproot version reserved for soft-fork upgrades");
+    let s = match s {
+        [0, rest @ ..] => rest,
+        _ => s,
+    };
+    if s.len() == 32 && s > HALF_ORDER.as_slice() {
+        return Err(HIGH_S);
     }
-    if has_op(script, is_op_success) {
-        return Err("OP_SUCCESSx reserved for soft-fork upgrades");
+    match item.last().map(|hash_type| hash_type & !0x80) {
+        Some(1..=3) => Ok(()),
+        _ => Err(HASH_TYPE),
     }
-    Ok(())
 }
 
-/// Operations that make any tapscript succeed (BIP 342).
-fn is_op_success(op: u8) -> bool {
-    matches!(
-        op,
-        80 | 98 | 126..=129 | 131..=134 | 137..=138 | 141..=142 | 149..=153 | 187..=254
-    )
+/// In scripts of unknown form: what is encoded as a signature with a high S is one,
+/// nothing else looks like it.
+fn judge_if_signature(item: &[u8]) -> Verdict {
+    match judge_signature(item) {
+        Err(HIGH_S) => Err(HIGH_S),
+        _ => Ok(()),
+    }
 }
 
-/// Checks signatures and keys, the top of the stack last in `items`. How many items the
-/// template takes, or `None` if it is none.
-fn check_template(
-    script: &[u8],
-    items: &[&[u8]],
-    rules: Rules,
-) -> Result<Option<usize>, &'static str> {
-    match (output_kind(script), items) {
-        (OutputKind::PubKey, [.., signature]) => {
-            check_signature(signature)?;
-            check_key(&script[1..script.len() - 1], rules)?;
-            Ok(Some(1))
-        }
-        (OutputKind::PubKeyHash, [.., signature, key]) => {
-            check_signature(signature)?;
-            check_key(key, rules)?;
-            Ok(Some(2))
-        }
-        (OutputKind::Multisig { required, keys }, _) => {
-            let required = required as usize;
-            let Some(first) = items.len().checked_sub(required) else {
-                return Ok(None);
-            };
-            for signature in items[first..].iter().rev() {
-                check_signature(signature)?;
+/// The S of a signature in strict DER with a hash type behind it (BIP 66).
+fn der_s(item: &[u8]) -> Option<&[u8]> {
+    if !(9..=73).contains(&item.len()) || item[0] != 0x30 || usize::from(item[1]) != item.len() - 3
+    {
+        return None;
+    }
+    let len_r = usize::from(item[3]);
+    let len_s = usize::from(*item.get(5 + len_r)?);
+    if len_r + len_s + 7 != item.len() || item[2] != 2 || item[4 + len_r] != 2 {
+        return None;
+    }
+    let (r, s) = (&item[4..4 + len_r], &item[6 + len_r..6 + len_r + len_s]);
+    let is_positive = |number: &[u8]| match number {
+        [] => false,
+        [first, ..] if first & 0x80 != 0 => false,
+        [0, second, ..] if second & 0x80 == 0 => false,
+        _ => true,
+    };
+    (is_positive(r) && is_positive(s)).then_some(s)
+}
+
+/// Whether the data could not have been pushed by a shorter operation.
+fn is_minimal(opcode: u8, data: &[u8]) -> bool {
+    match data {
+        [] => opcode == 0,
+        [1..=16] | [0x81] => false,
+        _ if data.len() <= 75 => usize::from(opcode) == data.len(),
+        _ if data.len() <= 255 => opcode == op::PUSHDATA1,
+        _ if data.len() <= 65_535 => opcode == op::PUSHDATA2,
+        _ => true,
+    }
+}
+
+fn is_op_success(opcode: u8) -> bool {
+    matches!(opcode,
+        80 | 98 | 126..=129 | 131..=134 | 137..=138 | 141..=142 | 149..=153 | 187..=254)
+}
+
+fn is_p2sh(script: &[u8]) -> bool {
+    matches!(script, [op::HASH160, 20, .., op::EQUAL] if script.len() == 23)
+}
+
+/// Version and program of a witness program (BIP 141).
+fn witness_program(script: &[u8]) -> Option<(u8, &[u8])> {
+    let [version, len, program @ ..] = script else {
+        return None;
+    };
+    if usize::from(*len) != program.len() || !(2..=40).contains(&program.len()) {
+        return None;
+    }
+    match *version {
+        0 => Some((0, program)),
+        op::N1..=op::N16 => Some((version - op::N1 + 1, program)),
+        _ => None,
+    }
+}
+
+/// What a script of pushes leaves on the stack, deepest first.
+fn pushed(script: &[u8]) -> Vec<Vec<u8>> {
+    Ops(script)
+        .map(|(opcode, data)| match opcode {
+            op::NEGATIVE_1 => vec![0x81],
+            op::N1..=op::N16 => vec![opcode - op::N1 + 1],
+            _ => data.to_vec(),
+        })
+        .collect()
+}
+
+/// Operations of a script with the data that they push; ends where it is malformed.
+struct Ops<'a>(&'a [u8]);
+
+impl<'a> Iterator for Ops<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&opcode, rest) = self.0.split_first()?;
+        let (len, rest) = match opcode {
+            0..op::PUSHDATA1 => (usize::from(opcode), rest),
+            op::PUSHDATA1 => {
+                let (len, rest) = rest.split_first_chunk::<1>()?;
+                (usize::from(len[0]), rest)
             }
-            // Fewer signatures than keys: which keys were looked at is not known.
-            if required == keys as usize {
-                for key in multisig_keys(script) {
-                    check_key(key, rules)?;
-                }
+            op::PUSHDATA2 => {
+                let (len, rest) = rest.split_first_chunk::<2>()?;
+                (usize::from(u16::from_le_bytes(*len)), rest)
             }
-            Ok(Some(required + 1))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// A signature that was found valid, with its type behind it.
-fn check_signature(signature: &[u8]) -> Result<(), &'static str> {
-    let Some((kind, der)) = signature.split_last() else {
-        return Ok(());
-    };
-    // Strict encoding is a rule of consensus (BIP 66), and so the judge's business.
-    let Ok(parsed) = Signature::from_der(der) else {
-        return Ok(());
-    };
-    let mut low = parsed;
-    low.normalize_s();
-    if low != parsed {
-        return Err("Non-canonical signature: S value is unnecessarily high");
-    }
-    if !(1..=3).contains(&(kind & !0x80)) {
-        return Err("Signature hash type missing or not understood");
-    }
-    Ok(())
-}
-
-fn check_key(key: &[u8], rules: Rules) -> Result<(), &'static str> {
-    match (key.first(), key.len(), rules) {
-        (Some(2 | 3), 33, _) | (Some(4), 65, Rules::Base) => Ok(()),
-        (Some(4), 65, Rules::WitnessV0) => Err("Using non-compressed keys in segwit"),
-        _ => Err("Public key is neither compressed or uncompressed"),
+            op::PUSHDATA4 => {
+                let (len, rest) = rest.split_first_chunk::<4>()?;
+                (usize::try_from(u32::from_le_bytes(*len)).ok()?, rest)
+            }
+            _ => (0, rest),
+        };
+        let data = rest.get(..len)?;
+        self.0 = &rest[len..];
+        Some((opcode, data))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use bitcoin::{
-        OutPoint, ScriptBuf,
-        secp256k1::{Message, Secp256k1, SecretKey},
-    };
-
-    use super::*;
-    use crate::testing::input;
-
-    fn signature(high: bool, kind: u8) -> Vec<u8> {
-        const ORDER: [u8; 32] = [
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-            0xff, 0xfe, 0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c,
-            0xd0, 0x36, 0x41, 0x41,
-        ];
-        let key = SecretKey::from_slice(&[7; 32]).unwrap();
-        let low = Secp256k1::new().sign_ecdsa(&Message::from_digest([9; 32]), &key);
-        let mut compact = low.serialize_compact();
-        if high {
-            // S becomes the order minus S.
-            let mut borrow = 0;
-            for i in (0..32).rev() {
-                let digit = i32::from(ORDER[i]) - i32::from(compact[32 + i]) - borrow;
-                borrow = i32::from(digit < 0);
-                compact[32 + i] = u8::try_from(digit.rem_euclid(256)).unwrap();
-            }
-        }
-        let mut bytes = Signature::from_compact(&compact)
-            .unwrap()
-            .serialize_der()
-            .to_vec();
-        bytes.push(kind);
-        bytes
-    }
-
-    fn key(first: u8, len: usize) -> Vec<u8> {
-        let mut key = vec![5; len];
-        key[0] = first;
-        key
-    }
-
-    fn push(items: &[Vec<u8>]) -> Vec<u8> {
-        let push = |item: &Vec<u8>| {
-            let len = u8::try_from(item.len()).unwrap();
-            let mut bytes = if len > 75 { vec![0x4c, len] } else { vec![len] };
-            bytes.extend(item);
-            bytes
-        };
-        items.iter().flat_map(push).collect()
-    }
-
-    fn check(script: &[u8], script_sig: Vec<u8>, witness: &[Vec<u8>]) -> Result<(), &'static str> {
-        let input = TxIn {
-            script_sig: ScriptBuf::from_bytes(script_sig),
-            witness: Witness::from_slice(witness),
-            ..input(OutPoint::null())
-        };
-        check_input(&input, Script::from_bytes(script))
-    }
-
-    fn p2pkh() -> Vec<u8> {
-        let mut script = vec![0x76, 0xa9, 20];
-        script.resize(23, 4);
-        script.extend([0x88, 0xac]);
-        script
-    }
-
-    fn p2sh() -> Vec<u8> {
-        let mut script = vec![0xa9, 20];
-        script.resize(22, 5);
-        script.push(0x87);
-        script
-    }
-
-    fn program(version: u8, len: usize) -> Vec<u8> {
-        let mut script = vec![version, u8::try_from(len).unwrap()];
-        script.resize(2 + len, 5);
-        script
-    }
-
-    #[test]
-    fn a_plain_spend_passes() {
-        let items = [signature(false, 1), key(2, 33)];
-        assert_eq!(check(&p2pkh(), push(&items), &[]), Ok(()));
-        assert_eq!(check(&program(0, 20), vec![], &items), Ok(()));
-        let old = [signature(false, 0x83), key(4, 65)];
-        assert_eq!(check(&p2pkh(), push(&old), &[]), Ok(()));
-    }
-
-    #[test]
-    fn a_high_s_is_refused() {
-        let high = Err("Non-canonical signature: S value is unnecessarily high");
-        let items = [signature(true, 1), key(2, 33)];
-        assert_eq!(check(&p2pkh(), push(&items), &[]), high);
-        assert_eq!(check(&program(0, 20), vec![], &items), high);
-    }
-
-    #[test]
-    fn an_unknown_hash_type_is_refused() {
-        let items = [signature(false, 4), key(2, 33)];
-        let unknown = Err("Signature hash type missing or not understood");
-        assert_eq!(check(&p2pkh(), push(&items), &[]), unknown);
-    }
-
-    #[test]
-    fn keys_have_their_kinds() {
-        let hybrid = [signature(false, 1), key(6, 65)];
-        let neither = Err("Public key is neither compressed or uncompressed");
-        assert_eq!(check(&p2pkh(), push(&hybrid), &[]), neither);
-        let long = [signature(false, 1), key(4, 65)];
-        let segwit = Err("Using non-compressed keys in segwit");
-        assert_eq!(check(&program(0, 20), vec![], &long), segwit);
-    }
-
-    #[test]
-    fn something_left_on_the_stack_is_refused() {
-        let items = [vec![9], signature(false, 1), key(2, 33)];
-        let left = Err("Stack size must be exactly one after execution");
-        // 9 alone would be pushed by an operation of its own.
-        let mut script_sig = vec![0x59];
-        script_sig.extend(push(&items[1..]));
-        assert_eq!(check(&p2pkh(), script_sig, &[]), left);
-    }
-
-    #[test]
-    fn a_push_that_is_too_long_is_refused() {
-        let longer = Err("Data push larger than necessary");
-        for script_sig in [
-            vec![1, 5],
-            vec![1, 0x81],
-            vec![0x4c, 1, 99],
-            vec![0x4d, 1, 0, 99],
-            vec![0x4c, 0],
-        ] {
-            assert_eq!(check(&p2sh(), script_sig, &[]), longer);
-        }
-        assert_eq!(check(&p2sh(), vec![1, 17], &[]), Ok(()));
-    }
-
-    #[test]
-    fn multisig_is_read_in_and_out_of_p2sh() {
-        let mut script = vec![0x52];
-        script.extend(push(&[key(2, 33), key(3, 33)]));
-        script.extend([0x52, 0xae]);
-        let good = [vec![], signature(false, 1), signature(false, 1)];
-        assert_eq!(check(&script, push(&good), &[]), Ok(()));
-        let bad = [vec![], signature(false, 1), signature(true, 1)];
-        let high = Err("Non-canonical signature: S value is unnecessarily high");
-        assert_eq!(check(&script, push(&bad), &[]), high);
-        let mut wrapped = bad.to_vec();
-        wrapped.push(script.clone());
-        assert_eq!(check(&p2sh(), push(&wrapped), &[]), high);
-        assert_eq!(check(&program(0, 32), vec![], &wrapped), high);
-        let mut more = vec![signature(false, 1)];
-        more.extend(good.clone());
-        more.push(script);
-        let left = Err("Stack size must be exactly one after execution");
-        assert_eq!(check(&p2sh(), push(&more), &[]), left);
-    }
-
-    #[test]
-    fn what_is_reserved_is_refused() {
-        let leaf = |version: u8| {
-            let mut control = vec![version];
-            control.resize(33, 3);
-            control
-        };
-        let taproot = program(0x51, 32);
-        let reserved = Err("Taproot version reserved for soft-fork upgrades");
-        let spend = |script: Vec<u8>, version| check(&taproot, vec![], &[script, leaf(version)]);
-        assert_eq!(spend(vec![0x51], 0xc0), Ok(()));
-        assert_eq!(spend(vec![0x51], 0xc2), reserved);
-        let success = Err("OP_SUCCESSx reserved for soft-fork upgrades");
-        assert_eq!(spend(vec![0x50], 0xc0), success);
-        assert_eq!(spend(vec![1, 0x50], 0xc0), Ok(()), "data is no operation");
-        let wrapped = check(&p2sh(), push(std::slice::from_ref(&taproot)), &[vec![1]]);
-        assert_eq!(
-            wrapped,
-            Err("Witness version reserved for soft-fork upgrades")
-        );
-        let separator = vec![0x51, 0xab];
-        let refused = Err("Using OP_CODESEPARATOR in non-witness script");
-        assert_eq!(check(&p2sh(), push(&[separator]), &[]), refused);
-    }
-}
+mod tests;

@@ -46,6 +46,8 @@ pub(super) struct Reorg {
     /// Oldest first.
     txs: VecDeque<(Txid, Arc<Transaction>)>,
     bytes: usize,
+    /// Those that are in the mempool again; the clusters do not know their spenders yet.
+    returned: Vec<Txid>,
 }
 
 /// What a reorganisation did to the mempool.
@@ -169,6 +171,7 @@ impl Mempool {
             fork: parent.height,
             txs: VecDeque::new(),
             bytes: 0,
+            returned: Vec::new(),
         });
         reorg.fork = reorg.fork.min(parent.height);
         for (tx, txid) in block.txdata.iter().zip(txids).rev() {
@@ -199,15 +202,20 @@ impl Mempool {
             return Ok(outcome);
         };
         while let Some((txid, tx)) = self.reorg.as_ref().and_then(|r| r.txs.front().cloned()) {
-            if self.readmit(&tx, coins, judge, now)? {
+            let is_back = self.readmit(&tx, coins, judge, now)?;
+            if is_back {
                 outcome.returned += 1;
             } else {
                 outcome.removed += self.remove_spenders(&txid, &tx, now);
             }
             if let Some(reorg) = &mut self.reorg {
                 reorg.txs.pop_front();
+                if is_back {
+                    reorg.returned.push(txid);
+                }
             }
         }
+        outcome.removed += self.link_returned(now);
         outcome.removed += self.remove_unfit(fork, coins, now)?;
         self.reorg = None;
         self.remove_expired(now);
@@ -245,24 +253,48 @@ impl Mempool {
         if tx.is_coinbase() {
             return Ok(false);
         }
-        loop {
-            let prepared = self.prepare_with(tx, coins, judge, now, Rules::reorg());
-            let result = prepared.and_then(|prepared| {
-                prepared.verify(judge)?;
-                self.commit_prepared(prepared, now)
-            });
-            match result {
-                Ok(_) => return Ok(true),
-                Err(AcceptError::Rejected(rejected)) => {
-                    // Those that spend from it in the mempool may be too many together.
-                    let too_large = rejected.reason == "too-large-cluster";
-                    if !(too_large && self.remove_worst_spender(tx, now)) {
-                        return Ok(false);
-                    }
+        let prepared = self.prepare_with(tx, coins, judge, now, Rules::reorg());
+        let result = prepared.and_then(|prepared| {
+            prepared.verify(judge)?;
+            self.commit_prepared(prepared, now)
+        });
+        match result {
+            Ok(_) => Ok(true),
+            Err(AcceptError::Rejected(_)) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Tells the clusters which transactions spend from those that came back, newest
+    /// first. Where a cluster would be too large the worst spenders leave, with all that
+    /// depends on them. Returns how many.
+    fn link_returned(&mut self, now: u64) -> usize {
+        let Some(reorg) = &mut self.reorg else {
+            return 0;
+        };
+        let returned = std::mem::take(&mut reorg.returned);
+        let known: HashSet<Slot> = returned.iter().filter_map(|txid| self.slot(txid)).collect();
+        let mut removed = 0;
+        for txid in returned.iter().rev() {
+            while let Some(entry) = self.get(txid) {
+                let mut spenders = self.spenders_of(*txid, &entry.tx);
+                // Dependencies among those that came back are known.
+                spenders.retain(|slot| !known.contains(slot));
+                let Some(slot) = self.slot(txid).filter(|_| !spenders.is_empty()) else {
+                    break;
+                };
+                let links: Vec<_> = spenders.iter().map(|&child| (slot, child)).collect();
+                if let Ok(staging) = self.clusters.stage(&HashSet::new(), &[], &links) {
+                    self.clusters.apply(staging, &[]);
+                    break;
                 }
-                Err(err) => return Err(err),
+                let worst = spenders
+                    .into_iter()
+                    .max_by_key(|&child| self.clusters.mining_key(child));
+                removed += self.remove_with_descendants(worst, RemovalReason::SizeLimit, now);
             }
         }
+        removed
     }
 
     /// Transactions that spend from `tx`, which need not be here itself.
@@ -274,17 +306,6 @@ impl Mempool {
         slots.sort_unstable();
         slots.dedup();
         slots
-    }
-
-    fn remove_worst_spender(&mut self, tx: &Transaction, now: u64) -> bool {
-        let spenders = self.spenders_of(tx.compute_txid(), tx);
-        let worst = spenders
-            .into_iter()
-            .max_by_key(|&slot| self.clusters.mining_key(slot));
-        let Some(worst) = worst else {
-            return false;
-        };
-        self.remove_with_descendants([worst], RemovalReason::SizeLimit, now) > 0
     }
 
     fn remove_spenders(&mut self, txid: &Txid, tx: &Transaction, now: u64) -> usize {

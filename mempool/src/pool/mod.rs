@@ -9,7 +9,7 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
 use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
 
 use crate::{
-    cluster::{Clusters, Slot, Staging},
+    cluster::{ChunkKey, Clusters, Slot, Staging},
     config::MempoolConfig,
     events::{Entered, LeftReason, PoolEvent},
     feerate::FeeFrac,
@@ -65,6 +65,11 @@ pub struct Mempool {
     events: Vec<PoolEvent>,
     reorg: Option<Reorg>,
 }
+
+/// Place of a transaction in mining order: what is mined first is least. Compares only
+/// with ranks of the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MiningRank(ChunkKey, usize);
 
 /// A chunk in mining order: transactions that would be mined together.
 #[derive(Debug)]
@@ -198,6 +203,14 @@ impl Mempool {
             rate,
             entries: slots.map(|slot| self.entry(slot)),
         })
+    }
+
+    /// Place of a transaction in mining order, parents before children; `None` if it is not
+    /// here.
+    #[must_use]
+    pub fn mining_rank(&self, txid: &Txid) -> Option<MiningRank> {
+        let (chunk, position) = self.clusters.mining_key(self.slot(txid)?)?;
+        Some(MiningRank(chunk, position))
     }
 
     /// Which of two transactions is mined first (parents before children); one that is not
@@ -379,7 +392,7 @@ impl Mempool {
         }
         self.changes += 1;
         let slots: HashSet<Slot> = removed.iter().map(|(slot, _)| *slot).collect();
-        let staging = self.clusters.stage(&slots, &[]);
+        let staging = self.clusters.stage(&slots, &[], &[]);
         let staging = staging.expect("clusters only shrink when transactions leave");
         self.clusters.apply(staging, &[]);
         for (slot, reason) in removed {

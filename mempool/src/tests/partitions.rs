@@ -163,10 +163,9 @@ impl Run {
             rate: tx.rate,
             tie: self.rng.r#gen(),
             parents: tx.parents.iter().map(|&p| Member::Pool(Slot(p))).collect(),
-            children: Vec::new(),
         };
         let slots: HashSet<Slot> = removed.iter().map(|&slot| Slot(slot)).collect();
-        (tx, self.clusters.stage(&slots, &[new]).unwrap())
+        (tx, self.clusters.stage(&slots, &[new], &[]).unwrap())
     }
 
     fn add(&mut self) {
@@ -190,7 +189,7 @@ impl Run {
             self.pool.ancestors(slot)
         };
         let gone: HashSet<Slot> = slots.iter().map(|&slot| Slot(slot)).collect();
-        let staging = self.clusters.stage(&gone, &[]).unwrap();
+        let staging = self.clusters.stage(&gone, &[], &[]).unwrap();
         self.clusters.apply(staging, &[]);
         self.pool.remove(&slots);
     }
@@ -218,12 +217,16 @@ impl Run {
             rate: tx.rate,
             tie: self.rng.r#gen(),
             parents: Vec::new(),
-            children: children.iter().map(|&child| Slot(child)).collect(),
         };
-        let staging = self.clusters.stage(&HashSet::new(), &[new]).unwrap();
+        let none = HashSet::new();
+        let staging = self.clusters.stage(&none, &[new], &[]).unwrap();
         let slot = self.next;
         self.next += 1;
         self.clusters.apply(staging, &[Slot(slot)]);
+        let links = children.iter().map(|&child| (Slot(slot), Slot(child)));
+        let links: Vec<_> = links.collect();
+        let staging = self.clusters.stage(&none, &[], &links).unwrap();
+        self.clusters.apply(staging, &[]);
         self.pool.0.insert(slot, tx);
         for child in children {
             self.pool.0.get_mut(&child).unwrap().parents.insert(slot);

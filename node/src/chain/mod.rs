@@ -15,6 +15,7 @@ mod active;
 mod blockfiles;
 mod callbacks;
 mod engine;
+mod judge;
 mod log;
 mod source;
 mod undo;
@@ -37,6 +38,7 @@ use crate::headers::{HeaderStore, MAX_HEADERS};
 use active::ActiveChain;
 use blockfiles::BlockFiles;
 use engine::{Command, Engine};
+pub use judge::KernelJudge;
 
 /// Requests that may wait for the kernel's thread. Blocks are up to 4 MB each, so
 /// this bounds the queue at 16 MB.

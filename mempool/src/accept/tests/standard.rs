@@ -335,7 +335,8 @@ fn witnesses_have_their_limits() {
     let p2wsh = || program(0, 32);
     let taproot = || program(0x51, 32);
     let refused = "bad-witness-nonstandard";
-    let item = |len: usize| vec![1; len];
+    // A script of OP_NOP, or any bytes.
+    let item = |len: usize| vec![0x61; len];
     let w = |script: Vec<u8>, witness: &[Vec<u8>]| spending(script, vec![], witness).0;
     assert_eq!(w(p2wsh(), &[item(80), item(3_600)]), "accepted");
     assert_eq!(w(p2wsh(), &[item(81), item(10)]), refused);
