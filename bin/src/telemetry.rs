@@ -114,7 +114,7 @@ mod tests {
             '`',
         );
         let mut spelled = BTreeSet::from([BUILD_INFO.to_owned()]);
-        for name in ["api", "indexer", "meta", "node"] {
+        for name in ["api", "indexer", "mempool", "meta", "node", "p2p"] {
             let file = root.join(name).join("src/metrics.rs");
             spelled.extend(names(&fs::read_to_string(file).unwrap(), '"'));
         }

@@ -218,8 +218,9 @@ pub struct TxVerdict {
     pub txid: Txid,
     /// Its id with witnesses.
     pub wtxid: Wtxid,
-    /// Whether it was (or would be) accepted; `Err` has the reason.
-    pub result: Result<AcceptedTx, TxRejected>,
+    /// Whether it was (or would be) accepted; `Err` has the reason. `None` if it was not
+    /// judged, because something else of its package was refused first.
+    pub result: Option<Result<AcceptedTx, TxRejected>>,
 }
 
 /// Numbers of a transaction that is (or would be) accepted.
@@ -248,6 +249,15 @@ pub struct PackageOutcome {
     pub replaced: Vec<Txid>,
 }
 
+/// Outcome of a test (Bitcoin Core's `testmempoolaccept`).
+#[derive(Debug, Clone)]
+pub struct TestOutcome {
+    /// Why the transactions are refused as a package, if it is no single one's fault.
+    pub package_error: Option<String>,
+    /// One verdict per transaction, in the order given.
+    pub verdicts: Vec<TxVerdict>,
+}
+
 /// Takes transactions from clients, from the API to the node. Calls may wait for a
 /// lock and check scripts: not for async code.
 pub trait TxSubmitter: Send + Sync + 'static {
@@ -257,8 +267,9 @@ pub trait TxSubmitter: Send + Sync + 'static {
     /// # Errors
     /// [`TxRejected`].
     fn submit(&self, tx: Transaction, limits: SubmitLimits) -> Result<Txid, TxRejected>;
-    /// Verdict on each transaction, as if each were submitted; nothing is accepted.
-    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> Vec<TxVerdict>;
+    /// Verdict on a transaction, or on several that build upon each other, as if they
+    /// were submitted; nothing is accepted.
+    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> TestOutcome;
     /// Accepts a package: one child behind its parents (Bitcoin Core's `submitpackage`).
     ///
     /// # Errors

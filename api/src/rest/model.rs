@@ -26,7 +26,7 @@ mod submit;
 pub(super) use mempool::{
     BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
 };
-pub(super) use submit::{PackageJson, TestJson};
+pub(super) use submit::{PackageJson, test_json};
 
 /// A block, without its transactions.
 #[derive(Debug, Serialize)]

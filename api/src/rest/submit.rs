@@ -14,7 +14,7 @@ use pulse_primitives::{
 
 use super::{
     error::RestError,
-    model::{PackageJson, TestJson},
+    model::{PackageJson, test_json},
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
@@ -96,9 +96,8 @@ fn package(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answ
 /// X4: verdicts without accepting anything.
 fn test(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answer {
     let (txs, limits) = list("testmempoolaccept", query, body)?;
-    let verdicts = submitter.test(txs, limits);
-    let verdicts: Vec<TestJson> = verdicts.iter().map(Into::into).collect();
-    Ok(Reply::json(&verdicts, Cache::Short))
+    let outcome = submitter.test(txs, limits);
+    Ok(Reply::json(&test_json(&outcome), Cache::Short))
 }
 
 /// The transactions of a JSON array of hex, and the limits of the query.

@@ -9,10 +9,7 @@ use pulse_node::{
     net::PeerEvent,
     relay::Relay,
 };
-use pulse_primitives::{
-    bitcoin::Network,
-    ports::{BlockSource, NodeStatus},
-};
+use pulse_primitives::ports::{BlockSource, NodeStatus};
 use tokio::sync::mpsc;
 
 use crate::{config::Config, tasks::Tasks};
@@ -36,7 +33,6 @@ pub fn spawn(
         judge: Arc::new(KernelJudge::default()),
         status,
         // Blocks of a chain of one's own come when someone makes them.
-        any_tip_age: config.simulate.is_some() || config.chain.network == Network::Regtest,
     });
     tasks.spawn("mempool", |stop| async move { Ok(task.run(stop).await?) });
     let relay = Relay::new(events, notices, handle.clone());

@@ -100,18 +100,10 @@ impl PackageResult {
         let message = self
             .rejected
             .map_or_else(|| "success".to_owned(), |rejected| rejected.message());
-        let unjudged = || TxRejected {
-            code: -26,
-            reason: "package-not-validated".to_owned(),
-            debug: String::new(),
-        };
         let verdicts = self.txs.into_iter().map(|tx| TxVerdict {
             txid: tx.txid,
             wtxid: tx.wtxid,
-            result: match tx.result {
-                Some(result) => result.map_err(TxRejected::from),
-                None => Err(unjudged()),
-            },
+            result: (tx.result).map(|result| result.map_err(TxRejected::from)),
         });
         PackageOutcome {
             message,

@@ -92,8 +92,6 @@ pub struct MempoolParts {
     pub judge: Arc<dyn TxJudge>,
     /// How far the node is.
     pub status: Arc<dyn NodeStatus>,
-    /// Whether a tip of any age will do to start: see [`Activity::new`].
-    pub any_tip_age: bool,
 }
 
 /// The mempool's task before it runs.
@@ -120,7 +118,7 @@ pub fn open(parts: MempoolParts) -> (MempoolTask, MempoolHandle, Notices) {
         blocks: parts.blocks,
         judge: parts.judge,
         status: parts.status,
-        activity: Activity::new(parts.any_tip_age),
+        activity: Activity::default(),
         notices: sender,
     }));
     let handle = MempoolHandle {
@@ -216,7 +214,7 @@ async fn follow(inner: &Arc<Inner>, follower: &Arc<Mutex<Follower>>) -> Result<(
     let (inner, follower) = (Arc::clone(inner), Arc::clone(follower));
     blocking(move || {
         let tip = *inner.coins.tip().borrow();
-        if !inner.activity.update(&inner.status.report(), tip, now()) {
+        if !inner.activity.update(&inner.status.report(), tip) {
             return;
         }
         if let Err(err) = follower.lock().follow(&inner) {

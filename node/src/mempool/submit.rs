@@ -7,10 +7,15 @@
 
 use std::sync::Arc;
 
-use pulse_mempool::{AcceptOptions, Accepted, accept::test_package};
+use pulse_mempool::{
+    AcceptOptions, Accepted,
+    accept::{PackageRejected, test_package},
+};
 use pulse_primitives::{
     bitcoin::{Amount, OutPoint, Script, Transaction, Txid, Wtxid, script::Instruction},
-    mempool::{AcceptedTx, PackageOutcome, SubmitLimits, TxRejected, TxSubmitter, TxVerdict},
+    mempool::{
+        AcceptedTx, PackageOutcome, SubmitLimits, TestOutcome, TxRejected, TxSubmitter, TxVerdict,
+    },
 };
 
 use super::{
@@ -79,42 +84,45 @@ impl TxSubmitter for MempoolHandle {
         }
     }
 
-    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> Vec<TxVerdict> {
+    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> TestOutcome {
         let txs: Vec<Arc<Transaction>> = txs.into_iter().map(Arc::new).collect();
+        let options = AcceptOptions {
+            test: true,
+            ..AcceptOptions::default()
+        };
         if let [tx] = txs.as_slice() {
-            let options = AcceptOptions {
-                test: true,
-                ..AcceptOptions::default()
-            };
             let result = self.accept(tx, options).map_err(refused);
-            return vec![verdict(
-                tx,
-                result.map(|accepted: Accepted| accepted.tx),
-                limits,
-            )];
+            let result = result.map(|accepted: Accepted| accepted.tx);
+            return TestOutcome {
+                package_error: None,
+                verdicts: vec![verdict(tx, Some(result), limits)],
+            };
         }
         let tested = self.with_coins(|inner, coins| {
-            let options = AcceptOptions {
-                test: true,
-                ..AcceptOptions::default()
-            };
             test_package(inner, &txs, coins, &*inner.judge, super::now(), options)
         });
         match tested {
             Ok(result) => {
-                let outcome = result.into_outcome();
-                outcome
-                    .verdicts
-                    .into_iter()
-                    .zip(&txs)
-                    .map(|(told, tx)| verdict(tx, told.result, limits))
-                    .collect()
+                // The fault of a single transaction is in its verdict.
+                let error = result.rejected.as_ref().filter(|err| err.tx.is_none());
+                let package_error = error.map(PackageRejected::message);
+                let told = result.into_outcome().verdicts.into_iter().zip(&txs);
+                TestOutcome {
+                    package_error,
+                    verdicts: told
+                        .map(|(told, tx)| verdict(tx, told.result, limits))
+                        .collect(),
+                }
             }
             Err(err) => {
                 let err = refused(err);
-                txs.iter()
-                    .map(|tx| verdict(tx, Err(err.clone()), limits))
-                    .collect()
+                let verdicts = txs.iter();
+                TestOutcome {
+                    package_error: None,
+                    verdicts: verdicts
+                        .map(|tx| verdict(tx, Some(Err(err.clone())), limits))
+                        .collect(),
+                }
             }
         }
     }
@@ -170,12 +178,12 @@ impl MempoolHandle {
 
 fn verdict(
     tx: &Transaction,
-    result: Result<AcceptedTx, TxRejected>,
+    result: Option<Result<AcceptedTx, TxRejected>>,
     limits: SubmitLimits,
 ) -> TxVerdict {
     let result = match result {
-        Ok(accepted) if exceeds_fee(tx, &accepted, limits) => {
-            Err(rejected(CODE_ERROR, "max-fee-exceeded"))
+        Some(Ok(accepted)) if exceeds_fee(tx, &accepted, limits) => {
+            Some(Err(rejected(CODE_ERROR, "max-fee-exceeded")))
         }
         other => other,
     };

@@ -43,7 +43,6 @@ impl Running {
             blocks: Arc::clone(chain) as _,
             judge: Arc::new(KernelJudge::default()),
             status: Arc::clone(chain) as _,
-            any_tip_age: true,
         });
         let stop = CancellationToken::new();
         let task = tokio::spawn({

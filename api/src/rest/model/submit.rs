@@ -2,7 +2,7 @@
 
 use pulse_primitives::{
     bitcoin::{Amount, Txid, Wtxid},
-    mempool::{AcceptedTx, PackageOutcome, TxVerdict},
+    mempool::{AcceptedTx, PackageOutcome, TestOutcome, TxVerdict},
 };
 use serde::{Serialize, Serializer};
 
@@ -49,7 +49,10 @@ struct ResultJson<'a> {
 
 impl<'a> From<&'a TxVerdict> for ResultJson<'a> {
     fn from(verdict: &'a TxVerdict) -> Self {
-        let accepted = verdict.result.as_ref().ok();
+        let accepted = verdict
+            .result
+            .as_ref()
+            .and_then(|result| result.as_ref().ok());
         let other_wtxid = accepted.and_then(|accepted| accepted.other_wtxid);
         // Of another transaction with this id there is nothing to tell.
         let own = accepted.filter(|_| other_wtxid.is_none());
@@ -58,7 +61,11 @@ impl<'a> From<&'a TxVerdict> for ResultJson<'a> {
             other_wtxid,
             vsize: own.map(|accepted| accepted.vsize),
             fees: own.map(FeesJson::from),
-            error: verdict.result.as_ref().err().map(ToString::to_string),
+            error: match &verdict.result {
+                Some(Ok(_)) => None,
+                Some(Err(refused)) => Some(refused.to_string()),
+                None => Some("package-not-validated".to_owned()),
+            },
         }
     }
 }
@@ -92,21 +99,37 @@ impl<'a> From<&'a AcceptedTx> for FeesJson<'a> {
 pub(in crate::rest) struct TestJson<'a> {
     txid: Txid,
     wtxid: Wtxid,
-    allowed: bool,
+    #[serde(rename = "package-error", skip_serializing_if = "Option::is_none")]
+    package_error: Option<&'a str>,
+    /// `null` if it was not judged.
+    allowed: Option<bool>,
     vsize: Option<u64>,
     fees: Option<FeesJson<'a>>,
     #[serde(rename = "reject-reason")]
     reject_reason: Option<&'a str>,
 }
 
+/// Verdicts in the order of the transactions.
+pub(in crate::rest) fn test_json(outcome: &TestOutcome) -> Vec<TestJson<'_>> {
+    let verdicts = outcome.verdicts.iter();
+    verdicts
+        .map(|verdict| TestJson {
+            package_error: outcome.package_error.as_deref(),
+            ..TestJson::from(verdict)
+        })
+        .collect()
+}
+
 impl<'a> From<&'a TxVerdict> for TestJson<'a> {
     fn from(verdict: &'a TxVerdict) -> Self {
-        let accepted = verdict.result.as_ref().ok();
-        let refused = verdict.result.as_ref().err();
+        let result = verdict.result.as_ref();
+        let accepted = result.and_then(|result| result.as_ref().ok());
+        let refused = result.and_then(|result| result.as_ref().err());
         Self {
             txid: verdict.txid,
             wtxid: verdict.wtxid,
-            allowed: accepted.is_some(),
+            package_error: None,
+            allowed: result.map(Result::is_ok),
             vsize: accepted.map(|accepted| accepted.vsize),
             fees: accepted.map(FeesJson::from),
             reject_reason: refused.map(|refused| match refused.reason.as_str() {

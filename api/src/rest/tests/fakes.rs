@@ -11,7 +11,7 @@ use pulse_primitives::{
     mempool::{
         Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, PackageOutcome,
         ProjectedBlock, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs, SubmitLimits,
-        TxRejected, TxSubmitter, TxVerdict,
+        TestOutcome, TxRejected, TxSubmitter, TxVerdict,
     },
     ports::{BlockSource, NodeStatus},
     status::NodeReport,
@@ -34,6 +34,7 @@ pub(super) struct Pool {
     /// What the next submission is told, and with which entry it is accepted.
     pub submission: Option<Result<MempoolTx, TxRejected>>,
     pub package: Option<Result<PackageOutcome, TxRejected>>,
+    pub(super) package_error: Option<String>,
     pub verdicts: Vec<TxVerdict>,
     /// What was handed in, with its limits.
     pub seen: Vec<(Vec<Transaction>, SubmitLimits)>,
@@ -199,10 +200,13 @@ impl TxSubmitter for FakeMempool {
         Ok(txid)
     }
 
-    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> Vec<TxVerdict> {
+    fn test(&self, txs: Vec<Transaction>, limits: SubmitLimits) -> TestOutcome {
         let mut pool = self.0.lock();
         pool.seen.push((txs, limits));
-        std::mem::take(&mut pool.verdicts)
+        TestOutcome {
+            package_error: pool.package_error.take(),
+            verdicts: std::mem::take(&mut pool.verdicts),
+        }
     }
 
     fn submit_package(
@@ -251,12 +255,12 @@ pub(super) fn accepted(entry: &MempoolTx) -> TxVerdict {
     TxVerdict {
         txid: entry.txid,
         wtxid: entry.wtxid,
-        result: Ok(pulse_primitives::mempool::AcceptedTx {
+        result: Some(Ok(pulse_primitives::mempool::AcceptedTx {
             vsize: 271,
             fee: Amount::from_sat(760),
             effective_fee_rate_sat_kvb: 2804,
             effective_includes: vec![entry.wtxid],
             other_wtxid: None,
-        }),
+        })),
     }
 }

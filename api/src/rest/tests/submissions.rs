@@ -228,14 +228,14 @@ async fn a_package_answers_like_bitcoin_core() {
     let mut known = accepted(&other);
     let twin = spend(&world.coins()[2], &script(1), 3);
     let mut replaced = accepted(&twin);
-    if let (Ok(known), Ok(twin_of)) = (&mut known.result, &mut replaced.result) {
+    if let (Some(Ok(known)), Some(Ok(twin_of))) = (&mut known.result, &mut replaced.result) {
         known.effective_includes.clear();
         twin_of.other_wtxid = Some(entry.wtxid);
     }
     let missing = TxVerdict {
         txid: other.txid,
         wtxid: entry.wtxid,
-        result: Err(refused(-25, "bad-txns-inputs-missingorspent", "")),
+        result: Some(Err(refused(-25, "bad-txns-inputs-missingorspent", ""))),
     };
     let outcome = PackageOutcome {
         message: "transaction failed".to_owned(),
@@ -300,7 +300,7 @@ async fn a_test_tells_a_verdict_for_each_transaction() {
     let verdict = |reason: &str, debug: &str| TxVerdict {
         txid: entry.txid,
         wtxid: entry.wtxid,
-        result: Err(refused(-26, reason, debug)),
+        result: Some(Err(refused(-26, reason, debug))),
     };
     world.mempool.change(|pool| {
         pool.verdicts = vec![
@@ -321,5 +321,26 @@ async fn a_test_tells_a_verdict_for_each_transaction() {
             refused("min relay fee not met"),
             refused("missing-inputs"),
         ])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_that_is_refused_as_a_whole_says_so_for_each_transaction() {
+    let world = World::new();
+    let (entry, hex) = entry(&world);
+    world.mempool.change(|pool| {
+        pool.package_error = Some("package-not-sorted".to_owned());
+        pool.verdicts = vec![TxVerdict {
+            txid: entry.txid,
+            wtxid: entry.wtxid,
+            result: None,
+        }];
+    });
+    let answer = post(&world, "/txs/test", json!([hex, hex]).to_string()).await;
+    assert_eq!(
+        answer.json(),
+        json!([{"txid": entry.txid.to_string(), "wtxid": entry.wtxid.to_string(),
+            "package-error": "package-not-sorted", "allowed": null, "vsize": null,
+            "fees": null, "reject-reason": null}])
     );
 }
