@@ -17,7 +17,7 @@ const NOT_ENFORCED: &[&str] = &[
     "OP_IF/NOTIF argument must be minimal",
     "Data push larger than necessary",
     "Dummy CHECKMULTISIG argument must be zero",
-    "unknown error",
+    "Script number overflowed or is non-minimally encoded",
 ];
 
 /// What a node says of a transaction.
