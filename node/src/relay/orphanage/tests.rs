@@ -215,7 +215,10 @@ fn check(orphanage: &Orphanage) {
     );
     assert_eq!(
         orphanage.input_scores,
-        orphans.clone().map(|orphan| orphan.input_score).sum::<u64>()
+        orphans
+            .clone()
+            .map(|orphan| orphan.input_score)
+            .sum::<u64>()
     );
     let announcements: usize = orphans.clone().map(|orphan| orphan.announcers.len()).sum();
     assert_eq!(orphanage.announcements, announcements as u64);
