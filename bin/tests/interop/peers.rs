@@ -1,8 +1,12 @@
 //! Bitcoin Core as the only peer: blocks, transactions and reorganisations both ways.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
-use pulse_primitives::bitcoin::{BlockHash, consensus::encode::serialize_hex};
+use pulse_primitives::bitcoin::{BlockHash, Transaction, consensus::encode::serialize_hex};
 use pulse_testkit::{Bitcoind, ChainBuilder, PulseNode, ScriptedPeer, ServedChain, TxGen};
 use serde_json::{Value, json};
 
@@ -69,18 +73,30 @@ fn only_peer(bitcoind: &Bitcoind) -> Value {
         .unwrap_or(Value::Null)
 }
 
-fn wait_in_mempool(node: &PulseNode, txid: &str) {
-    let deadline = std::time::Instant::now() + DEADLINE;
-    while node.get(&format!("/tx/{txid}")).status != 200 {
-        assert!(std::time::Instant::now() < deadline, "{}", node.log_tail());
-        std::thread::sleep(Duration::from_millis(50));
+fn wait_in_mempool(node: &PulseNode, txs: &[Transaction]) {
+    let deadline = Instant::now() + DEADLINE;
+    for tx in txs {
+        let path = format!("/tx/{}", tx.compute_txid());
+        while node.get(&path).status != 200 {
+            assert!(Instant::now() < deadline, "{path}: {}", node.log_tail());
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
-fn wait_in_core(bitcoind: &Bitcoind, txid: &str) {
-    bitcoind.wait_until(DEADLINE, "the transaction", |node| {
-        node.try_call("getmempoolentry", &json!([txid])).is_ok()
-    });
+fn wait_in_core(bitcoind: &Bitcoind, txs: &[Transaction]) {
+    for tx in txs {
+        let txid = tx.compute_txid().to_string();
+        bitcoind.wait_until(DEADLINE, "the transaction", |node| {
+            node.try_call("getmempoolentry", &json!([txid])).is_ok()
+        });
+    }
+}
+
+fn send_to_core(bitcoind: &Bitcoind, txs: &[Transaction]) {
+    for tx in txs {
+        let _ = bitcoind.call("sendrawtransaction", &json!([serialize_hex(tx), 0]));
+    }
 }
 
 #[test]
@@ -117,26 +133,15 @@ fn transactions_are_relayed_both_ways() {
     let bitcoind = bitcoind_with(&chain, &[]);
     let node = follow(&bitcoind, &[]);
     let txs = txgen.prelude();
-    for (number, tx) in txs.iter().enumerate() {
-        let (hex, txid) = (serialize_hex(tx), tx.compute_txid().to_string());
-        if number % 2 == 0 {
-            let reply = node.post("/tx", &hex);
-            assert_eq!(reply.status, 200, "{}", reply.text());
-        } else if let Err(err) = bitcoind.try_call("sendrawtransaction", &json!([hex, 0])) {
-            // It builds upon one that is still on its way.
-            assert!(err.message.contains("missingorspent"), "{err}");
-            wait_in_core(&bitcoind, &tx.input[0].previous_output.txid.to_string());
-            let _ = bitcoind.call("sendrawtransaction", &json!([hex, 0]));
-        }
-        if number % 2 == 1 {
-            wait_in_mempool(&node, &txid);
-        }
+    // Later ones build upon earlier ones, wherever those were handed in.
+    let (theirs, ours) = txs.split_at(txs.len() / 2);
+    send_to_core(&bitcoind, theirs);
+    wait_in_mempool(&node, theirs);
+    for tx in ours {
+        let reply = node.post("/tx", &serialize_hex(tx));
+        assert_eq!(reply.status, 200, "{}", reply.text());
     }
-    for tx in &txs {
-        let txid = tx.compute_txid().to_string();
-        wait_in_core(&bitcoind, &txid);
-        wait_in_mempool(&node, &txid);
-    }
+    wait_in_core(&bitcoind, ours);
 }
 
 #[test]
@@ -148,19 +153,40 @@ fn compact_blocks_come_and_go() {
     let second = Bitcoind::start(&[]);
     connect(&second, node.p2p_addr().unwrap(), true);
     second.wait_for_tip(chain.tip_hash(), DEADLINE);
-    for tx in txgen.prelude() {
-        let _ = bitcoind.call("sendrawtransaction", &json!([serialize_hex(&tx), 0]));
-        wait_in_core(&second, &tx.compute_txid().to_string());
-    }
-    for _ in 0..5 {
+    // Peers are asked for compact blocks at once after they were first with a block.
+    for _ in 0..2 {
         let tip = mine(&bitcoind, 1);
         node.wait_synced_to_hash(tip, DEADLINE);
         second.wait_for_tip(tip, DEADLINE);
     }
+    let txs = txgen.prelude();
+    send_to_core(&bitcoind, &txs);
+    wait_in_core(&second, &txs);
+    let full = block_bytes(&bitcoind, &second);
+    let tip = mine(&bitcoind, 1);
+    node.wait_synced_to_hash(tip, DEADLINE);
+    second.wait_for_tip(tip, DEADLINE);
+    let block = bitcoind.call("getblock", &json!([tip.to_string()]));
+    assert_eq!(block["nTx"], txs.len() + 1);
+    assert_eq!(block_bytes(&bitcoind, &second), full, "it came in full");
     let sent = &only_peer(&bitcoind)["bytessent_per_msg"]["cmpctblock"];
     assert!(sent.as_u64() > Some(0), "{}", only_peer(&bitcoind));
     let got = &only_peer(&second)["bytesrecv_per_msg"]["cmpctblock"];
     assert!(got.as_u64() > Some(0), "{}", only_peer(&second));
+}
+
+/// Bytes of whole blocks, and of transactions that compact ones lacked, that `from` has
+/// sent and `to` has received.
+fn block_bytes(from: &Bitcoind, to: &Bitcoind) -> [Value; 4] {
+    let (from, to) = (only_peer(from), only_peer(to));
+    let (sent, got) = (&from["bytessent_per_msg"], &to["bytesrecv_per_msg"]);
+    [
+        &sent["block"],
+        &sent["blocktxn"],
+        &got["block"],
+        &got["blocktxn"],
+    ]
+    .map(Value::clone)
 }
 
 #[test]
@@ -173,9 +199,7 @@ fn reorganisations_are_followed_both_ways() {
     connect(&second, node.p2p_addr().unwrap(), true);
     second.wait_for_tip(chain.tip_hash(), DEADLINE);
     let txs = txgen.prelude();
-    for tx in &txs {
-        let _ = bitcoind.call("sendrawtransaction", &json!([serialize_hex(tx), 0]));
-    }
+    send_to_core(&bitcoind, &txs);
     let first = mine(&bitcoind, 1);
     let _ = mine(&bitcoind, 2);
     node.wait_synced_to_hash(bitcoind.tip(), DEADLINE);
@@ -188,7 +212,5 @@ fn reorganisations_are_followed_both_ways() {
     }
     node.wait_synced_to_hash(bitcoind.tip(), DEADLINE);
     second.wait_for_tip(bitcoind.tip(), DEADLINE);
-    for tx in &txs {
-        wait_in_mempool(&node, &tx.compute_txid().to_string());
-    }
+    wait_in_mempool(&node, &txs);
 }

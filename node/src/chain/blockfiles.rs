@@ -17,6 +17,10 @@
 //! can stand behind its new end. A block frame is therefore only taken when its
 //! header hashes to the block asked for, an undo frame only when its checksum
 //! matches; and every later read is proven by its caller (`BlockPosition`).
+//!
+//! The checksum names the previous block and not the block itself: undo data of blocks
+//! with the same parent passes for each other's. Which of them is meant, the caller has
+//! to say when there are such blocks.
 
 use std::{
     collections::HashMap,
@@ -31,6 +35,8 @@ use parking_lot::Mutex;
 use pulse_primitives::{
     bitcoin::{
         BlockHash,
+        block::Header,
+        consensus::deserialize,
         hashes::{Hash, HashEngine, sha256d},
     },
     block::BlockPosition,
@@ -180,6 +186,7 @@ impl BlockFiles {
     }
 
     /// Where block and undo data are now, and the undo data itself (empty for genesis).
+    /// Of undo data whose checksum is right, the first for which `is_its_own` is taken.
     ///
     /// # Errors
     /// [`BlockSourceError::NotStored`] and [`BlockSourceError::UndoMissing`].
@@ -188,6 +195,7 @@ impl BlockFiles {
         hash: &BlockHash,
         prev_hash: &BlockHash,
         is_genesis: bool,
+        is_its_own: impl Fn(&[u8]) -> bool,
     ) -> Result<(BlockPosition, Vec<u8>), BlockSourceError> {
         let block = self.block_frame(hash)?;
         let mut position = BlockPosition {
@@ -201,7 +209,7 @@ impl BlockFiles {
             return Ok((position, Vec::new()));
         }
         let (frame, undo) = self
-            .find_undo(block.file, hash, prev_hash)
+            .find_undo(block.file, hash, prev_hash, is_its_own)
             .ok_or(BlockSourceError::UndoMissing { hash: *hash })?;
         position.undo_offset = frame.offset;
         position.undo_len = frame.len;
@@ -295,6 +303,20 @@ impl BlockFiles {
         Some(BlockHash::from_raw_hash(sha256d::Hash::hash(&header)))
     }
 
+    /// The headers of all blocks in the files, whatever chain they are on.
+    pub fn headers(&self) -> impl Iterator<Item = Header> + '_ {
+        (0..self.file_count()).flat_map(move |file| {
+            let mut offset = 0;
+            std::iter::from_fn(move || {
+                let frame = self.frame_at(Kind::Block, file, offset)?;
+                offset = frame.end(0);
+                let start = frame.offset.into();
+                let bytes = self.read(Kind::Block, file, start, HEADER).ok()?;
+                deserialize(&bytes).ok()
+            })
+        })
+    }
+
     /// Walks all block frames, newest file first and each from its start, so that a
     /// live frame is met before a stale copy behind it. Remembers what it meets.
     fn search_block(&self, hash: &BlockHash) -> Option<Frame> {
@@ -329,7 +351,12 @@ impl BlockFiles {
         file: u32,
         hash: &BlockHash,
         prev_hash: &BlockHash,
+        is_its_own: impl Fn(&[u8]) -> bool,
     ) -> Option<(Frame, Vec<u8>)> {
+        let take = |frame: Frame| {
+            let undo = self.checked_undo(frame, prev_hash)?;
+            is_its_own(&undo).then_some((frame, undo))
+        };
         let (remembered, cursor) = {
             let known = self.known.lock();
             (
@@ -339,13 +366,14 @@ impl BlockFiles {
         };
         let found = remembered
             .filter(|frame| frame.file == file)
-            .and_then(|frame| Some((frame, self.checked_undo(frame, prev_hash)?)))
-            .or_else(|| self.undo_at(file, cursor?, prev_hash))
+            .and_then(take)
+            .or_else(|| take(self.frame_at(Kind::Undo, file, cursor?)?))
             .or_else(|| {
                 let mut offset = 0;
                 while let Some(frame) = self.frame_at(Kind::Undo, file, offset) {
-                    if let Some(undo) = self.checked_undo(frame, prev_hash) {
-                        return Some((frame, undo));
+                    let found = take(frame);
+                    if found.is_some() {
+                        return found;
                     }
                     offset = frame.end(CHECKSUM);
                 }
@@ -355,11 +383,6 @@ impl BlockFiles {
         known.undo.insert(key(hash), found.0);
         known.undo_cursor.insert(file, found.0.end(CHECKSUM));
         Some(found)
-    }
-
-    fn undo_at(&self, file: u32, offset: u64, prev_hash: &BlockHash) -> Option<(Frame, Vec<u8>)> {
-        let frame = self.frame_at(Kind::Undo, file, offset)?;
-        Some((frame, self.checked_undo(frame, prev_hash)?))
     }
 
     /// The undo data of the frame if its checksum is that of a block behind `prev_hash`.

@@ -12,11 +12,12 @@ use parking_lot::RwLock;
 use pulse_primitives::{
     Height,
     bitcoin::{
-        BlockHash, Network,
+        Amount, BlockHash, Network, ScriptBuf, TxOut,
         block::Header,
         consensus::{deserialize, serialize},
         hashes::Hash,
     },
+    block::SpentOutput,
     tip::ChainTip,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +31,9 @@ use super::{
     callbacks::{self, Observed},
 };
 
+/// What each transaction of a block but the coinbase spent.
+pub(super) type SpentOutputs = Vec<Vec<SpentOutput>>;
+
 /// What the thread is asked for.
 pub(super) enum Command {
     Headers(
@@ -37,6 +41,8 @@ pub(super) enum Command {
         oneshot::Sender<Result<HeadersVerdict, ChainError>>,
     ),
     Block(Vec<u8>, oneshot::Sender<Result<BlockVerdict, ChainError>>),
+    /// `None` when the kernel cannot read them.
+    SpentOutputs(BlockHash, oneshot::Sender<Option<SpentOutputs>>),
     Stop,
 }
 
@@ -126,6 +132,9 @@ impl Engine {
                 Command::Block(block, reply) => {
                     let _ = reply.send(self.process_block(&block));
                 }
+                Command::SpentOutputs(hash, reply) => {
+                    let _ = reply.send(self.spent_outputs(&hash));
+                }
                 Command::Stop => break,
             }
         }
@@ -142,6 +151,16 @@ impl Engine {
     pub fn knows(&self, hash: &BlockHash) -> bool {
         KernelHash::new(hash.as_byte_array())
             .is_ok_and(|hash| self.chainman.get_block_tree_entry(&hash).is_some())
+    }
+
+    /// What a connected block spent, as the kernel reads it.
+    fn spent_outputs(&self, hash: &BlockHash) -> Option<SpentOutputs> {
+        let hash = KernelHash::new(hash.as_byte_array()).ok()?;
+        let entry = self.chainman.get_block_tree_entry(&hash)?;
+        let spent = self.chainman.read_spent_outputs(&entry).ok()?;
+        let txs = spent.iter();
+        txs.map(|tx| tx.coins().map(|coin| spent_output(&coin)).collect())
+            .collect()
     }
 
     /// Feeds headers in order until one is refused.
@@ -227,6 +246,18 @@ fn follow(observed: &Observed, active: &ActiveChain, stored: &RwLock<StoredBlock
             ChainStep::Disconnected(block) => stored.insert(block.hash),
         };
     }
+}
+
+fn spent_output(coin: &impl CoinExt) -> Option<SpentOutput> {
+    let output = coin.output();
+    Some(SpentOutput {
+        output: TxOut {
+            value: Amount::from_sat(u64::try_from(output.value()).ok()?),
+            script_pubkey: ScriptBuf::from_bytes(output.script_pubkey().to_bytes()),
+        },
+        height: coin.confirmation_height(),
+        is_coinbase: coin.is_coinbase(),
+    })
 }
 
 fn undecodable(hash: BlockHash) -> InvalidBlock {

@@ -9,7 +9,8 @@
 //! # Correctness
 //! The kernel alone decides what is valid. It runs on one thread of its own; its
 //! callbacks only collect. Blocks and undo data are read from its files without it,
-//! and every read is proven.
+//! and every read is proven; it is asked only whose undo data is whose, among blocks
+//! with the same parent.
 
 mod active;
 mod blockfiles;
@@ -330,6 +331,9 @@ fn align_headers(
             .insert(run)
             .map_err(|err| ChainError::Failed(format!("storing recovered headers: {err}")))?;
     }
+    if !recovered.is_empty() {
+        recover_branches(&view.files, headers);
+    }
     let mut fed = 0u32;
     for header in headers.all() {
         let hash = header.block_hash();
@@ -346,6 +350,23 @@ fn align_headers(
         info!(count = fed, "stored headers fed to the kernel");
     }
     Ok((engine, view))
+}
+
+/// Gives the store back the headers of stored blocks beside the active chain: where
+/// there are siblings, it has to be known.
+fn recover_branches(files: &BlockFiles, headers: &HeaderStore) {
+    let mut missing: Vec<Header> = files
+        .headers()
+        .filter(|header| !headers.contains(&header.block_hash()))
+        .collect();
+    // Blocks may be stored before their parents.
+    loop {
+        let count = missing.len();
+        missing.retain(|header| headers.insert(std::slice::from_ref(header)).is_err());
+        if missing.is_empty() || missing.len() == count {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

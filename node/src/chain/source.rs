@@ -12,9 +12,13 @@ use pulse_primitives::{
     ports::{BlockSource, BlockSourceError},
     tip::ChainTip,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::{Chain, undo};
+use super::{
+    Chain,
+    engine::{Command, SpentOutputs},
+    undo,
+};
 
 impl BlockSource for Chain {
     fn tip(&self) -> watch::Receiver<ChainTip> {
@@ -34,8 +38,7 @@ impl BlockSource for Chain {
     }
 
     fn load(&self, hash: &BlockHash, height: Height) -> Result<ConnectedBlock, BlockSourceError> {
-        let prev_hash = self.prev_hash(hash)?;
-        let (position, undo) = self.inner.view.files.find(hash, &prev_hash, height == 0)?;
+        let (position, undo) = self.find(hash, height)?;
         let bytes = self
             .inner
             .view
@@ -80,9 +83,7 @@ impl BlockSource for Chain {
     }
 
     fn locate(&self, hash: &BlockHash, height: Height) -> Result<BlockPosition, BlockSourceError> {
-        let prev_hash = self.prev_hash(hash)?;
-        let (position, _) = self.inner.view.files.find(hash, &prev_hash, height == 0)?;
-        Ok(position)
+        Ok(self.find(hash, height)?.0)
     }
 
     fn read_block(
@@ -109,6 +110,36 @@ impl BlockSource for Chain {
 }
 
 impl Chain {
+    /// Where a block and its undo data are, and the undo data itself.
+    ///
+    /// The undo data of blocks with the same parent cannot be told apart by itself. The
+    /// kernel knows which is whose, and is asked when there are such blocks.
+    fn find(
+        &self,
+        hash: &BlockHash,
+        height: Height,
+    ) -> Result<(BlockPosition, Vec<u8>), BlockSourceError> {
+        let prev_hash = self.prev_hash(hash)?;
+        let files = &self.inner.view.files;
+        if height == 0 || !self.inner.headers.has_siblings(hash) {
+            return files.find(hash, &prev_hash, height == 0, |_| true);
+        }
+        let spent = self
+            .ask_spent_outputs(hash)
+            .ok_or(BlockSourceError::UndoMissing { hash: *hash })?;
+        files.find(hash, &prev_hash, false, |undo| {
+            undo::decode_block_undo(undo).is_ok_and(|undo| undo.spent == spent)
+        })
+    }
+
+    /// Waits for the kernel's thread; not for async code.
+    fn ask_spent_outputs(&self, hash: &BlockHash) -> Option<SpentOutputs> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::SpentOutputs(*hash, reply);
+        self.inner.commands.blocking_send(command).ok()?;
+        answer.blocking_recv().ok()?
+    }
+
     fn prev_hash(&self, hash: &BlockHash) -> Result<BlockHash, BlockSourceError> {
         self.inner
             .headers

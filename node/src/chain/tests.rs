@@ -3,9 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use pulse_primitives::{
-    bitcoin::{Block, Network, consensus::deserialize, hashes::Hash, hex::FromHex},
+    bitcoin::{
+        Block, Network, OutPoint, Transaction, TxIn,
+        absolute::LockTime,
+        consensus::{deserialize, serialize},
+        hashes::Hash,
+        hex::FromHex,
+        transaction::Version,
+    },
     ports::{BlockSource, BlockSourceError},
 };
+use pulse_testkit::ChainBuilder;
 
 use super::*;
 
@@ -153,6 +161,66 @@ fn a_branch_with_more_work_replaces_the_other_and_the_stale_blocks_stay_readable
     assert_ne!(chain.hash_at(10), Some(stale));
     assert!(chain.has_block(&stale));
     assert_eq!(chain.load(&stale, 10).unwrap().block, parsed[9]);
+    chain.close();
+}
+
+/// A block upon `chain` in which nothing but an output of OP_TRUE, the coinbase at
+/// `height`, is spent.
+fn spending_coinbase(chain: &ChainBuilder, height: usize) -> Block {
+    let spent = &chain.blocks()[height].txdata[0];
+    let tx = Transaction {
+        version: Version(2),
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint::new(spent.compute_txid(), 0),
+            ..TxIn::default()
+        }],
+        output: spent.output[..1].to_vec(),
+    };
+    chain.build(chain.blocks()[1].txdata[0].output[..1].to_vec(), vec![tx])
+}
+
+#[test]
+fn siblings_are_read_each_with_its_own_spent_outputs() {
+    let fixture = Fixture::new();
+    let mut common = ChainBuilder::new(fixture.params.clone());
+    common.mine_empty_blocks(110);
+    // Of the same shape, so that nothing but the outputs tells them apart.
+    let siblings = [1, 2, 3].map(|height| (spending_coinbase(&common, height), height));
+    let branch = |block: &Block, count| {
+        let mut blocks = common.blocks().to_vec();
+        blocks.push(block.clone());
+        let mut chain = ChainBuilder::from_blocks(fixture.params.clone(), blocks);
+        chain.mine_empty_blocks(count);
+        chain.blocks()[111..]
+            .iter()
+            .map(serialize)
+            .collect::<Vec<_>>()
+    };
+    let check = |chain: &Chain| {
+        for (block, height) in siblings.iter().chain(siblings.iter().rev()) {
+            let loaded = chain.load(&block.block_hash(), 111).unwrap();
+            assert_eq!(loaded.block, *block);
+            assert_eq!(loaded.spent[0][0].height as usize, *height);
+            let at = chain.locate(&block.block_hash(), 111).unwrap();
+            assert_eq!(at, loaded.position);
+        }
+    };
+    let chain = fixture.open();
+    let blocks: Vec<_> = common.blocks()[1..].iter().map(serialize).collect();
+    feed(&chain, &blocks);
+    // None is read before the last one has replaced the others.
+    for ((block, _), count) in siblings.iter().zip(0..) {
+        feed(&chain, &branch(block, count));
+    }
+    assert_eq!(chain.hash_at(111), Some(siblings[2].0.block_hash()));
+    check(&chain);
+    chain.close();
+    drop(chain);
+    // With the file the store loses what it knew of branches.
+    std::fs::remove_file(fixture.dir.path().join("headers.dat")).unwrap();
+    let chain = fixture.open();
+    check(&chain);
     chain.close();
 }
 

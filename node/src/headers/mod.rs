@@ -166,6 +166,12 @@ impl HeaderStore {
         .unwrap_or(false)
     }
 
+    /// Whether other headers with the same parent are known, valid or not.
+    #[must_use]
+    pub fn has_siblings(&self, hash: &BlockHash) -> bool {
+        self.with(hash, Tree::has_siblings).unwrap_or(false)
+    }
+
     /// A known header as the start of a chain that is to be found out about.
     #[must_use]
     pub fn chain_start(&self, hash: &BlockHash) -> Option<ChainStart> {

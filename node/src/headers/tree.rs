@@ -33,6 +33,9 @@ struct Entry {
     parent: HeaderIndex,
     height: Height,
     failed: bool,
+    /// Whether it is known to have a child, and whether more than one.
+    has_child: bool,
+    is_fork: bool,
 }
 
 /// All known headers, the best valid chain among them, and the failed marks.
@@ -107,6 +110,10 @@ impl Tree {
     ) -> HeaderIndex {
         let index =
             HeaderIndex::try_from(self.entries.len()).expect("2^32 headers do not fit into memory");
+        if let Some(parent) = self.entries.get_mut(parent as usize) {
+            parent.is_fork |= parent.has_child;
+            parent.has_child = true;
+        }
         self.entries.push(Entry {
             work,
             hash,
@@ -118,6 +125,8 @@ impl Tree {
             parent,
             height,
             failed,
+            has_child: false,
+            is_fork: false,
         });
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.by_hash
@@ -230,6 +239,11 @@ impl Tree {
     /// Number of the parent; genesis is its own.
     pub fn parent(&self, index: HeaderIndex) -> HeaderIndex {
         self.entries[index as usize].parent
+    }
+
+    /// Whether other headers with the same parent are known.
+    pub fn has_siblings(&self, index: HeaderIndex) -> bool {
+        index != 0 && self.entries[self.parent(index) as usize].is_fork
     }
 
     /// Whether the header or an ancestor is marked failed.

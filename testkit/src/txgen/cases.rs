@@ -323,10 +323,25 @@ fn spend_truc_child(txgen: &mut TxGen, txs: &mut Vec<Transaction>, coin: Coin) {
     let tx = draft.finish(&txgen.keys, 3_000);
     txgen.truc.push(change_of(&tx, lock));
     txgen.taken.push((coin, tx.compute_txid(), 3_000));
-    // Not a second child of the same parent: that would replace the first.
-    if !txs.iter().any(|other| shares_parent(other, &tx)) {
+    // Not a second child of the same parent, which would replace the first, and not a
+    // grandchild, which TRUC forbids.
+    let is_grandchild = parents(txs, &tx).any(|parent| parents(txs, parent).next().is_some());
+    if !is_grandchild && !txs.iter().any(|other| shares_parent(other, &tx)) {
         txs.push(tx);
     }
+}
+
+/// Those of `txs` that `tx` spends outputs of.
+fn parents<'a>(
+    txs: &'a [Transaction],
+    tx: &'a Transaction,
+) -> impl Iterator<Item = &'a Transaction> {
+    txs.iter().filter(|parent| {
+        let txid = parent.compute_txid();
+        tx.input
+            .iter()
+            .any(|input| input.previous_output.txid == txid)
+    })
 }
 
 fn shares_parent(a: &Transaction, b: &Transaction) -> bool {

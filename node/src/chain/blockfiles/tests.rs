@@ -77,7 +77,9 @@ fn blocks_are_found_across_files_and_read_without_the_mask() {
     for nonce in [1, 2, 3] {
         let wanted = block(nonce);
         let (position, _) = files
-            .find(&wanted.block_hash(), &BlockHash::all_zeros(), true)
+            .find(&wanted.block_hash(), &BlockHash::all_zeros(), true, |_| {
+                true
+            })
             .unwrap();
         assert_eq!(read_whole(&files, &position), serialize(&wanted));
         let tail = files
@@ -85,7 +87,12 @@ fn blocks_are_found_across_files_and_read_without_the_mask() {
             .unwrap();
         assert_eq!(tail, serialize(&wanted)[80..]);
     }
-    let missing = files.find(&block(4).block_hash(), &BlockHash::all_zeros(), true);
+    let missing = files.find(
+        &block(4).block_hash(),
+        &BlockHash::all_zeros(),
+        true,
+        |_| true,
+    );
     assert!(matches!(missing, Err(BlockSourceError::NotStored { .. })));
 }
 
@@ -96,16 +103,22 @@ fn a_frame_written_over_a_stale_one_is_found_and_the_old_position_is_stale() {
     fixture.block("blk00000.dat", end, &block(2));
     let files = fixture.open();
     let no_hash = BlockHash::all_zeros();
-    let (old, _) = files.find(&block(2).block_hash(), &no_hash, true).unwrap();
+    let (old, _) = files
+        .find(&block(2).block_hash(), &no_hash, true, |_| true)
+        .unwrap();
     // The kernel starts again from an older offset, in another order.
     let end = fixture.block("blk00000.dat", 0, &block(2));
     files.note_stored(&block(2).block_hash());
     fixture.block("blk00000.dat", end, &block(3));
     files.note_stored(&block(3).block_hash());
     assert_ne!(read_whole(&files, &old), serialize(&block(2)));
-    let (new, _) = files.find(&block(2).block_hash(), &no_hash, true).unwrap();
+    let (new, _) = files
+        .find(&block(2).block_hash(), &no_hash, true, |_| true)
+        .unwrap();
     assert_eq!(read_whole(&files, &new), serialize(&block(2)));
-    let (three, _) = files.find(&block(3).block_hash(), &no_hash, true).unwrap();
+    let (three, _) = files
+        .find(&block(3).block_hash(), &no_hash, true, |_| true)
+        .unwrap();
     assert_eq!(read_whole(&files, &three), serialize(&block(3)));
 }
 
@@ -122,7 +135,7 @@ fn undo_data_is_found_by_its_checksum_in_any_order() {
     let files = fixture.open();
     for n in [1, 2, 4, 3, 1] {
         let (position, undo) = files
-            .find(&block(n.into()).block_hash(), &prev(n), false)
+            .find(&block(n.into()).block_hash(), &prev(n), false, |_| true)
             .unwrap();
         assert_eq!(undo, [0, n]);
         assert_eq!(files.read_undo(&position, 0, 2).unwrap(), [0, n]);
@@ -136,7 +149,9 @@ fn damaged_undo_data_is_reported_not_returned() {
     let prev = BlockHash::from_byte_array([9; 32]);
     fixture.undo("rev00000.dat", 0, &prev, &[0, 1, 2, 3]);
     fixture.write_at("rev00000.dat", 9, &[0xff]);
-    let found = fixture.open().find(&block(1).block_hash(), &prev, false);
+    let found = fixture
+        .open()
+        .find(&block(1).block_hash(), &prev, false, |_| true);
     assert!(matches!(found, Err(BlockSourceError::UndoMissing { .. })));
 }
 
@@ -146,7 +161,12 @@ fn reads_outside_the_payload_are_stale() {
     fixture.block("blk00000.dat", 0, &block(1));
     let files = fixture.open();
     let (position, _) = files
-        .find(&block(1).block_hash(), &BlockHash::all_zeros(), true)
+        .find(
+            &block(1).block_hash(),
+            &BlockHash::all_zeros(),
+            true,
+            |_| true,
+        )
         .unwrap();
     for (offset, len) in [
         (0, position.block_len + 1),

@@ -211,11 +211,14 @@ fn check(orphanage: &Orphanage) {
     let orphans = orphanage.orphans.values();
     assert_eq!(
         orphanage.weight,
-        orphans.clone().map(|orphan| orphan.weight).sum()
+        orphans.clone().map(|orphan| orphan.weight).sum::<u64>()
     );
     assert_eq!(
         orphanage.input_scores,
-        orphans.clone().map(|orphan| orphan.input_score).sum()
+        orphans
+            .clone()
+            .map(|orphan| orphan.input_score)
+            .sum::<u64>()
     );
     let announcements: usize = orphans.clone().map(|orphan| orphan.announcers.len()).sum();
     assert_eq!(orphanage.announcements, announcements as u64);
