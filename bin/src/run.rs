@@ -24,10 +24,7 @@ use pulse_node::{
     net::Net,
     sync::Sync,
 };
-use pulse_primitives::{
-    mempool::TxSubmitter,
-    ports::{BlockSource, NodeStatus, PeerStore},
-};
+use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -222,7 +219,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 params,
                 chain,
                 handle,
-                mempool.map(|mempool| Arc::new(mempool) as Arc<dyn TxSubmitter>),
+                mempool,
                 stop,
             )
         });

@@ -42,6 +42,11 @@ impl CoinPool {
         }
     }
 
+    /// Lets coins be taken by outpoint from now on.
+    pub(crate) fn start_lookup(&mut self) {
+        self.places = Some(places(&self.slots));
+    }
+
     /// Gives up taking by outpoint, and the memory for it.
     pub(crate) fn drop_lookup(&mut self) {
         self.places = None;
@@ -115,11 +120,8 @@ impl CoinPool {
         }
         if self.slots.len() > 1024 && self.alive * 2 < self.slots.len() {
             self.slots.retain(Option::is_some);
-            if let Some(places) = &mut self.places {
-                *places = (0..)
-                    .zip(self.slots.iter().flatten())
-                    .map(|(place, coin)| (coin.outpoint, place))
-                    .collect();
+            if let Some(found) = &mut self.places {
+                *found = places(&self.slots);
             }
         }
     }
@@ -153,6 +155,15 @@ impl CoinPool {
         self.slots.push(Some(coin));
         self.alive += 1;
     }
+}
+
+/// Where each coin lies.
+fn places(slots: &[Option<Coin>]) -> HashMap<OutPoint, usize> {
+    slots
+        .iter()
+        .enumerate()
+        .filter_map(|(place, coin)| Some((coin.as_ref()?.outpoint, place)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bitcoin::{
     block::Header,
     hashes::{Hash, HashEngine, sha256},
 };
-use pulse_primitives::{Height, network::ChainParams};
+use pulse_primitives::{Height, mempool::MempoolTx, network::ChainParams};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -16,6 +16,7 @@ use crate::{
     address::{ANCHOR, AddressBook, AddressId, Owner, ScriptKind, anchor_script},
     coins::{Coin, CoinPool},
     config::GeneratorConfig,
+    foreign::merge,
     hd::HdWallet,
     ledger::Ledger,
     mine::{BlockParts, mine_with_ids, next_bits, subsidy},
@@ -153,19 +154,13 @@ impl Generator {
     /// (median of the last eleven plus one) if that is later.
     pub fn next_block_at(&mut self, time: u32) -> Block {
         let height = self.height + 1;
-        let mut rng = self.rng();
-        let mut planner = Planner::new(
-            &mut self.book,
-            &mut self.pool,
-            &mut self.next_address,
-            &mut rng,
-            height,
-            self.config.txs_per_block,
-        );
-        let coinbase_addresses = planner.coinbase_addresses();
-        let plan = planner.plan(self.config.txs_per_block);
-        let signed = sign_all(&self.book, &plan);
-        let (block, txids) = self.mine(time, &coinbase_addresses, &plan, signed);
+        let Draft {
+            coinbase_addresses,
+            plan,
+            signed,
+        } = self.draft();
+        let fees = plan.iter().map(|tx| tx.fee).sum();
+        let (block, txids) = self.mine(time, &coinbase_addresses, fees, signed);
         let made = made_coins(
             &self.book,
             &block,
@@ -176,6 +171,28 @@ impl Generator {
         );
         self.pool.close_block(height, made.into_iter());
         self.advance(&block);
+        block
+    }
+
+    /// As [`Generator::next_block_at`], with transactions of others in the block as far as
+    /// there is room. Its own that conflict with them are left out, and what they pay to
+    /// wallets is taken over.
+    ///
+    /// `foreign` are valid in a block at this height, parents first; the generator's own
+    /// may be among them.
+    pub fn next_block_with(&mut self, time: u32, foreign: Vec<MempoolTx>) -> Block {
+        let mut ahead = self.clone();
+        let draft = ahead.draft();
+        let own: HashSet<Txid> = draft.signed.iter().map(|tx| tx.txid).collect();
+        if foreign.iter().all(|tx| own.contains(&tx.txid)) {
+            return self.next_block_at(time);
+        }
+        let (fees, txs) = merge(&draft.plan, draft.signed, foreign);
+        let (block, _) = ahead.mine(time, &draft.coinbase_addresses, fees, txs);
+        // The plan did not come true: what is left of it is in the block.
+        self.pool.start_lookup();
+        self.read(&block, &mut ScriptTable::default());
+        self.pool.drop_lookup();
         block
     }
 
@@ -288,16 +305,36 @@ impl Generator {
         ChaCha8Rng::from_seed(sha256::Hash::from_engine(engine).to_byte_array())
     }
 
+    /// Plans and signs the next block, taking the coins that it spends.
+    fn draft(&mut self) -> Draft {
+        let mut rng = self.rng();
+        let mut planner = Planner::new(
+            &mut self.book,
+            &mut self.pool,
+            &mut self.next_address,
+            &mut rng,
+            self.height + 1,
+            self.config.txs_per_block,
+        );
+        let coinbase_addresses = planner.coinbase_addresses();
+        let plan = planner.plan(self.config.txs_per_block);
+        let signed = sign_all(&self.book, &plan);
+        Draft {
+            coinbase_addresses,
+            plan,
+            signed,
+        }
+    }
+
     /// Mines the block and returns it with all txids, the coinbase first.
     fn mine(
         &self,
         time: u32,
         coinbase_addresses: &[AddressId],
-        plan: &[PlannedTx],
+        fees: u64,
         signed: Vec<SignedTx>,
     ) -> (Block, Vec<Txid>) {
         let height = self.height + 1;
-        let fees: u64 = plan.iter().map(|tx| tx.fee).sum();
         let reward = subsidy(self.config.params.network, height) + Amount::from_sat(fees);
         let share = reward / coinbase_addresses.len() as u64;
         let rest = reward - share * (coinbase_addresses.len() as u64 - 1);
@@ -333,7 +370,7 @@ impl Generator {
         (block, txids)
     }
 
-    /// Takes over a block that was generated earlier.
+    /// Takes over a block that is not known by its plan.
     fn read(&mut self, block: &Block, scripts: &mut ScriptTable) {
         let height = self.height + 1;
         let spent: HashSet<OutPoint> = block.txdata[1..]
@@ -393,6 +430,14 @@ impl Generator {
             ledger.connect(self.height, block);
         }
     }
+}
+
+/// What a block is made of before it is put together.
+struct Draft {
+    coinbase_addresses: Vec<AddressId>,
+    plan: Vec<PlannedTx>,
+    /// In the order of the plan.
+    signed: Vec<SignedTx>,
 }
 
 /// Addresses by script, for reading a chain.

@@ -13,7 +13,7 @@
 //! The next block is a function of the configuration and the chain alone: random
 //! choices are drawn from a stream keyed by (seed, height, hash of the tip), signatures
 //! use no other entropy, and the state after a block is the same whether the block was
-//! generated or read ([`Generator::resume`]).
+//! generated or read ([`Generator::resume`]), with transactions of others in it or not.
 //!
 //! # Limits
 //! Regtest, and signets whose challenge is `51` (anyone may sign). Everything stays
@@ -25,6 +25,7 @@ mod address;
 mod coins;
 mod config;
 mod file;
+mod foreign;
 mod generator;
 mod hd;
 mod keys;

@@ -1,7 +1,7 @@
 //! A chain that grows by the clock.
 
 use bitcoin::{Block, Transaction};
-use pulse_primitives::Height;
+use pulse_primitives::{Height, mempool::MempoolTx};
 
 use crate::Generator;
 
@@ -43,15 +43,18 @@ impl LiveMiner {
     /// Mines the next block at time `now` (seconds since 1970), whether it is due or not.
     /// Its time is `now`, but later than the median of the last eleven; blocks of the
     /// warm-up are dated back as if they had been mined at the same pace.
-    pub fn mine(&mut self, now: u32) -> Block {
+    ///
+    /// `mempool` has transactions that may be in it, as [`Generator::next_block_with`]
+    /// wants them.
+    pub fn mine(&mut self, now: u32, mempool: Vec<MempoolTx>) -> Block {
         let behind = WARM_UP.saturating_sub(self.generator.height() + 1);
         let interval = self.generator.config().block_interval;
-        self.generator
-            .next_block_at(now.saturating_sub(behind.saturating_mul(interval)))
+        let time = now.saturating_sub(behind.saturating_mul(interval));
+        self.generator.next_block_with(time, mempool)
     }
 
-    /// The transactions of the next block, in its order: they do not depend on when it is
-    /// mined. None while warming up.
+    /// The generator's transactions of the next block, in its order: they do not depend on
+    /// when it is mined. None while warming up.
     #[must_use]
     pub fn upcoming(&self) -> Vec<Transaction> {
         if self.is_warming_up() {
@@ -82,12 +85,12 @@ mod tests {
         let now = 1_800_000_000;
         while miner.is_warming_up() {
             assert!(miner.upcoming().is_empty());
-            miner.mine(now);
+            miner.mine(now, vec![]);
         }
         for later in [10, 20, 30] {
             let upcoming = miner.upcoming();
             assert!(!upcoming.is_empty());
-            assert_eq!(miner.mine(now + later).txdata[1..], upcoming);
+            assert_eq!(miner.mine(now + later, vec![]).txdata[1..], upcoming);
         }
     }
 
@@ -100,7 +103,7 @@ mod tests {
         let mut times = Vec::new();
         while miner.is_warming_up() {
             assert_eq!(miner.next_due(), 0);
-            times.push(miner.mine(now).header.time);
+            times.push(miner.mine(now, vec![]).header.time);
         }
         assert!(times.is_sorted());
         assert_eq!(times.last(), Some(&now));
@@ -108,7 +111,7 @@ mod tests {
         // A clock that stands still gives valid times all the same.
         for _ in 0..30 {
             let median = miner.generator().median_time_past();
-            assert!(miner.mine(now).header.time > median);
+            assert!(miner.mine(now, vec![]).header.time > median);
         }
     }
 }

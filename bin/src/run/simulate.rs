@@ -1,15 +1,13 @@
 //! Mines the simulated chain by the clock.
 //!
 //! The transactions of the next block are handed to the mempool before, one after the
-//! other, so that a simulated node has unconfirmed ones as well.
+//! other, so that a simulated node has unconfirmed ones as well. Those that others have
+//! handed in are mined with them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use pulse_node::{chain::Chain, sync::SyncHandle};
+use pulse_node::{chain::Chain, mempool::MempoolHandle, sync::SyncHandle};
 use pulse_primitives::{
     bitcoin::{Transaction, consensus::serialize},
     mempool::{SubmitLimits, TxSubmitter},
@@ -19,6 +17,9 @@ use pulse_primitives::{
 use pulse_simulator::{Generator, GeneratorConfig, LiveMiner};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+
+/// Weight of the mempool's transactions that a block is chosen from.
+const MAX_WEIGHT: u64 = 4_000_000;
 
 /// Goes on with the chain that is there, until `stop`.
 ///
@@ -30,7 +31,7 @@ pub async fn run(
     params: ChainParams,
     chain: Chain,
     handle: SyncHandle,
-    submitter: Option<Arc<dyn TxSubmitter>>,
+    mempool: Option<MempoolHandle>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut config = GeneratorConfig::new(params, seed);
@@ -40,16 +41,19 @@ pub async fn run(
     info!(height = chain.active_height(), seed, "simulating");
     loop {
         let due = miner.next_due();
-        if let Some(submitter) = &submitter {
+        if let Some(mempool) = &mempool {
             let (back, upcoming) = tokio::task::spawn_blocking(move || {
                 let upcoming = miner.upcoming();
                 (miner, upcoming)
             })
             .await?;
             miner = back;
+            let left = Duration::from_secs(due.saturating_sub(now()));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                submitted = submit(submitter, upcoming, due) => submitted?,
+                // The next block does not wait for a mempool that gives no verdict.
+                () = tokio::time::sleep(left) => {}
+                submitted = submit(mempool, upcoming, left) => submitted?,
             }
         }
         let wait = due.saturating_sub(now());
@@ -58,8 +62,11 @@ pub async fn run(
             () = tokio::time::sleep(Duration::from_secs(wait)) => {}
         }
         let time = u32::try_from(now()).context("the clock is past 2106")?;
+        let mempool = mempool.clone();
         let (back, block) = tokio::task::spawn_blocking(move || {
-            let block = miner.mine(time);
+            let parent = miner.generator().tip_hash();
+            let candidates = mempool.map(|mempool| mempool.block_candidates(&parent, MAX_WEIGHT));
+            let block = miner.mine(time, candidates.unwrap_or_default());
             (miner, block)
         })
         .await?;
@@ -73,23 +80,22 @@ pub async fn run(
     }
 }
 
-/// Hands transactions to the mempool, evenly until `due`. What it refuses is in the next
-/// block all the same.
+/// Hands transactions to the mempool, evenly within `left`. What it refuses is in the next
+/// block all the same, unless it conflicts with what others have handed in.
 async fn submit(
-    submitter: &Arc<dyn TxSubmitter>,
+    mempool: &MempoolHandle,
     txs: Vec<Transaction>,
-    due: u64,
+    left: Duration,
 ) -> anyhow::Result<()> {
-    let left = Duration::from_secs(due.saturating_sub(now()));
     let pause = left / u32::try_from(txs.len() + 1).unwrap_or(u32::MAX);
     if pause.is_zero() {
         return Ok(());
     }
     for tx in txs {
         tokio::time::sleep(pause).await;
-        let submitter = Arc::clone(submitter);
+        let mempool = mempool.clone();
         let submitted =
-            tokio::task::spawn_blocking(move || submitter.submit(tx, SubmitLimits::default()));
+            tokio::task::spawn_blocking(move || mempool.submit(tx, SubmitLimits::default()));
         if let Err(err) = submitted.await? {
             debug!(%err, "a simulated transaction was refused");
         }

@@ -1,9 +1,19 @@
 //! `--simulate`: a living chain without anybody else.
 
+use std::time::Instant;
+
+use bdk_esplora::{EsploraExt, esplora_client::Builder};
+use bdk_wallet::{KeychainKind, SignOptions, Wallet};
+use pulse_primitives::bitcoin::{
+    Amount, FeeRate, Network, Transaction, bip32::Xpriv, consensus::encode::serialize_hex,
+};
 use pulse_testkit::{NodeOptions, PulseNode};
 use serde_json::Value;
 
 use super::common::DEADLINE;
+
+/// The wallet that the README opens.
+const KEY: &str = "tprv8ZgxMBicQKsPcu8PNvCC4FnKz4t5N5SMq6dsKdqm1QVTyTp8hyRJ6VUAsUxnBQD6iJSNEmad9wcpcwswaqfUioBnvrnrtRSDrx4GWnKwtqt";
 
 fn simulated() -> NodeOptions {
     NodeOptions::new(env!("CARGO_BIN_EXE_pulse-node"))
@@ -41,6 +51,61 @@ fn the_chain_lives_and_goes_on_after_a_restart_and_a_kill() {
     node.kill();
     let mut node = node.restart();
     wait_for_height(&mut node, 136);
+}
+
+/// A payment of the README's wallet to itself, once it has coins.
+fn payment(node: &PulseNode) -> Option<Transaction> {
+    let chain = |chain: u32| format!("wpkh({KEY}/84'/1'/0'/{chain}/*)");
+    let mut wallet = Wallet::create(chain(0), chain(1))
+        .network(Network::Regtest)
+        .create_wallet_no_persist()
+        .unwrap();
+    let client = Builder::new(&node.api_url()).build_blocking();
+    let update = client.full_scan(wallet.start_full_scan(), 20, 4).unwrap();
+    wallet.apply_update(update).unwrap();
+    let to = wallet.next_unused_address(KeychainKind::External);
+    let mut builder = wallet.build_tx();
+    builder
+        .add_recipient(to.script_pubkey(), Amount::from_sat(20_000))
+        .fee_rate(FeeRate::from_sat_per_vb(20).unwrap());
+    let mut psbt = builder.finish().ok()?;
+    let key: Xpriv = KEY.parse().unwrap();
+    psbt.sign(&key, wallet.secp_ctx()).unwrap();
+    assert!(
+        wallet
+            .finalize_psbt(&mut psbt, SignOptions::default())
+            .unwrap()
+    );
+    Some(psbt.extract_tx().unwrap())
+}
+
+#[test]
+fn a_transaction_that_a_user_posts_is_mined() {
+    let options = simulated().env("PULSE_NODE__SIMULATE_INTERVAL_SECS", "4");
+    let mut node = options.start();
+    wait_for_height(&mut node, 131);
+    let deadline = Instant::now() + DEADLINE;
+    let (txid, height) = loop {
+        assert!(Instant::now() < deadline, "no payment was accepted");
+        // Just after a block there is time to look before the next one.
+        let height = node.tip_height().unwrap();
+        wait_for_height(&mut node, height + 1);
+        let Some(tx) = payment(&node) else { continue };
+        // The chain's own wallets may spend the same coin first.
+        if node.post("/tx", &serialize_hex(&tx)).status == 200 {
+            break (tx.compute_txid(), height + 1);
+        }
+    };
+    let status = |node: &PulseNode| node.get_json::<Value>(&format!("/tx/{txid}/status"));
+    assert_eq!(status(&node)["confirmed"], false);
+    wait_for_height(&mut node, height + 2);
+    let confirmed = status(&node);
+    assert_eq!(confirmed["confirmed"], true);
+    assert!(node.terminate(DEADLINE).status.success());
+    let mut node = node.restart();
+    let height = node.tip_height().unwrap();
+    wait_for_height(&mut node, height + 2);
+    assert_eq!(status(&node), confirmed);
 }
 
 #[test]

@@ -68,6 +68,11 @@ impl Follower {
                 (pool.tip(), pool.is_reorganising())
             };
             let Some(current) = current else {
+                if inner.blocks.hash_at(target.height) != Some(target.hash) {
+                    // After a crash the index may be ahead of the chain, at blocks that
+                    // nobody can read: there would be no way back from there.
+                    return Ok(());
+                }
                 inner.start_at(target);
                 continue;
             };

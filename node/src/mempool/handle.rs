@@ -7,14 +7,14 @@ use std::{
 };
 
 use pulse_mempool::{
-    AcceptError, AcceptOptions, Accepted, MiningRank, PackageResult, PoolView, Rejected,
+    AcceptError, AcceptOptions, Accepted, Entry, MiningRank, PackageResult, PoolView, Rejected,
     accept::{accept, accept_package},
 };
 use pulse_p2p::compact::CompactSource;
 use pulse_primitives::{
-    bitcoin::{Transaction, Txid, Wtxid},
+    bitcoin::{BlockHash, Transaction, Txid, Wtxid},
     coins::{CoinError, CoinView},
-    mempool::{Backlog, FeeEstimates, MempoolSource, MempoolView, ProjectedBlock},
+    mempool::{Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, ProjectedBlock},
 };
 use tracing::error;
 
@@ -188,6 +188,25 @@ impl MempoolHandle {
             })
         };
         use_it(&find, sequence)
+    }
+
+    /// The best transactions for a block that follows `parent`, in mining order (parents
+    /// first) and of at most `max_weight` together. None if the mempool is at another tip.
+    #[must_use]
+    pub fn block_candidates(&self, parent: &BlockHash, max_weight: u64) -> Vec<MempoolTx> {
+        let pool = self.inner.pool.read();
+        if pool.is_reorganising() || pool.tip().is_none_or(|tip| tip.hash != *parent) {
+            return Vec::new();
+        }
+        let mut weight = 0;
+        pool.chunks()
+            .flat_map(|chunk| chunk.entries)
+            .take_while(|entry| {
+                weight += entry.weight;
+                weight <= max_weight
+            })
+            .map(Entry::to_mempool_tx)
+            .collect()
     }
 
     /// The least fee rates that are accepted now.
