@@ -5,7 +5,7 @@ use pulse_primitives::bitcoin::{
     absolute::LockTime, transaction::Version,
 };
 use pulse_testkit::{
-    Bcoin, PulseNode,
+    Bcoin, NodeOptions, PulseNode,
     txgen::{
         lock::{Keys, Lock, usual},
         sign::{OpenFault, SigFault, sign},
@@ -62,6 +62,11 @@ impl Miner {
     }
 }
 
+/// A node that does not try the encrypted transport, for which bcoin bans a host.
+fn old_fashioned() -> NodeOptions {
+    options("regtest").env("PULSE_P2P__V2_TRANSPORT", "false")
+}
+
 fn confirmed(node: &PulseNode, tx: &Transaction) -> Option<bool> {
     let reply = node.get(&format!("/tx/{}", tx.compute_txid()));
     (reply.status == 200).then(|| reply.json::<Value>()["status"]["confirmed"] == true)
@@ -74,7 +79,7 @@ fn blocks_and_transactions_come_from_bcoin_and_go_to_it() {
     };
     let miner = Miner::new();
     let tip = first.mine(BLOCKS, miner.keyhash());
-    let mut node = options("regtest")
+    let mut node = old_fashioned()
         .connect(first.addr())
         .args(["--listen", "127.0.0.1:0"])
         .start();
@@ -125,7 +130,7 @@ fn a_longer_chain_of_bcoin_takes_over() {
     };
     let miner = Miner::new();
     let short = first.mine(5, miner.keyhash());
-    let mut node = options("regtest")
+    let mut node = old_fashioned()
         .connect(first.addr())
         .connect(second.addr())
         .start();
