@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Whole runs: syncs a generated chain from a local peer, once without an index (the
+# Whole runs: syncs a generated chain from local peers, once without an index (the
 # kernel alone) and once as a full node, and appends a row to docs/benchmarks.md.
 #
-#   BLOCKS=1600 TXS=1300 SEED=1 ci/bench.sh
+#   BLOCKS=1600 TXS=1300 SEED=1 PEERS=1 ci/bench.sh
 set -euo pipefail
 "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 # shellcheck source=ci/env.sh
@@ -11,6 +11,7 @@ set -euo pipefail
 blocks="${BLOCKS:-1600}"
 txs_per_block="${TXS:-1300}"
 seed="${SEED:-1}"
+peers="${PEERS:-1}"
 # Seconds after which a run counts as failed.
 patience="${PATIENCE:-3600}"
 
@@ -18,7 +19,7 @@ bench_dir="$target_dir/bench"
 chain="$bench_dir/chain-$blocks-$txs_per_block-$seed.blk"
 node="$target_dir/release/pulse-node"
 report=docs/benchmarks.md
-server_pid=
+server_pids=()
 node_pid=
 
 fail() {
@@ -28,7 +29,7 @@ fail() {
 
 cleanup() {
     [ -z "$node_pid" ] || kill "$node_pid" 2>/dev/null || true
-    [ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null || true
+    [ "${#server_pids[@]}" -eq 0 ] || kill "${server_pids[@]}" 2>/dev/null || true
 }
 trap cleanup EXIT
 
@@ -81,7 +82,7 @@ run() {
     started="$(now_us)"
     {
         TIMEFORMAT='%U %S'
-        time env "$@" "$node" --network regtest --data-dir "$dir/data" --connect "$peer" \
+        time env "$@" "$node" --network regtest --data-dir "$dir/data" "${connect[@]}" \
             --http-addr 127.0.0.1:0 >"$dir/log" 2>&1
     } 2>"$dir/cpu" &
     timer="$!"
@@ -114,11 +115,14 @@ fi
 txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
 [ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"
 
-"$target_dir/release/pulse-serve-blocks" --network regtest --file "$chain" \
-    >"$bench_dir/peer" 2>"$bench_dir/peer.log" &
-server_pid="$!"
-wait_until "the peer to listen" grep -qs ' on ' "$bench_dir/peer"
-peer="$(sed -n 's/^serving .* on //p' "$bench_dir/peer")"
+connect=()
+for ((number = 1; number <= peers; number++)); do
+    "$target_dir/release/pulse-serve-blocks" --network regtest --file "$chain" \
+        >"$bench_dir/peer-$number" 2>"$bench_dir/peer.log" &
+    server_pids+=("$!")
+    wait_until "a peer to listen" grep -qs ' on ' "$bench_dir/peer-$number"
+    connect+=(--connect "$(sed -n 's/^serving .* on //p' "$bench_dir/peer-$number")")
+done
 
 run kernel chain_is_synced PULSE_INDEX__ENABLED=false
 kernel_wall="$wall_s" kernel_cpu="$cpu_s" kernel_peak="$peak_mib"
@@ -131,6 +135,6 @@ bytes_per_tx="$(calc 1 "$index_bytes / $txs")"
 machine="$(nproc) x $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB"
 commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
 printf '| %s | %s | %s | %s | %s | %s s, %s CPU s, %s MiB | %s s, %s CPU s, %s MiB | %s | %s (%s) | %s | %s s |\n' \
-    "$(date -u +%F)" "$commit" "$machine" "BLOCKS=$blocks TXS=$txs_per_block SEED=$seed" "$txs" \
+    "$(date -u +%F)" "$commit" "$machine" "BLOCKS=$blocks TXS=$txs_per_block SEED=$seed PEERS=$peers" "$txs" \
     "$kernel_wall" "$kernel_cpu" "$kernel_peak" "$wall_s" "$cpu_s" "$peak_mib" "$ratio" \
     "$index_bytes" "$bytes_per_tx" "$rows" "$stop_s" | tee -a "$report"
