@@ -25,3 +25,8 @@ mod interop {
     mod conformance;
     mod peers;
 }
+
+/// Measurements, by hand and with `--ignored`.
+mod speed {
+    mod tip;
+}
