@@ -1,14 +1,15 @@
 //! bcoin as the peer: a node with no code of ours on the other side.
 
 use pulse_primitives::bitcoin::{
-    Amount, OutPoint, PubkeyHash, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-    absolute::LockTime, transaction::Version,
+    Amount, OutPoint, PubkeyHash, Transaction, TxOut, consensus::encode::serialize_hex,
+    hashes::Hash,
 };
 use pulse_testkit::{
     Bcoin, NodeOptions, PulseNode,
     txgen::{
         lock::{Keys, Lock, usual},
         sign::{OpenFault, SigFault, sign},
+        unsigned,
     },
 };
 use serde_json::Value;
@@ -42,20 +43,12 @@ impl Miner {
         let hash = node.get(&format!("/block-height/{height}"));
         let txid = node.get(&format!("/block/{}/txid/0", hash.text()));
         let value = Amount::from_int_btc(50);
-        let mut tx = Transaction {
-            version: Version(1),
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: OutPoint::new(txid.text().parse().unwrap(), 0),
-                script_sig: ScriptBuf::new(),
-                sequence: Sequence::MAX,
-                witness: Witness::new(),
-            }],
-            output: vec![TxOut {
-                value: value - Amount::from_sat(10_000),
-                script_pubkey: self.lock.script_pubkey(&self.keys),
-            }],
+        let output = TxOut {
+            value: value - Amount::from_sat(10_000),
+            script_pubkey: self.lock.script_pubkey(&self.keys),
         };
+        let coin = OutPoint::new(txid.text().parse().unwrap(), 0);
+        let mut tx = unsigned(coin, vec![output]);
         let spent = [(self.lock.clone(), value)];
         sign(&self.keys, &mut tx, &spent, SigFault::None, OpenFault::None);
         tx
@@ -87,10 +80,7 @@ fn blocks_and_transactions_come_from_bcoin_and_go_to_it() {
 
     // From us to it.
     let ours = miner.spend(&node, 1);
-    let reply = node.post(
-        "/tx",
-        &pulse_primitives::bitcoin::consensus::encode::serialize_hex(&ours),
-    );
+    let reply = node.post("/tx", &serialize_hex(&ours));
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(confirmed(&node, &ours), Some(false));
     first.wait_until("our transaction", |bcoin| bcoin.has_tx(&ours));
@@ -135,9 +125,6 @@ fn a_longer_chain_of_bcoin_takes_over() {
         .connect(second.addr())
         .start();
     node.wait_synced_to_hash(short, DEADLINE);
-    let long = second.mine(
-        9,
-        PubkeyHash::from_raw_hash(pulse_primitives::bitcoin::hashes::Hash::all_zeros()),
-    );
+    let long = second.mine(9, PubkeyHash::from_raw_hash(Hash::all_zeros()));
     node.wait_synced_to_hash(long, DEADLINE);
 }

@@ -3,13 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pulse_primitives::{
-    bitcoin::{
-        Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-        absolute::LockTime, transaction::Version,
-    },
+    bitcoin::{Amount, Network, OutPoint, ScriptBuf, Transaction, TxOut},
     network::ChainParams,
 };
-use pulse_testkit::{ChainBuilder, TxGen};
+use pulse_testkit::{ChainBuilder, TxGen, txgen::unsigned};
 
 /// Height of the tip.
 const HEIGHT: u32 = 125;
@@ -40,7 +37,7 @@ pub fn funded(seed: u64, copies: usize) -> (ChainBuilder, TxGen) {
     };
     let first = spend_coinbase(&chain, 2, vec![extra.clone()]);
     let gone = OutPoint::new(first.compute_txid(), 0);
-    let second = spend(gone, vec![extra]);
+    let second = unsigned(gone, vec![extra]);
     chain.mine_outputs(coinbase(&chain, &txgen), vec![fund, first, second]);
     for ((lock, output), vout) in funding.into_iter().zip(0..) {
         txgen.fund(lock, OutPoint::new(txid, vout), output.value);
@@ -69,19 +66,5 @@ fn coinbase(chain: &ChainBuilder, txgen: &TxGen) -> Vec<TxOut> {
 /// Coinbases of empty blocks pay to OP_TRUE.
 fn spend_coinbase(chain: &ChainBuilder, height: usize, outputs: Vec<TxOut>) -> Transaction {
     let coinbase = chain.blocks()[height].txdata[0].compute_txid();
-    spend(OutPoint::new(coinbase, 0), outputs)
-}
-
-fn spend(previous_output: OutPoint, output: Vec<TxOut>) -> Transaction {
-    Transaction {
-        version: Version(2),
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn {
-            previous_output,
-            script_sig: ScriptBuf::new(),
-            sequence: Sequence::MAX,
-            witness: Witness::new(),
-        }],
-        output,
-    }
+    unsigned(OutPoint::new(coinbase, 0), outputs)
 }

@@ -16,7 +16,6 @@ const NOT_ENFORCED: &[&str] = &[
     "Signature must be zero for failed CHECK(MULTI)SIG operation",
     "OP_IF/NOTIF argument must be minimal",
     "Data push larger than necessary",
-    "Dummy CHECKMULTISIG argument must be zero",
     "Script number overflowed or is non-minimally encoded",
 ];
 

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use pulse_primitives::bitcoin::{
-    Amount, Block, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-    absolute::LockTime, consensus::encode::serialize_hex, transaction::Version,
+    Amount, Block, Network, OutPoint, ScriptBuf, Transaction, TxOut,
+    consensus::encode::serialize_hex,
 };
 use pulse_testkit::{
     ChainBuilder, PulseNode, ScriptedPeer,
     txgen::{
         lock::{Keys, Lock, usual},
         sign::{OpenFault, SigFault, sign},
+        unsigned,
     },
 };
 use serde_json::Value;
@@ -138,7 +139,7 @@ fn fund(keys: &Keys, chain: &mut ChainBuilder) -> Vec<Coin> {
             script_pubkey: lock.script_pubkey(keys),
         })
         .collect();
-    let tx = transaction(OutPoint::new(coinbase, 0), output);
+    let tx = unsigned(OutPoint::new(coinbase, 0), output);
     let txid = tx.compute_txid();
     chain.mine(&ScriptBuf::from_bytes(vec![0x51]), Amount::ZERO, vec![tx]);
     let coins = locks(keys).zip(0..).map(|(lock, vout)| Coin {
@@ -155,7 +156,7 @@ fn spend(keys: &Keys, coin: Coin) -> Transaction {
         value: coin.value - FEE,
         script_pubkey: coin.lock.script_pubkey(keys),
     }];
-    let mut tx = transaction(coin.outpoint, output);
+    let mut tx = unsigned(coin.outpoint, output);
     sign(
         keys,
         &mut tx,
@@ -171,19 +172,5 @@ fn coin_of(tx: &Transaction, lock: Lock) -> Coin {
         lock,
         outpoint: OutPoint::new(tx.compute_txid(), 0),
         value: tx.output[0].value,
-    }
-}
-
-fn transaction(previous_output: OutPoint, output: Vec<TxOut>) -> Transaction {
-    Transaction {
-        version: Version(2),
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn {
-            previous_output,
-            script_sig: ScriptBuf::new(),
-            sequence: Sequence::MAX,
-            witness: Witness::new(),
-        }],
-        output,
     }
 }

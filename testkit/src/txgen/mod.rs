@@ -223,6 +223,22 @@ impl TxGen {
     }
 }
 
+/// A transaction with one input, which is still to be signed.
+#[must_use]
+pub fn unsigned(previous_output: OutPoint, output: Vec<TxOut>) -> Transaction {
+    Transaction {
+        version: Version(2),
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output,
+    }
+}
+
 /// A transaction in the making.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
