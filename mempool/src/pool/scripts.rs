@@ -19,6 +19,8 @@ pub(crate) type Arrival = (u64, Slot);
 pub(crate) struct ScriptIndex {
     scripts: HashMap<ScriptHash, ScriptTxs>,
     bytes: usize,
+    /// Scripts of transactions that came or went since [`ScriptIndex::take_touched`].
+    touched: Vec<ScriptHash>,
 }
 
 /// Most scripts have one transaction: they take no further memory.
@@ -134,6 +136,7 @@ fn subtract(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
 impl ScriptIndex {
     /// Adds a transaction.
     pub fn insert(&mut self, arrival: Arrival, touched: &HashMap<ScriptHash, ScriptMempoolTotals>) {
+        self.touched.extend(touched.keys());
         for (script, totals) in touched {
             let Some(txs) = self.scripts.get_mut(script) else {
                 let txs = ScriptTxs::One(ScriptTx::new(arrival, totals));
@@ -158,6 +161,7 @@ impl ScriptIndex {
 
     /// Takes a transaction out again.
     pub fn remove(&mut self, arrival: Arrival, touched: &HashMap<ScriptHash, ScriptMempoolTotals>) {
+        self.touched.extend(touched.keys());
         for (script, totals) in touched {
             let Some(txs) = self.scripts.get_mut(script) else {
                 continue;
@@ -178,6 +182,11 @@ impl ScriptIndex {
             }
             self.bytes += txs.bytes();
         }
+    }
+
+    /// Scripts of transactions that came or went since the last call.
+    pub fn take_touched(&mut self) -> Vec<ScriptHash> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Transactions of a script, oldest arrival first.
