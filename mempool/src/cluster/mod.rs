@@ -27,6 +27,7 @@ use crate::{
 };
 
 pub(crate) mod diagram;
+mod forest;
 pub(crate) mod linearize;
 #[cfg(test)]
 mod tests;
@@ -388,8 +389,7 @@ impl Clusters {
         }
         let graph = Graph::new(nodes.iter().map(|node| node.rate).collect(), &parents);
         let base: Vec<usize> = (0..nodes.len()).collect();
-        let grows = !new.is_empty() || !links.is_empty();
-        let order = linearize::linearize(&graph, &base, grows);
+        let order = linearize::linearize(&graph, &base);
         Ok(Cluster::new(&graph, &order, &nodes))
     }
 

@@ -86,7 +86,7 @@ proptest! {
     fn orders_are_topological_and_chunks_fall(dag in dag(64, 4)) {
         let graph = dag.graph();
         let base: Vec<usize> = (0..dag.rates.len()).rev().collect();
-        let order = linearize(&graph, &base, true);
+        let order = linearize(&graph, &base);
         assert_topological(&graph, &order, dag.rates.len());
         let all = chunks(&graph, &order);
         for pair in all.windows(2) {
@@ -97,11 +97,11 @@ proptest! {
     }
 
     #[test]
-    fn an_order_never_becomes_worse(dag in dag(32, 3), greedy: bool) {
+    fn an_order_never_becomes_worse(dag in dag(32, 3)) {
         let graph = dag.graph();
         let base: Vec<usize> = (0..dag.rates.len()).collect();
         let before = chunks(&graph, &base);
-        let after = chunks(&graph, &linearize(&graph, &base, greedy));
+        let after = chunks(&graph, &linearize(&graph, &base));
         let order = compare_chunks(&after, &before);
         prop_assert!(matches!(order, Some(Ordering::Greater | Ordering::Equal)));
     }
@@ -119,7 +119,7 @@ proptest! {
     fn no_order_is_better_than_the_best(dag in dag(10, 3)) {
         let graph = dag.graph();
         let base: Vec<usize> = (0..dag.rates.len()).collect();
-        let found = chunks(&graph, &linearize(&graph, &base, true));
+        let found = chunks(&graph, &linearize(&graph, &base));
         let order = compare_chunks(&found, &optimal(&dag));
         prop_assert!(matches!(order, Some(Ordering::Less | Ordering::Equal)));
     }
