@@ -12,9 +12,8 @@
 //! ```
 //!
 //! It is the simplex method, applied to the choice of the set with the best rate. Described
-//! by P. Wuille, "Spanning-forest cluster linearization",
-//! <https://delvingbitcoin.org/t/spanning-forest-cluster-linearization/1419>; Bitcoin Core
-//! uses it since version 31.
+//! by P. Wuille in "Spanning-forest cluster linearization" (delvingbitcoin.org, 2025); Bitcoin
+//! Core uses it since version 31.
 //!
 //! # Correctness
 //! Between two steps no chunk depends on one with a lower rate, so chunks by falling rate
@@ -81,8 +80,7 @@ enum Direction {
 
 /// The state: chunks, and which transaction is in which.
 #[derive(Debug)]
-pub(super) struct Forest<'a> {
-    graph: &'a Graph,
+pub(super) struct Forest {
     /// Direct dependencies that do not follow from others.
     parents: [Set; MAX_CLUSTER_TXS],
     children: [Set; MAX_CLUSTER_TXS],
@@ -96,9 +94,9 @@ pub(super) struct Forest<'a> {
     work: u32,
 }
 
-impl<'a> Forest<'a> {
+impl Forest {
     /// Chunks at least as good as those of `order`, which respects the dependencies.
-    pub fn new(graph: &'a Graph, order: &[usize], work: u32) -> Self {
+    pub fn new(graph: &Graph, order: &[usize], work: u32) -> Self {
         let mut parents = [0; MAX_CLUSTER_TXS];
         let mut children = [0; MAX_CLUSTER_TXS];
         for &i in order {
@@ -113,7 +111,6 @@ impl<'a> Forest<'a> {
             bits(direct).for_each(|j| children[j] |= 1 << i);
         }
         let mut forest = Self {
-            graph,
             parents,
             children,
             trees: Vec::with_capacity(order.len()),
@@ -122,16 +119,16 @@ impl<'a> Forest<'a> {
             random: 0x9e37_79b9_7f4a_7c15,
             work,
         };
-        for i in 0..order.len() {
+        for (i, &direct) in parents.iter().enumerate().take(order.len()) {
             forest.tree_of[i] = i;
+            let all = Part {
+                set: 1 << i,
+                rate: graph.rate_of(i),
+            };
             forest.trees.push(Tree {
-                all: Part {
-                    set: 1 << i,
-                    rate: graph.rate_of(i),
-                },
-                links: Vec::new(),
-                parents: parents[i],
-                children: 0,
+                all,
+                parents: direct,
+                ..Tree::default()
             });
         }
         for &i in order {
@@ -190,6 +187,11 @@ impl<'a> Forest<'a> {
             order.extend(known.iter().filter(|&&i| tree.all.has(i)));
         }
         order
+    }
+
+    /// What is left of the work that may be spent.
+    pub fn work_left(&self) -> u32 {
+        self.work
     }
 
     /// One of the links whose top has a better rate than their chunk.
@@ -256,7 +258,7 @@ impl<'a> Forest<'a> {
     /// Joins the chunk with those that it depends on although their rate is lower (or that
     /// depend on it although theirs is higher). The place of what has become of it.
     fn mend(&mut self, mut at: usize, direction: Direction) -> usize {
-        while let Some(other) = self.to_join(at, direction) {
+        while let Some(other) = self.neighbour(at, direction) {
             at = match direction {
                 Direction::Up => self.join(other, at),
                 Direction::Down => self.join(at, other),
@@ -267,7 +269,7 @@ impl<'a> Forest<'a> {
 
     /// The worst of the chunks above that are no better, or the best of those below that are
     /// no worse.
-    fn to_join(&mut self, at: usize, direction: Direction) -> Option<usize> {
+    fn neighbour(&mut self, at: usize, direction: Direction) -> Option<usize> {
         let tree = &self.trees[at];
         let mut rate = tree.all.rate;
         let mut near = match direction {
@@ -351,7 +353,7 @@ impl<'a> Forest<'a> {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let high = u128::from(self.random) * u128::from(end) >> 64;
+        let high = (u128::from(self.random) * u128::from(end)) >> 64;
         u32::try_from(high).expect("below a number of 32 bits")
     }
 }

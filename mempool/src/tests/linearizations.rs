@@ -9,7 +9,7 @@ use super::{
     model::{Model, compare},
 };
 use crate::{
-    cluster::linearize::{ChunkRate, chunks, linearize, linearize_within},
+    cluster::linearize::{ChunkRate, MAX_WORK, bits, chunks, linearize},
     feerate::FeeFrac,
 };
 
@@ -57,7 +57,7 @@ fn sponsored(parents: usize, children: usize) -> impl Strategy<Value = Model> {
 
 fn linearized(model: &Model, base: &[usize]) -> (Vec<usize>, Vec<ChunkRate>) {
     let graph = model.graph();
-    let order = linearize(&graph, base);
+    let order = linearize(&graph, base, &mut { MAX_WORK });
     let chunks = chunks(&graph, &order);
     (order, chunks)
 }
@@ -111,6 +111,26 @@ proptest! {
 
 }
 
+/// One parent each, or one child each.
+fn trees(most: usize) -> impl Strategy<Value = Model> {
+    (models(most), any::<bool>()).prop_map(|(mut model, upwards)| {
+        for set in &mut model.parents {
+            *set &= set.wrapping_neg();
+        }
+        if upwards {
+            let mirrored = |i: usize| model.len() - 1 - i;
+            let mut parents = vec![0; model.len()];
+            for (i, set) in model.parents.iter().enumerate() {
+                for parent in bits(*set) {
+                    parents[mirrored(parent)] |= 1 << mirrored(i);
+                }
+            }
+            model.parents = parents;
+        }
+        model
+    })
+}
+
 /// Full clusters.
 fn full() -> impl Strategy<Value = Model> {
     prop_oneof![
@@ -124,9 +144,16 @@ fn full() -> impl Strategy<Value = Model> {
 
 /// Up to three parents each, as wallets make them.
 fn sparse(count: usize) -> impl Strategy<Value = Model> {
-    let tx = (0..1_000_i64, 1..400_i64, prop::collection::vec(any::<usize>(), 0..4));
+    let tx = (
+        0..1_000_i64,
+        1..400_i64,
+        prop::collection::vec(any::<usize>(), 0..4),
+    );
     prop::collection::vec(tx, count).prop_map(|txs| Model {
-        rates: txs.iter().map(|&(fee, size, _)| FeeFrac::new(fee, size)).collect(),
+        rates: txs
+            .iter()
+            .map(|&(fee, size, _)| FeeFrac::new(fee, size))
+            .collect(),
         parents: (0..)
             .zip(&txs)
             .map(|(i, (.., parents))| {
@@ -141,9 +168,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
+    fn trees_are_ordered_best_without_work(model in trees(64)) {
+        let graph = model.graph();
+        let found = chunks(&graph, &linearize(&graph, &identity(&model), &mut 0));
+        prop_assert_eq!(compare(&found, &flow::best(&graph, &model.rates)), Some(Ordering::Equal));
+    }
+
+    #[test]
     fn full_clusters_are_ordered_best(model in full()) {
         let graph = model.graph();
-        let order = linearize(&graph, &identity(&model));
+        let order = linearize(&graph, &identity(&model), &mut { MAX_WORK });
         prop_assert!(model.is_order(&order));
         let found = chunks(&graph, &order);
         prop_assert_eq!(compare(&found, &flow::best(&graph, &model.rates)), Some(Ordering::Equal));
@@ -153,11 +187,11 @@ proptest! {
     fn without_time_orders_are_still_good(model in full(), work in 0..20_000_u32) {
         let graph = model.graph();
         let base = identity(&model);
-        let order = linearize_within(&graph, &base, work);
+        let order = linearize(&graph, &base, &mut { work });
         prop_assert!(model.is_order(&order));
         let found = chunks(&graph, &order);
         prop_assert!(at_least(&found, &model.chunks(&base)));
-        let best = chunks(&graph, &linearize(&graph, &base));
+        let best = chunks(&graph, &linearize(&graph, &base, &mut { MAX_WORK }));
         prop_assert!(at_least(&best, &found));
     }
 }
