@@ -29,5 +29,6 @@ mod interop {
 
 /// Measurements, by hand and with `--ignored`.
 mod speed {
+    mod electrum;
     mod tip;
 }
