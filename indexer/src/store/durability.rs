@@ -66,6 +66,8 @@ impl Store {
         self.point("bulk load begins");
         let mut batch = WriteBatch::default();
         batch.put_cf(self.cf(Family::Meta), meta::UNSETTLED, []);
+        // Rows of the bulk load do not state what a renewal of checkpoints needs.
+        batch.delete_cf(self.cf(Family::Meta), meta::CHECKPOINTS);
         self.write(batch, false)
     }
 

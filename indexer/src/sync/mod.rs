@@ -18,6 +18,7 @@
 
 mod apply;
 mod chain;
+mod checkpoints;
 mod filters;
 mod funding;
 pub(crate) mod progress;
@@ -188,6 +189,7 @@ impl IndexSync {
                     if self.is_near_tip(height) {
                         self.leave_bulk()?;
                         self.settle()?;
+                        self.make_checkpoints(stop)?;
                     }
                     self.make_up_filters(&mut chain, stop)?;
                     break;
