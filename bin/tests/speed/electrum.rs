@@ -60,7 +60,9 @@ async fn client(
     let calls: Vec<String> = (first..first + SCRIPTS_EACH)
         .map(|n| {
             let name = name(n);
-            format!(r#"{{"id":{n},"method":"blockchain.scripthash.subscribe","params":["{name}"]}}"#)
+            format!(
+                r#"{{"id":{n},"method":"blockchain.scripthash.subscribe","params":["{name}"]}}"#
+            )
         })
         .collect();
     let batch = format!("[{}]\n", calls.join(","));

@@ -45,7 +45,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         assert_eq!(headers.headers[6], blocks[206].header);
         assert!(client.estimate_fee(2).unwrap() < 0.0);
         assert!(client.relay_fee().unwrap() > 0.0);
-        let block = blocks.iter().position(|block| block.txdata.len() > 2).unwrap();
+        let block = blocks
+            .iter()
+            .position(|block| block.txdata.len() > 2)
+            .unwrap();
         let txids: Vec<Txid> = blocks[block]
             .txdata
             .iter()
@@ -56,7 +59,9 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let proof = client.transaction_get_merkle(&txids[1], block).unwrap();
         assert_eq!((proof.block_height, proof.pos), (block, 1));
         let root = blocks[block].header.merkle_root;
-        assert!(electrum_client::utils::validate_merkle_proof(&txids[1], &root, &proof));
+        assert!(electrum_client::utils::validate_merkle_proof(
+            &txids[1], &root, &proof
+        ));
         let from_pos = client.txid_from_pos(block, 1).unwrap();
         assert_eq!(from_pos, txids[1]);
         let heights: Vec<u32> = (0..207).collect();
@@ -65,7 +70,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let scripts: Vec<_> = (golden.scripts.iter())
             .filter(|script| !script.unspendable)
             .collect();
-        let bytes: Vec<&_> = scripts.iter().map(|script| script.script.as_script()).collect();
+        let bytes: Vec<&_> = scripts
+            .iter()
+            .map(|script| script.script.as_script())
+            .collect();
         let histories = client.batch_script_get_history(bytes.clone()).unwrap();
         let balances = client.batch_script_get_balance(bytes.clone()).unwrap();
         let unspent = client.batch_script_list_unspent(bytes.clone()).unwrap();
@@ -80,7 +88,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let status = client.script_subscribe(bytes[0]).unwrap();
         let status = status.map(|status| {
             let bytes: &[u8] = &status[..];
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
         });
         assert_eq!(status, scripts[0].electrum_status);
         assert!(client.script_unsubscribe(bytes[0]).unwrap());
@@ -128,5 +139,10 @@ fn a_bdk_wallet_scans_syncs_and_follows_a_reorganisation_of_three_blocks() {
         scene.wallet.latest_checkpoint().hash(),
         scene.chain.tip_hash()
     );
-    assert!(scene.wallet.derivation_index(KeychainKind::External).is_some());
+    assert!(
+        scene
+            .wallet
+            .derivation_index(KeychainKind::External)
+            .is_some()
+    );
 }
