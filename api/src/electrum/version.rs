@@ -35,10 +35,8 @@ impl Version {
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = [0; 3];
-        let mut count = 0;
-        for part in text.split('.') {
-            *parts.get_mut(count)? = part.parse().ok()?;
-            count += 1;
+        for (place, part) in text.split('.').enumerate() {
+            *parts.get_mut(place)? = part.parse().ok()?;
         }
         Some(Self(parts))
     }

@@ -4,10 +4,14 @@
 use bdk_electrum::{BdkElectrumClient, electrum_client};
 use bdk_wallet::KeychainKind;
 use electrum_client::{Client, ConfigBuilder, ElectrumApi, Param};
+use futures_util::{SinkExt, StreamExt};
 use pulse_primitives::bitcoin::{Network, ScriptBuf, Txid, WPubkeyHash, hashes::Hash};
 use pulse_testkit::ChainData;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use super::{Scene, synced};
+use super::{DEADLINE, Scene, synced};
 
 fn url(scene: &Scene, transport: &str) -> String {
     let scheme = if transport == "tls" { "ssl" } else { "tcp" };
@@ -145,4 +149,40 @@ fn a_bdk_wallet_scans_syncs_and_follows_a_reorganisation_of_three_blocks() {
             .derivation_index(KeychainKind::External)
             .is_some()
     );
+}
+
+#[test]
+fn a_web_socket_client_asks_and_is_told() {
+    let mut scene = Scene::new();
+    let addr = scene.node.electrum_addr("ws").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut socket = runtime.block_on(async {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let connected = client_async(format!("ws://{addr}/"), stream).await;
+        connected.unwrap().0
+    });
+    let mut ask = |request: Option<Value>| -> Value {
+        runtime.block_on(async {
+            if let Some(request) = request {
+                let text = Message::text(request.to_string());
+                socket.send(text).await.unwrap();
+            }
+            let answer = timeout(DEADLINE, socket.next()).await;
+            let answer = answer.unwrap().unwrap().unwrap();
+            let text = answer.into_text().unwrap();
+            assert!(!text.ends_with('\n'));
+            serde_json::from_str(&text).unwrap()
+        })
+    };
+    let call = |method: &str| json!({"id": 1, "method": method, "params": []});
+    let pong = json!({"jsonrpc": "2.0", "id": 1, "result": null});
+    assert_eq!(ask(Some(call("server.ping"))), pong);
+    assert_eq!(ask(Some(json!([call("server.ping")]))), json!([pong]));
+    let tip = ask(Some(call("blockchain.headers.subscribe")));
+    assert_eq!(tip["result"]["height"], 110);
+    scene.mine(vec![]);
+    let notice = ask(None);
+    assert_eq!(notice["params"][0]["height"], 111);
+    let wss = scene.node.electrum_addr("wss");
+    assert!(wss.is_some(), "it listens");
 }

@@ -56,9 +56,8 @@ fn broadcast(client: &mut Client, tx: &Transaction) -> Txid {
 
 /// Learns the coins of the first three blocks.
 fn fund(scene: &mut Scene) {
-    for height in 1..=3 {
-        let block = scene.chain.blocks()[height as usize].clone();
-        scene.wallet.apply_block(&block, height).unwrap();
+    for (height, block) in (1..=3).zip(&scene.chain.blocks()[1..]) {
+        scene.wallet.apply_block(block, height).unwrap();
     }
     let tip = scene.chain.tip().clone();
     scene
@@ -71,11 +70,10 @@ fn fund(scene: &mut Scene) {
 fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     let mut scene = Scene::new();
     fund(&mut scene);
+    let blocks = scene.chain.blocks();
     let coinbases: Vec<(Txid, i32)> = (1..=3)
-        .map(|height| {
-            let block = &scene.chain.blocks()[height as usize];
-            (block.txdata[0].compute_txid(), height)
-        })
+        .zip(&blocks[1..])
+        .map(|(height, block)| (block.txdata[0].compute_txid(), height))
         .collect();
     let (wallet, target) = (scene.script.clone(), other(9));
     let mut client = scene.client();
