@@ -1,5 +1,5 @@
-//! 10,000 Electrum connections with 100,000 subscriptions, one block that touches 5,000 of
-//! them, and a client that reads nothing.
+//! 10,000 Electrum connections with 100,000 subscriptions, and one block that touches 5,000
+//! of them.
 //!
 //! Each connection needs a file descriptor here and one in the node: `ulimit -n 12000`.
 
