@@ -9,6 +9,7 @@ mod e2e {
     pub mod common;
     mod contract;
     mod crash;
+    mod electrum;
     mod filters;
     mod golden;
     mod hostile;

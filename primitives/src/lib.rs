@@ -21,6 +21,7 @@ pub mod network;
 pub mod ports;
 pub mod status;
 pub mod tip;
+pub mod touched;
 
 /// Height of a block: its distance from genesis, in blocks. Genesis is 0.
 pub type Height = u32;
