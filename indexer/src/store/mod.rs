@@ -6,8 +6,10 @@
 //! - [`durability`]: with a log or without, flushes, merging of what a bulk load wrote
 //! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
+//! - [`checkpoint`]: a second database that is as this one was at one moment
 
 pub(crate) mod audit;
+mod checkpoint;
 pub(crate) mod durability;
 pub(crate) mod open;
 pub(crate) mod reader;
@@ -32,6 +34,12 @@ pub enum StoreError {
     /// RocksDB refused: the disk is full or broken, or a file is damaged.
     #[error("index database")]
     Rocks(#[from] rocksdb::Error),
+    /// The operating system refused to tidy up a copy of the index.
+    #[error("copy of the index")]
+    Checkpoint {
+        /// What it said.
+        source: std::io::Error,
+    },
     /// A row does not decode, or contradicts another.
     #[error(
         "row of column family {family} is damaged: {what}. Hint: stop the node, move the index/ directory aside and start again to build it anew"
