@@ -56,7 +56,7 @@ wait_until() {
 
 # Bytes of files, 0 if there are none.
 bytes_of() {
-    cat "$@" 2>/dev/null | wc -c
+    { cat "$@" 2>/dev/null || true; } | wc -c
 }
 
 # Sum of a metric over its labels, from $dir/metrics. With a second argument only of the lines
