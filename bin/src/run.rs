@@ -129,7 +129,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.chain.clone(),
         chain.clone(),
         Arc::clone(&headers),
-        peers,
+        peers.clone(),
         events.sync,
     );
     let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
@@ -196,7 +196,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
         });
         if let Some(ops) = ops {
-            let (router, limits) = (pulse_api::ops_router(state.clone()), limits.clone());
+            let router = pulse_api::ops_router(state.clone(), Arc::new(peers.clone()));
+            let limits = limits.clone();
             tasks.spawn("ops", |stop| async move {
                 pulse_api::serve(ops, router, limits, stop).await;
                 Ok(())

@@ -1,7 +1,8 @@
 //! Answers for operators and their monitors: `/health`, `/health/live`, `/stats` and
-//! `/metrics`. Nothing here may be cached.
+//! `/metrics`; and what operators do to peers. Nothing here may be cached.
 
 mod health;
+mod peers;
 pub(crate) mod sampler;
 mod stats;
 
@@ -14,6 +15,8 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use serde::Serialize;
+
+pub(crate) use peers::routes as peer_routes;
 
 use crate::{layers::RouteTemplate, rest, state::ApiState};
 
