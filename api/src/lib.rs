@@ -17,6 +17,7 @@ mod blocking;
 mod config;
 mod layers;
 mod metrics;
+mod opening;
 mod ops;
 mod rest;
 mod server;
@@ -24,6 +25,7 @@ mod state;
 
 pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
+pub use crate::opening::{Door, Opening};
 pub use crate::ops::sampler::run as run_sampler;
 pub use crate::server::{ServerLimits, serve};
 pub use crate::state::{ApiState, MempoolPorts};

@@ -280,7 +280,7 @@ async fn invalid_transactions_cost_nobody_the_connection_and_others_are_taken() 
         bad.output[0].value += Amount::from_int_btc(100);
         send(&mut lying, &bad).await;
     }
-    let good = spend(&[scene.coin(60)], 2, 1000);
+    let good = spend(&[scene.coin(50)], 2, 1000);
     send(&mut honest, &good).await;
     scene.accepted(&good).await;
     assert!(in_time(lying.ping()).await && honest.ping().await);
