@@ -81,7 +81,6 @@ pub struct Door {
 
 impl Door {
     /// What the listener serves, before and after.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

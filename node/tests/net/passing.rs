@@ -216,7 +216,7 @@ async fn an_address_that_is_news_goes_to_two_peers_and_old_or_many_to_none() {
     let mut teller = Client::connect(node.addr).await;
     let old = AddrEntry {
         time: u32::try_from(now() - 2 * 3600).unwrap(),
-        ..entries(&["21.1.1.1:18444".to_owned()])[0].clone()
+        ..entries(&["21.1.1.1:18444".to_owned()])[0]
     };
     let many: Vec<_> = (0..11).map(|n| format!("22.{n}.1.1:18444")).collect();
     let news = "20.1.1.1:18444".parse::<NetAddress>().unwrap();
