@@ -15,4 +15,5 @@ mod mempool;
 mod outbound;
 mod passing;
 mod relaying;
+mod rules;
 mod transports;
