@@ -14,6 +14,7 @@ mod e2e {
     mod golden;
     mod hostile;
     mod operation;
+    mod operator;
     mod reorg;
     mod signet;
     mod simulate;

@@ -144,6 +144,7 @@ mod tests {
         let work = Work::from_be_bytes([0; 32]);
         let report = NodeReport {
             best_header: tip(99),
+            best_hashes: vec![BlockHash::all_zeros()],
             best_header_work: work,
             min_chain_work: work,
             headers_answered: true,
