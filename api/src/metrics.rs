@@ -43,7 +43,10 @@ pub fn describe() {
         "Time from an Electrum request to its result, by method and whether it has one"
     );
     describe_gauge!(ELECTRUM_CONNECTIONS, "Open Electrum connections");
-    describe_gauge!(ELECTRUM_SUBSCRIPTIONS, "Scripts that Electrum clients subscribe to");
+    describe_gauge!(
+        ELECTRUM_SUBSCRIPTIONS,
+        "Scripts that Electrum clients subscribe to"
+    );
     describe_counter!(ELECTRUM_NOTIFICATIONS, "Notifications to Electrum clients");
     describe_counter!(
         ELECTRUM_REFUSED,

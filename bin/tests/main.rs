@@ -30,5 +30,6 @@ mod interop {
 
 /// Measurements, by hand and with `--ignored`.
 mod speed {
+    mod electrum;
     mod tip;
 }

@@ -49,13 +49,17 @@ pub(super) enum ElectrumError {
     HistoryTooLarge { limit: usize },
     #[error("height {height} out of range")]
     NoBlock { height: Height },
-    #[error("header height {height} must be <= cp_height {cp_height} which must be <= chain height {tip}")]
+    #[error(
+        "header height {height} must be <= cp_height {cp_height} which must be <= chain height {tip}"
+    )]
     CheckpointRange {
         height: Height,
         cp_height: Height,
         tip: Height,
     },
-    #[error("No such mempool or blockchain transaction. Use gettransaction for wallet transactions.")]
+    #[error(
+        "No such mempool or blockchain transaction. Use gettransaction for wallet transactions."
+    )]
     NoTx,
     #[error("tx {txid} not in block at height {height}")]
     NotInBlock { txid: Txid, height: Height },

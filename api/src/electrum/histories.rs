@@ -78,7 +78,11 @@ impl Histories {
     ///
     /// # Errors
     /// [`ElectrumError::HistoryTooLarge`], or a failed read.
-    pub(super) fn confirmed(&self, at: &At<'_>, script: &ScriptHash) -> Result<List, ElectrumError> {
+    pub(super) fn confirmed(
+        &self,
+        at: &At<'_>,
+        script: &ScriptHash,
+    ) -> Result<List, ElectrumError> {
         let kept = self.lists.get(script);
         let kept = match kept {
             Some(kept) if is_in_chain(at, kept.tip)? => Some(kept),

@@ -171,15 +171,24 @@ mod tests {
         let mut first = shares.admit(IP, &config, now).ok().unwrap();
         let mut second = shares.admit(IP, &config, now).ok().unwrap();
         let third = shares.admit(IP, &config, now).err().unwrap();
-        assert!(matches!(third, ElectrumError::AddressConnections { limit: 2 }));
+        assert!(matches!(
+            third,
+            ElectrumError::AddressConnections { limit: 2 }
+        ));
         for _ in 0..3 {
             first.subscribe(&config).unwrap();
         }
         let error = first.subscribe(&config).unwrap_err();
-        assert!(matches!(error, ElectrumError::ConnectionSubscriptions { limit: 3 }));
+        assert!(matches!(
+            error,
+            ElectrumError::ConnectionSubscriptions { limit: 3 }
+        ));
         second.subscribe(&config).unwrap();
         let error = second.subscribe(&config).unwrap_err();
-        assert!(matches!(error, ElectrumError::AddressSubscriptions { limit: 4 }));
+        assert!(matches!(
+            error,
+            ElectrumError::AddressSubscriptions { limit: 4 }
+        ));
         first.unsubscribe();
         second.subscribe(&config).unwrap();
         drop(first);

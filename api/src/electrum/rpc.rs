@@ -77,7 +77,9 @@ pub(super) fn reply(id: &Value, result: &Result<String, ElectrumError>) -> Strin
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","result":{result},"id":{id}}}"#),
         Err(error) => {
             let (code, message) = (error.code(), Value::String(error.to_string()));
-            format!(r#"{{"jsonrpc":"2.0","error":{{"code":{code},"message":{message}}},"id":{id}}}"#)
+            format!(
+                r#"{{"jsonrpc":"2.0","error":{{"code":{code},"message":{message}}},"id":{id}}}"#
+            )
         }
     }
 }
@@ -147,7 +149,9 @@ impl Params {
         match self.get(index, name) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
-            Some(Value::Number(n)) if n.as_u64().is_some_and(|n| n < 2) => Ok(n.as_u64() == Some(1)),
+            Some(Value::Number(n)) if n.as_u64().is_some_and(|n| n < 2) => {
+                Ok(n.as_u64() == Some(1))
+            }
             Some(_) => Err(ElectrumError::params(format!("non-boolean {name}"))),
         }
     }
@@ -174,7 +178,13 @@ mod tests {
 
     #[test]
     fn a_request_keeps_its_id_whatever_it_is() {
-        for id in [json!(0), json!("a\"b"), json!(null), json!([1, {"x": 2}]), json!(1.5)] {
+        for id in [
+            json!(0),
+            json!("a\"b"),
+            json!(null),
+            json!([1, {"x": 2}]),
+            json!(1.5),
+        ] {
             let line = json!({"id": id, "method": "m", "params": []}).to_string();
             let call = one(&line).unwrap();
             assert_eq!(call.id, id);
@@ -198,7 +208,10 @@ mod tests {
             assert_eq!(one(line).unwrap_err().id, id, "{line}");
         }
         let four = parse(b"[1,2,3,4]", 3);
-        assert!(matches!(four, Err(ElectrumError::BatchTooLong { limit: 3 })));
+        assert!(matches!(
+            four,
+            Err(ElectrumError::BatchTooLong { limit: 3 })
+        ));
         assert_eq!(parse(b"[]  ", 3).unwrap(), Message::Batch(Vec::new()));
     }
 
@@ -224,11 +237,19 @@ mod tests {
             assert!(params.flag(2, "flag").unwrap());
             assert_eq!(params.number_or(3, "more", 9).unwrap(), 9);
             let missing = params.text(3, "hash").unwrap_err();
-            assert_eq!((missing.code(), missing.to_string().as_str()), (-32602, "missing hash"));
+            assert_eq!(
+                (missing.code(), missing.to_string().as_str()),
+                (-32602, "missing hash")
+            );
             assert!(params.number(0, "text").is_err());
             assert!(params.flag(0, "text").is_err());
         }
-        for wrong in [json!([-1]), json!([4_294_967_296_u64]), json!([1.5]), json!(["1"])] {
+        for wrong in [
+            json!([-1]),
+            json!([4_294_967_296_u64]),
+            json!([1.5]),
+            json!(["1"]),
+        ] {
             assert!(Params(wrong).number(0, "n").is_err());
         }
     }

@@ -153,7 +153,10 @@ impl Session {
             let params = format!(r#"["{}",{}]"#, name_of(&script), json(&status));
             metrics::electrum_notified();
             transport
-                .send(rpc::notification("blockchain.scripthash.subscribe", &params))
+                .send(rpc::notification(
+                    "blockchain.scripthash.subscribe",
+                    &params,
+                ))
                 .await?;
         }
         Ok(())
@@ -223,9 +226,10 @@ impl Session {
         let version = self.version.unwrap_or(OLDEST);
         match method {
             "server.version" => ("server.version", self.negotiate(&params)),
-            "blockchain.headers.subscribe" => {
-                ("blockchain.headers.subscribe", self.subscribe_headers().await)
-            }
+            "blockchain.headers.subscribe" => (
+                "blockchain.headers.subscribe",
+                self.subscribe_headers().await,
+            ),
             "blockchain.headers.unsubscribe" => (
                 "blockchain.headers.unsubscribe",
                 Ok(self.unsubscribe_headers()),

@@ -205,7 +205,9 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(dir.path().join(OWN_KEY)).unwrap().permissions();
+            let mode = fs::metadata(dir.path().join(OWN_KEY))
+                .unwrap()
+                .permissions();
             assert_eq!(mode.mode() & 0o777, 0o600);
         }
     }
@@ -217,7 +219,10 @@ mod tests {
             tls_cert: Some(dir.path().join("a.pem")),
             ..ElectrumConfig::default()
         };
-        assert!(matches!(Certificates::open(&half, dir.path()), Err(TlsError::Half)));
+        assert!(matches!(
+            Certificates::open(&half, dir.path()),
+            Err(TlsError::Half)
+        ));
         let config = ElectrumConfig {
             tls_key: Some(dir.path().join("b.pem")),
             ..half

@@ -35,10 +35,8 @@ impl Version {
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = [0; 3];
-        let mut count = 0;
-        for part in text.split('.') {
-            *parts.get_mut(count)? = part.parse().ok()?;
-            count += 1;
+        for (place, part) in text.split('.').enumerate() {
+            *parts.get_mut(place)? = part.parse().ok()?;
         }
         Some(Self(parts))
     }
@@ -107,13 +105,25 @@ mod tests {
         for (asked, text) in [
             (json!("1.2"), "unsupported protocol version: 1.2"),
             (json!("1.7"), "unsupported protocol version: 1.7"),
-            (json!(["1.0", "1.3"]), "unsupported protocol version: 1.0 to 1.3"),
-            (json!(["1.7", "2"]), "unsupported protocol version: 1.7 to 2.0"),
+            (
+                json!(["1.0", "1.3"]),
+                "unsupported protocol version: 1.0 to 1.3",
+            ),
+            (
+                json!(["1.7", "2"]),
+                "unsupported protocol version: 1.7 to 2.0",
+            ),
         ] {
             let error = Version::negotiate(Some(&asked)).unwrap_err();
             assert_eq!((error.code(), error.to_string().as_str()), (1, text));
         }
-        for asked in [json!("x"), json!(7), json!(["1.4"]), json!("1.2.3.4"), json!("")] {
+        for asked in [
+            json!("x"),
+            json!(7),
+            json!(["1.4"]),
+            json!("1.2.3.4"),
+            json!(""),
+        ] {
             assert_eq!(Version::negotiate(Some(&asked)).unwrap_err().code(), -32602);
         }
     }

@@ -224,6 +224,7 @@ impl ScriptIndex {
         arrival: Arrival,
         change: &ScriptMempoolTotals,
     ) -> ScriptSlot {
+        self.touched.push(hash);
         if let Some(slot) = self.find(&hash) {
             let script = &mut self.scripts[slot.0 as usize];
             let before = script.txs.bytes();

@@ -73,7 +73,10 @@ fn input(txin: &TxIn, is_coinbase: bool) -> Value {
         );
     }
     if !txin.witness.is_empty() {
-        put("txinwitness", txin.witness.iter().map(hex::encode).collect());
+        put(
+            "txinwitness",
+            txin.witness.iter().map(hex::encode).collect(),
+        );
     }
     put("sequence", json!(txin.sequence.0));
     Value::Object(object)
@@ -129,7 +132,10 @@ fn multisig(script: &Script) -> Option<(u8, Vec<&[u8]>)> {
         },
         Instruction::Op(_) => None,
     };
-    let all: Vec<Instruction<'_>> = script.instructions_minimal().collect::<Result<_, _>>().ok()?;
+    let all: Vec<Instruction<'_>> = script
+        .instructions_minimal()
+        .collect::<Result<_, _>>()
+        .ok()?;
     let [needed, keys @ .., count, last] = all.as_slice() else {
         return None;
     };

@@ -8,12 +8,20 @@ fn script(hex: &str) -> ScriptBuf {
 
 #[test]
 fn scripts_have_bitcoin_core_s_types_and_words() {
-    let key = format!("02{}", "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798");
+    let key = format!(
+        "02{}",
+        "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+    );
     let p2pk = format!("21{key}ac");
     let multisig = format!("5121{key}51ae");
     let p2tr = format!("5120{}", &key[2..]);
     for (hex, kind, asm, descriptor) in [
-        (p2pk.as_str(), "pubkey", format!("{key} OP_CHECKSIG"), format!("pk({key})")),
+        (
+            p2pk.as_str(),
+            "pubkey",
+            format!("{key} OP_CHECKSIG"),
+            format!("pk({key})"),
+        ),
         (
             "76a91462e907b15cbf27d5425399ebf6f0fb50ebb88f1888ac",
             "pubkeyhash",
@@ -57,7 +65,12 @@ fn scripts_have_bitcoin_core_s_types_and_words() {
             "OP_RETURN 68656c6c6f".to_owned(),
             "raw(6a0568656c6c6f)".to_owned(),
         ),
-        ("6a4c", "nonstandard", "OP_RETURN [error]".to_owned(), "raw(6a4c)".to_owned()),
+        (
+            "6a4c",
+            "nonstandard",
+            "OP_RETURN [error]".to_owned(),
+            "raw(6a4c)".to_owned(),
+        ),
         ("", "nonstandard", String::new(), "raw()".to_owned()),
         (
             "b14f01ffb7bb",

@@ -25,10 +25,7 @@ pub(super) struct Method {
     pub(super) submits: bool,
 }
 
-const fn read(
-    name: &'static str,
-    answer: fn(&Inner, Version, &Params) -> Answer,
-) -> Method {
+const fn read(name: &'static str, answer: fn(&Inner, Version, &Params) -> Answer) -> Method {
     Method {
         name,
         answer,
@@ -36,10 +33,7 @@ const fn read(
     }
 }
 
-const fn submit(
-    name: &'static str,
-    answer: fn(&Inner, Version, &Params) -> Answer,
-) -> Method {
+const fn submit(name: &'static str, answer: fn(&Inner, Version, &Params) -> Answer) -> Method {
     Method {
         name,
         answer,
@@ -69,9 +63,15 @@ const METHODS: [Method; 28] = [
     read("blockchain.scripthash.get_status", script::status),
     read("blockchain.scripthash.listunspent", script::unspent),
     submit("blockchain.transaction.broadcast", tx::broadcast),
-    submit("blockchain.transaction.broadcast_package", tx::broadcast_package),
+    submit(
+        "blockchain.transaction.broadcast_package",
+        tx::broadcast_package,
+    ),
     read("blockchain.transaction.get", tx::get),
-    read("blockchain.transaction.get_confirmed_blockhash", tx::blockhash),
+    read(
+        "blockchain.transaction.get_confirmed_blockhash",
+        tx::blockhash,
+    ),
     read("blockchain.transaction.get_height", tx::height),
     read("blockchain.transaction.get_merkle", tx::merkle),
     read("blockchain.transaction.id_from_pos", tx::id_from_pos),

@@ -38,7 +38,10 @@ pub(in crate::electrum) fn script_param(params: &Params) -> Result<ScriptHash, E
 ///
 /// # Errors
 /// That of the index and mempool as a whole, or of each script.
-#[allow(clippy::type_complexity, reason = "a name would hide more than it tells")]
+#[allow(
+    clippy::type_complexity,
+    reason = "a name would hide more than it tells"
+)]
 pub(in crate::electrum) fn statuses(
     state: &Inner,
     scripts: &[ScriptHash],
@@ -74,7 +77,9 @@ pub(super) fn balance(state: &Inner, _: Version, params: &Params) -> Answer {
         spent_sat,
         ..
     } = unconfirmed.unwrap_or_default();
-    let confirmed = confirmed.funded_txo_sum.saturating_sub(confirmed.spent_txo_sum);
+    let confirmed = confirmed
+        .funded_txo_sum
+        .saturating_sub(confirmed.spent_txo_sum);
     let unconfirmed = i128::from(funded_sat) - i128::from(spent_sat);
     Ok(format!(
         r#"{{"confirmed":{confirmed},"unconfirmed":{unconfirmed}}}"#
@@ -129,7 +134,9 @@ pub(super) fn history(state: &Inner, _: Version, params: &Params) -> Answer {
         }
         (from, to) => {
             let range = from..to.unwrap_or(Height::MAX).max(from);
-            let found = at.view.script_history(script.as_byte_array(), range, limit)?;
+            let found = at
+                .view
+                .script_history(script.as_byte_array(), range, limit)?;
             part = found.ok_or(ElectrumError::HistoryTooLarge { limit })?;
             &part
         }
@@ -149,8 +156,7 @@ pub(super) fn history(state: &Inner, _: Version, params: &Params) -> Answer {
 pub(super) fn mempool(state: &Inner, _: Version, params: &Params) -> Answer {
     let script = script_param(params)?;
     let limit = state.histories.limit();
-    let (_, waiting) =
-        view::with_mempool(&state.api, |mempool| waiting(mempool, &script, limit))?;
+    let (_, waiting) = view::with_mempool(&state.api, |mempool| waiting(mempool, &script, limit))?;
     let waiting = waiting.unwrap_or_default();
     let entries: Vec<WaitingJson> = waiting.iter().map(Into::into).collect();
     Ok(text(&entries))

@@ -10,8 +10,8 @@ use pulse_primitives::{
     },
     mempool::{
         Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, PackageOutcome,
-        ProjectedBlock, RelayFees, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs, SubmitLimits,
-        TestOutcome, TxRejected, TxSubmitter, TxVerdict,
+        ProjectedBlock, RelayFees, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs,
+        SubmitLimits, TestOutcome, TxRejected, TxSubmitter, TxVerdict,
     },
     ports::{BlockSource, NodeStatus},
     status::NodeReport,

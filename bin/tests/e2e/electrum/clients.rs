@@ -4,10 +4,14 @@
 use bdk_electrum::{BdkElectrumClient, electrum_client};
 use bdk_wallet::KeychainKind;
 use electrum_client::{Client, ConfigBuilder, ElectrumApi, Param};
+use futures_util::{SinkExt, StreamExt};
 use pulse_primitives::bitcoin::{Network, ScriptBuf, Txid, WPubkeyHash, hashes::Hash};
 use pulse_testkit::ChainData;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use super::{Scene, synced};
+use super::{DEADLINE, Scene, synced};
 
 fn url(scene: &Scene, transport: &str) -> String {
     let scheme = if transport == "tls" { "ssl" } else { "tcp" };
@@ -45,7 +49,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         assert_eq!(headers.headers[6], blocks[206].header);
         assert!(client.estimate_fee(2).unwrap() < 0.0);
         assert!(client.relay_fee().unwrap() > 0.0);
-        let block = blocks.iter().position(|block| block.txdata.len() > 2).unwrap();
+        let block = blocks
+            .iter()
+            .position(|block| block.txdata.len() > 2)
+            .unwrap();
         let txids: Vec<Txid> = blocks[block]
             .txdata
             .iter()
@@ -56,7 +63,9 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let proof = client.transaction_get_merkle(&txids[1], block).unwrap();
         assert_eq!((proof.block_height, proof.pos), (block, 1));
         let root = blocks[block].header.merkle_root;
-        assert!(electrum_client::utils::validate_merkle_proof(&txids[1], &root, &proof));
+        assert!(electrum_client::utils::validate_merkle_proof(
+            &txids[1], &root, &proof
+        ));
         let from_pos = client.txid_from_pos(block, 1).unwrap();
         assert_eq!(from_pos, txids[1]);
         let heights: Vec<u32> = (0..207).collect();
@@ -65,7 +74,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let scripts: Vec<_> = (golden.scripts.iter())
             .filter(|script| !script.unspendable)
             .collect();
-        let bytes: Vec<&_> = scripts.iter().map(|script| script.script.as_script()).collect();
+        let bytes: Vec<&_> = scripts
+            .iter()
+            .map(|script| script.script.as_script())
+            .collect();
         let histories = client.batch_script_get_history(bytes.clone()).unwrap();
         let balances = client.batch_script_get_balance(bytes.clone()).unwrap();
         let unspent = client.batch_script_list_unspent(bytes.clone()).unwrap();
@@ -80,7 +92,10 @@ fn electrum_client_does_everything_over_tcp_and_tls() {
         let status = client.script_subscribe(bytes[0]).unwrap();
         let status = status.map(|status| {
             let bytes: &[u8] = &status[..];
-            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
         });
         assert_eq!(status, scripts[0].electrum_status);
         assert!(client.script_unsubscribe(bytes[0]).unwrap());
@@ -128,5 +143,46 @@ fn a_bdk_wallet_scans_syncs_and_follows_a_reorganisation_of_three_blocks() {
         scene.wallet.latest_checkpoint().hash(),
         scene.chain.tip_hash()
     );
-    assert!(scene.wallet.derivation_index(KeychainKind::External).is_some());
+    assert!(
+        scene
+            .wallet
+            .derivation_index(KeychainKind::External)
+            .is_some()
+    );
+}
+
+#[test]
+fn a_web_socket_client_asks_and_is_told() {
+    let mut scene = Scene::new();
+    let addr = scene.node.electrum_addr("ws").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut socket = runtime.block_on(async {
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let connected = client_async(format!("ws://{addr}/"), stream).await;
+        connected.unwrap().0
+    });
+    let mut ask = |request: Option<Value>| -> Value {
+        runtime.block_on(async {
+            if let Some(request) = request {
+                let text = Message::text(request.to_string());
+                socket.send(text).await.unwrap();
+            }
+            let answer = timeout(DEADLINE, socket.next()).await;
+            let answer = answer.unwrap().unwrap().unwrap();
+            let text = answer.into_text().unwrap();
+            assert!(!text.ends_with('\n'));
+            serde_json::from_str(&text).unwrap()
+        })
+    };
+    let call = |method: &str| json!({"id": 1, "method": method, "params": []});
+    let pong = json!({"jsonrpc": "2.0", "id": 1, "result": null});
+    assert_eq!(ask(Some(call("server.ping"))), pong);
+    assert_eq!(ask(Some(json!([call("server.ping")]))), json!([pong]));
+    let tip = ask(Some(call("blockchain.headers.subscribe")));
+    assert_eq!(tip["result"]["height"], 110);
+    scene.mine(vec![]);
+    let notice = ask(None);
+    assert_eq!(notice["params"][0]["height"], 111);
+    let wss = scene.node.electrum_addr("wss");
+    assert!(wss.is_some(), "it listens");
 }

@@ -29,12 +29,18 @@ fn every_limit_answers_with_an_error() {
     let mut third = scene.client();
     assert_eq!(
         third.line(),
-        Some(error(4, "Too many connections from this address (limit: 2)"))
+        Some(error(
+            4,
+            "Too many connections from this address (limit: 2)"
+        ))
     );
     assert_eq!(third.line(), None);
 
     first.send(&format!("{}\n", "x".repeat(5_000)));
-    assert_eq!(first.line(), Some(error(1, "request line exceeds 1024 bytes")));
+    assert_eq!(
+        first.line(),
+        Some(error(1, "request line exceeds 1024 bytes"))
+    );
     first.send("[1,2,3,4]\n");
     assert_eq!(first.line(), Some(error(1, "batch exceeds 3 requests")));
     assert_eq!(
@@ -76,7 +82,9 @@ fn requests_above_the_rate_and_idle_clients_are_told_apart() {
     });
     assert_eq!(
         refused,
-        Some(json!({"code": 3, "message": "Too many requests from this address (limit: 1 per second)"}))
+        Some(
+            json!({"code": 3, "message": "Too many requests from this address (limit: 1 per second)"})
+        )
     );
     assert_eq!(client.line(), None, "it asks nothing for two seconds");
 }

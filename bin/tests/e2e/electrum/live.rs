@@ -46,16 +46,18 @@ fn assert_told(client: &mut Client, script: &ScriptBuf, history: &[(Txid, i32)])
 
 fn broadcast(client: &mut Client, tx: &Transaction) -> Txid {
     let txid = tx.compute_txid();
-    let told = client.call("blockchain.transaction.broadcast", json!([serialize_hex(tx)]));
+    let told = client.call(
+        "blockchain.transaction.broadcast",
+        json!([serialize_hex(tx)]),
+    );
     assert_eq!(told, txid.to_string());
     txid
 }
 
 /// Learns the coins of the first three blocks.
 fn fund(scene: &mut Scene) {
-    for height in 1..=3 {
-        let block = scene.chain.blocks()[height as usize].clone();
-        scene.wallet.apply_block(&block, height).unwrap();
+    for (height, block) in (1..=3).zip(&scene.chain.blocks()[1..]) {
+        scene.wallet.apply_block(block, height).unwrap();
     }
     let tip = scene.chain.tip().clone();
     scene
@@ -68,11 +70,10 @@ fn fund(scene: &mut Scene) {
 fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     let mut scene = Scene::new();
     fund(&mut scene);
+    let blocks = scene.chain.blocks();
     let coinbases: Vec<(Txid, i32)> = (1..=3)
-        .map(|height| {
-            let block = &scene.chain.blocks()[height as usize];
-            (block.txdata[0].compute_txid(), height)
-        })
+        .zip(&blocks[1..])
+        .map(|(height, block)| (block.txdata[0].compute_txid(), height))
         .collect();
     let (wallet, target) = (scene.script.clone(), other(9));
     let mut client = scene.client();
@@ -80,7 +81,10 @@ fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
         client.call(SUBSCRIBE, json!([scripthash(&wallet)])),
         status(&coinbases)
     );
-    assert_eq!(client.call(SUBSCRIBE, json!([scripthash(&target)])), Value::Null);
+    assert_eq!(
+        client.call(SUBSCRIBE, json!([scripthash(&target)])),
+        Value::Null
+    );
     let tip = client.call("blockchain.headers.subscribe", json!([]));
     assert_eq!(tip["height"], 110);
     let mut bystander = scene.client();
@@ -107,7 +111,10 @@ fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     assert_eq!(found, serialize_hex(&child));
     let detail = client.call("blockchain.transaction.get", json!([child_id, true]));
     assert!(detail.get("blockhash").is_none());
-    assert_eq!(client.call("blockchain.transaction.get_height", json!([child_id])), -1);
+    assert_eq!(
+        client.call("blockchain.transaction.get_height", json!([child_id])),
+        -1
+    );
 
     // Only the parent is mined: the child has no unconfirmed parents any more.
     scene.mine(vec![parent.clone()]);
@@ -147,7 +154,9 @@ fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     );
     let metrics = scene.node.get("/metrics");
     assert!(
-        metrics.text().contains("pulse_electrum_connections{transport=\"tcp\"} 3"),
+        metrics
+            .text()
+            .contains("pulse_electrum_connections{transport=\"tcp\"} 3"),
         "{}",
         metrics.text()
     );
@@ -162,7 +171,10 @@ fn packages_are_taken_and_refused_with_reasons() {
     let child = scene.pay_all_from(&parent, &other(8));
     let package = json!([[serialize_hex(&parent), serialize_hex(&child)]]);
     let method = "blockchain.transaction.broadcast_package";
-    assert_eq!(client.call(method, package.clone()), json!({"success": true}));
+    assert_eq!(
+        client.call(method, package.clone()),
+        json!({"success": true})
+    );
     let entry = client.call(
         "blockchain.scripthash.get_mempool",
         json!([scripthash(&other(8))]),

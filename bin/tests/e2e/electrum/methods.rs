@@ -95,18 +95,54 @@ fn requests_that_are_none_have_the_contract_s_errors() {
 
     let unused = scripthash(&ScriptBuf::from_bytes(vec![0x52]));
     for (method, params, message) in [
-        ("blockchain.scripthash.get_balance", json!([]), "missing scripthash"),
-        ("blockchain.scripthash.get_history", json!(["xy"]), "non-hex scripthash"),
-        ("blockchain.scripthash.listunspent", json!([7]), "non-hex scripthash"),
-        ("blockchain.scripthash.subscribe", json!([&unused[2..]]), "non-hex scripthash"),
-        ("blockchain.transaction.get", json!(["11"]), "non-hex tx_hash"),
-        ("blockchain.transaction.get", json!([unused, "x"]), "non-boolean verbose"),
-        ("blockchain.block.header", json!([-1]), "height is not a non-negative integer"),
+        (
+            "blockchain.scripthash.get_balance",
+            json!([]),
+            "missing scripthash",
+        ),
+        (
+            "blockchain.scripthash.get_history",
+            json!(["xy"]),
+            "non-hex scripthash",
+        ),
+        (
+            "blockchain.scripthash.listunspent",
+            json!([7]),
+            "non-hex scripthash",
+        ),
+        (
+            "blockchain.scripthash.subscribe",
+            json!([&unused[2..]]),
+            "non-hex scripthash",
+        ),
+        (
+            "blockchain.transaction.get",
+            json!(["11"]),
+            "non-hex tx_hash",
+        ),
+        (
+            "blockchain.transaction.get",
+            json!([unused, "x"]),
+            "non-boolean verbose",
+        ),
+        (
+            "blockchain.block.header",
+            json!([-1]),
+            "height is not a non-negative integer",
+        ),
         ("blockchain.block.headers", json!([0]), "missing count"),
         ("blockchain.estimatefee", json!([]), "missing number"),
         ("blockchain.estimatefee", json!([2, "x"]), "unknown mode"),
-        ("blockchain.transaction.broadcast", json!([7]), "non-string raw_tx"),
-        ("blockchain.transaction.broadcast_package", json!([7]), "raw_txs is not a list"),
+        (
+            "blockchain.transaction.broadcast",
+            json!([7]),
+            "non-string raw_tx",
+        ),
+        (
+            "blockchain.transaction.broadcast_package",
+            json!([7]),
+            "raw_txs is not a list",
+        ),
     ] {
         assert_eq!(
             client.error(method, params),
@@ -114,13 +150,31 @@ fn requests_that_are_none_have_the_contract_s_errors() {
             "{method}"
         );
     }
-    let by_name = client.call("blockchain.scripthash.get_balance", json!({"scripthash": unused}));
+    let by_name = client.call(
+        "blockchain.scripthash.get_balance",
+        json!({"scripthash": unused}),
+    );
     assert_eq!(by_name, json!({"confirmed": 0, "unconfirmed": 0}));
-    assert_eq!(client.call("blockchain.scripthash.get_history", json!([unused])), json!([]));
-    assert_eq!(client.call("blockchain.scripthash.subscribe", json!([unused])), Value::Null);
-    assert_eq!(client.call("blockchain.scripthash.unsubscribe", json!([unused])), true);
-    assert_eq!(client.call("blockchain.scripthash.unsubscribe", json!([unused])), false);
-    assert_eq!(client.call("blockchain.scripthash.get_first_use", json!([unused])), Value::Null);
+    assert_eq!(
+        client.call("blockchain.scripthash.get_history", json!([unused])),
+        json!([])
+    );
+    assert_eq!(
+        client.call("blockchain.scripthash.subscribe", json!([unused])),
+        Value::Null
+    );
+    assert_eq!(
+        client.call("blockchain.scripthash.unsubscribe", json!([unused])),
+        true
+    );
+    assert_eq!(
+        client.call("blockchain.scripthash.unsubscribe", json!([unused])),
+        false
+    );
+    assert_eq!(
+        client.call("blockchain.scripthash.get_first_use", json!([unused])),
+        Value::Null
+    );
 }
 
 #[test]
@@ -153,7 +207,9 @@ fn headers_come_alone_in_rows_and_with_proofs() {
     assert_eq!(empty, json!({"count": 0, "hex": "", "max": 2016}));
 
     let root = |cp: usize| {
-        let hashes = blocks[..=cp].iter().map(|block| block.block_hash().to_raw_hash());
+        let hashes = blocks[..=cp]
+            .iter()
+            .map(|block| block.block_hash().to_raw_hash());
         calculate_root(hashes).unwrap()
     };
     for (height, cp) in [(0, 1), (5, 8), (8, 8), (100, 206), (206, 206)] {
@@ -229,12 +285,18 @@ fn transactions_come_as_bytes_in_detail_and_with_proofs() {
             assert_eq!(found["scriptPubKey"]["hex"], hex);
         }
         let proof = client.call("blockchain.transaction.get_merkle", json!([txid, height]));
-        assert_eq!((&proof["block_height"], &proof["pos"]), (&json!(height), &json!(pos)));
+        assert_eq!(
+            (&proof["block_height"], &proof["pos"]),
+            (&json!(height), &json!(pos))
+        );
         let root = climb(txid.to_raw_hash(), pos, &proof["merkle"]);
         assert_eq!(TxMerkleNode::from_raw_hash(root), block.header.merkle_root);
         let id = client.call("blockchain.transaction.id_from_pos", json!([height, pos]));
         assert_eq!(id, txid.to_string());
-        let both = client.call("blockchain.transaction.id_from_pos", json!([height, pos, true]));
+        let both = client.call(
+            "blockchain.transaction.id_from_pos",
+            json!([height, pos, true]),
+        );
         assert_eq!(both, json!({"tx_hash": txid, "merkle": proof["merkle"]}));
         let found = client.call("blockchain.transaction.get_height", json!([txid]));
         assert_eq!(found, height);
@@ -243,7 +305,10 @@ fn transactions_come_as_bytes_in_detail_and_with_proofs() {
     }
     let count = block.txdata.len();
     for (params, text) in [
-        (json!([height, count]), format!("no tx at position {count} in block at height {height}")),
+        (
+            json!([height, count]),
+            format!("no tx at position {count} in block at height {height}"),
+        ),
         (json!([207, 0]), "height 207 out of range".to_owned()),
     ] {
         let error = client.error("blockchain.transaction.id_from_pos", params);
@@ -256,9 +321,15 @@ fn transactions_come_as_bytes_in_detail_and_with_proofs() {
     );
     let height = client.call("blockchain.transaction.get_height", json!([unknown]));
     assert_eq!(height, Value::Null);
-    let block = client.call("blockchain.transaction.get_confirmed_blockhash", json!([unknown]));
+    let block = client.call(
+        "blockchain.transaction.get_confirmed_blockhash",
+        json!([unknown]),
+    );
     assert_eq!(block, Value::Null);
-    assert_eq!(client.call("blockchain.utxo.get_info", json!([unknown, 0])), Value::Null);
+    assert_eq!(
+        client.call("blockchain.utxo.get_info", json!([unknown, 0])),
+        Value::Null
+    );
     let (code, text) = client.error("blockchain.transaction.broadcast", json!(["00"]));
     assert_eq!(code, 1);
     assert!(text.starts_with("the transaction was rejected by network rules.\n\nTX decode failed"));
@@ -270,7 +341,10 @@ fn fees_and_methods_follow_the_version() {
         return;
     };
     let (mut old, mut new) = (speaking(&node, "1.4.2"), speaking(&node, "1.6"));
-    assert_eq!(new.call("blockchain.estimatefee", json!([6, "ECONOMICAL"])), -1);
+    assert_eq!(
+        new.call("blockchain.estimatefee", json!([6, "ECONOMICAL"])),
+        -1
+    );
     assert_eq!(old.call("blockchain.estimatefee", json!([2])), -1);
     assert_eq!(new.call("mempool.get_fee_histogram", json!([])), json!([]));
     assert_eq!(
@@ -281,7 +355,10 @@ fn fees_and_methods_follow_the_version() {
     let unknown = |method: &str| (-32601, format!("unknown method {method}"));
     let method = "blockchain.relayfee";
     assert_eq!(new.error(method, json!([])), unknown(method));
-    for method in ["mempool.get_info", "blockchain.transaction.broadcast_package"] {
+    for method in [
+        "mempool.get_info",
+        "blockchain.transaction.broadcast_package",
+    ] {
         assert_eq!(old.error(method, json!([])), unknown(method));
     }
 }

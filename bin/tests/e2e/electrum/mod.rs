@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 
 use bdk_wallet::{KeychainKind, SignOptions, Wallet};
 use pulse_primitives::bitcoin::{
-    Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, bip32::Xpriv, hashes::Hash,
-    hashes::sha256,
+    Amount, Block, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, bip32::Xpriv,
+    hashes::Hash, hashes::sha256,
 };
 use pulse_testkit::{ChainBuilder, NodeOptions, PulseNode, ScriptedPeer};
 

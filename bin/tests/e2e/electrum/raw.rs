@@ -122,6 +122,9 @@ impl Client {
         let mut byte = [0];
         let read = self.stream.read(&mut byte);
         assert!(read.is_err(), "{read:?}");
-        self.stream.get_mut().set_read_timeout(Some(DEADLINE)).unwrap();
+        self.stream
+            .get_mut()
+            .set_read_timeout(Some(DEADLINE))
+            .unwrap();
     }
 }
