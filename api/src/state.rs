@@ -27,7 +27,13 @@ pub struct MempoolPorts {
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Clone)]
-pub struct ApiState(Arc<Inner>);
+pub struct ApiState {
+    inner: Arc<Inner>,
+    patience: Duration,
+}
+
+/// How long a request waits for index and mempool to meet.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Inner {
     query: Query,
@@ -61,7 +67,7 @@ impl ApiState {
                 Duration::from_secs(config.request_timeout_secs.get()),
             )
         };
-        Self(Arc::new(Inner {
+        let inner = Inner {
             query,
             blocking: slots(config.max_queries),
             submitting: slots(MAX_SUBMISSIONS),
@@ -72,49 +78,66 @@ impl ApiState {
             prometheus,
             sampler: Sampler::default(),
             started: Instant::now(),
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same, for work that must not wait.
+    pub(crate) fn impatient(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            patience: Duration::ZERO,
+        }
+    }
+
+    /// How long an answer may wait for index and mempool to meet.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The settings in force.
     #[must_use]
     pub fn config(&self) -> &ApiConfig {
-        &self.0.config
+        &self.inner.config
     }
 
     pub(crate) fn query(&self) -> &Query {
-        &self.0.query
+        &self.inner.query
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {
-        &*self.0.status
+        &*self.inner.status
     }
 
     pub(crate) fn mempool(&self) -> Option<&MempoolPorts> {
-        self.0.mempool.as_ref()
+        self.inner.mempool.as_ref()
     }
 
     pub(crate) fn params(&self) -> &ChainParams {
-        &self.0.params
+        &self.inner.params
     }
 
     pub(crate) fn prometheus(&self) -> &PrometheusHandle {
-        &self.0.prometheus
+        &self.inner.prometheus
     }
 
     pub(crate) fn blocking(&self) -> &Blocking {
-        &self.0.blocking
+        &self.inner.blocking
     }
 
     /// The slots for submissions.
     pub(crate) fn submitting(&self) -> &Blocking {
-        &self.0.submitting
+        &self.inner.submitting
     }
 
     pub(crate) fn sampler(&self) -> &Sampler {
-        &self.0.sampler
+        &self.inner.sampler
     }
 
     pub(crate) fn uptime(&self) -> Duration {
-        self.0.started.elapsed()
+        self.inner.started.elapsed()
     }
 }

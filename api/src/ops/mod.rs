@@ -37,6 +37,7 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 
 /// What the process has recorded, in the text format of Prometheus.
 async fn metrics(State(state): State<ApiState>) -> Response {
+    state.query().record_reads();
     let body = state.prometheus().render();
     answer(
         "/metrics",

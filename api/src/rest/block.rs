@@ -8,7 +8,7 @@ use pulse_primitives::{
 
 use super::{
     error::RestError,
-    model::{BlockJson, BlockStatusJson, TxJson},
+    model::{BlockJson, BlockStatusJson, Id, TxJson},
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
@@ -100,7 +100,8 @@ pub(super) fn raw(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
 pub(super) fn txids(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
     let block = known(at, hash)?;
     let txids = at.view.block_txids(&block)?;
-    Ok(Reply::json(&*txids, Cache::Long))
+    let txids: Vec<Id> = txids.iter().copied().map(Id::from).collect();
+    Ok(Reply::json(&txids, Cache::Long))
 }
 
 /// B10: id of one transaction of the block.

@@ -35,7 +35,8 @@ use axum::{
 
 use crate::{layers::RouteTemplate, state::ApiState};
 use error::RestError;
-use router::Target;
+use reply::Reply;
+use router::{Endpoint, Target};
 
 /// Answers every path that belongs to no other route.
 pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> Response {
@@ -48,11 +49,7 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
     let worker = state.clone();
     let answer = match found.target {
         Err(error) => Err(error),
-        Ok(Target::Read(endpoint)) => {
-            let work = move || endpoint.answer(&worker);
-            let answer = state.blocking().run(work).await;
-            answer.unwrap_or_else(|error| Err(error.into()))
-        }
+        Ok(Target::Read(endpoint)) => answer(&state, endpoint).await,
         Ok(Target::Submit(submission)) => {
             // The layers have read and bounded it.
             match to_bytes(body, usize::MAX).await {
@@ -71,6 +68,21 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
         error.log(found.template);
     }
     (Extension(RouteTemplate(found.template)), answer).into_response()
+}
+
+/// The answer of an endpoint: on this thread if it is short and need not wait.
+async fn answer(state: &ApiState, endpoint: Endpoint) -> Result<Reply, RestError> {
+    if endpoint.is_short() {
+        let (worker, endpoint) = (state.impatient(), endpoint.clone());
+        let work = move || endpoint.answer(&worker);
+        match state.blocking().run_short(work).await? {
+            Err(RestError::MempoolBehind) => {}
+            answer => return answer,
+        }
+    }
+    let worker = state.clone();
+    let work = move || endpoint.answer(&worker);
+    state.blocking().run(work).await?
 }
 
 /// The answer to a path or method that does not exist.

@@ -9,7 +9,7 @@
 //! differ for a moment after each block, while the mempool follows the index.
 //!
 //! # Limits
-//! After [`PATIENCE`] the client is told to ask again (503). An empty list instead would
+//! After [`ApiState::patience`] the client is told to ask again (503). An empty list instead would
 //! tell wallets that their transactions are gone.
 
 use std::{
@@ -23,8 +23,6 @@ use pulse_primitives::mempool::MempoolView;
 use super::{error::RestError, snapshot::Snapshot};
 use crate::state::ApiState;
 
-/// How long a request waits for index and mempool to meet.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// First pause between two looks; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
@@ -62,7 +60,7 @@ pub(super) fn with_mempool<'a, T>(
             return Ok((at, Some(copied)));
         }
         drop(at);
-        if started.elapsed() >= PATIENCE {
+        if started.elapsed() >= state.patience() {
             return Err(RestError::MempoolBehind);
         }
         thread::sleep(pause);

@@ -11,7 +11,7 @@ pub(crate) mod reader;
 pub(crate) mod writer;
 
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamily, DB};
+use rocksdb::{ColumnFamily, DB, Options, statistics::Ticker};
 
 use crate::{
     keys::{Keys, Salt},
@@ -99,6 +99,8 @@ impl Family {
 /// The open database of one network.
 pub(crate) struct Store {
     db: DB,
+    /// Those that it was opened with; they hold its counters.
+    options: Options,
     salt: Salt,
     /// Keyed hashes under the database's salt.
     pub(crate) keys: Keys,
@@ -125,6 +127,13 @@ impl Store {
             self.db.flush_cf(self.cf(family))?;
         }
         Ok(())
+    }
+
+    /// Blocks of table files that were read from the files and from the cache, since the
+    /// start.
+    pub(crate) fn blocks_read(&self) -> (u64, u64) {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        (count(Ticker::BlockCacheMiss), count(Ticker::BlockCacheHit))
     }
 
     /// Puts a row that the index would not write itself.

@@ -9,7 +9,7 @@ use pulse_primitives::{bitcoin::hashes::Hash, network::ChainParams};
 use rand::{RngCore, rngs::OsRng};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, MergeOperands,
-    Options, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    Options, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions, statistics::StatsLevel,
 };
 
 use super::{Family, Store, StoreError};
@@ -82,6 +82,7 @@ impl Store {
         let db = DB::open_cf_descriptors(&options, path, descriptors)?;
         let mut store = Self {
             db,
+            options,
             salt: Salt::default(),
             keys: Keys::new(&Salt::default()),
             writing: Mutex::new(()),
@@ -200,6 +201,8 @@ fn database_options(config: &IndexConfig) -> Options {
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(4 << 20);
     options.set_stats_dump_period_sec(0);
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     options.set_stats_persist_period_sec(0);
     options
 }
