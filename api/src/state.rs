@@ -3,8 +3,10 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration, time::Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use pulse_indexer::query::Query;
 use pulse_primitives::{
+    Height,
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
     ports::NodeStatus,
@@ -30,6 +32,26 @@ pub struct MempoolPorts {
 pub struct ApiState {
     inner: Arc<Inner>,
     patience: Duration,
+    partial: Option<Arc<Partial>>,
+}
+
+/// A request that takes what is indexed so far for the whole.
+#[derive(Debug, Default)]
+pub(crate) struct Partial {
+    /// Height of the view that answers it.
+    indexed: Mutex<Option<Height>>,
+}
+
+impl Partial {
+    /// Notes the view that the answer is drawn from.
+    pub(crate) fn note(&self, indexed: Option<Height>) {
+        *self.indexed.lock() = indexed;
+    }
+
+    /// Height of the view that answered; `None` if there was none, or it was empty.
+    pub(crate) fn indexed(&self) -> Option<Height> {
+        *self.indexed.lock()
+    }
 }
 
 /// How long a request waits for index and mempool to meet.
@@ -82,14 +104,30 @@ impl ApiState {
         Self {
             inner: Arc::new(inner),
             patience: PATIENCE,
+            partial: None,
         }
+    }
+
+    /// The same, for one request that takes a part of the chain for the whole.
+    pub(crate) fn partial(&self) -> (Self, Arc<Partial>) {
+        let partial = Arc::<Partial>::default();
+        let state = Self {
+            partial: Some(Arc::clone(&partial)),
+            ..self.clone()
+        };
+        (state, partial)
+    }
+
+    /// Whether this request takes a part of the chain for the whole.
+    pub(crate) fn takes_part(&self) -> Option<&Partial> {
+        self.partial.as_deref()
     }
 
     /// The same, for work that must not wait.
     pub(crate) fn impatient(&self) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             patience: Duration::ZERO,
+            ..self.clone()
         }
     }
 

@@ -22,18 +22,23 @@ type Answer = Result<Reply, RestError>;
 
 /// B1: hash of the tip.
 pub(super) fn tip_hash(at: &Snapshot<'_>) -> Answer {
+    at.require_synced()?;
     Ok(Reply::text(at.tip()?.hash, Cache::Short))
 }
 
 /// B2: height of the tip.
 pub(super) fn tip_height(at: &Snapshot<'_>) -> Answer {
+    at.require_synced()?;
     Ok(Reply::text(at.tip()?.height, Cache::Short))
 }
 
 /// B3: up to ten blocks downwards from `start`, or from the tip.
 pub(super) fn newest(at: &Snapshot<'_>, start: Option<u64>) -> Answer {
     let start = match start {
-        None => at.tip()?.height,
+        None => {
+            at.require_synced()?;
+            at.tip()?.height
+        }
         // What does not fit is above every tip.
         Some(height) => {
             Height::try_from(height).map_err(|_| at.absent(RestError::BlockNotFound))?
@@ -76,6 +81,9 @@ pub(super) fn status(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
         Some(height) => at.view.block_at(height)?,
         None => None,
     };
+    if next.is_none() {
+        at.require_synced()?;
+    }
     let status = BlockStatusJson {
         in_best_chain: true,
         height: Some(block.height),

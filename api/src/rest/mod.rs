@@ -29,14 +29,18 @@ mod unconfirmed;
 use axum::{
     body::to_bytes,
     extract::{Request, State},
-    http::Uri,
+    http::{HeaderName, HeaderValue, Uri, header},
     response::{Extension, IntoResponse, Response},
 };
 
 use crate::{layers::RouteTemplate, state::ApiState};
 use error::RestError;
+use params::Asked;
 use reply::Reply;
 use router::{Endpoint, Target};
+
+/// Height up to which the answer to a `?partial=true` knows the chain.
+const INDEXED_HEIGHT: HeaderName = HeaderName::from_static("x-indexed-height");
 
 /// Answers every path that belongs to no other route.
 pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> Response {
@@ -49,7 +53,12 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
     let worker = state.clone();
     let answer = match found.target {
         Err(error) => Err(error),
-        Ok(Target::Read(endpoint)) => answer(&state, endpoint).await,
+        Ok(Target::Read(endpoint)) => {
+            if Asked::of(parts.uri.query()).partial {
+                return answer_part(&state, endpoint, found.template).await;
+            }
+            answer(&state, endpoint).await
+        }
         Ok(Target::Submit(submission)) => {
             // The layers have read and bounded it.
             match to_bytes(body, usize::MAX).await {
@@ -68,6 +77,25 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
         error.log(found.template);
     }
     (Extension(RouteTemplate(found.template)), answer).into_response()
+}
+
+/// The answer of an endpoint for a client that takes what is indexed so far for the whole.
+/// It says how far that is, and caches must not take it for more.
+async fn answer_part(state: &ApiState, endpoint: Endpoint, template: &'static str) -> Response {
+    let (state, partial) = state.partial();
+    let answer = answer(&state, endpoint).await;
+    if let Err(error) = &answer {
+        error.log(template);
+    }
+    let mut response = (Extension(RouteTemplate(template)), answer).into_response();
+    let headers = response.headers_mut();
+    if let Some(height) = partial.indexed() {
+        headers.insert(INDEXED_HEIGHT, HeaderValue::from(height));
+    }
+    if headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 /// The answer of an endpoint: on this thread if it is short and need not wait.
