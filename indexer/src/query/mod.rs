@@ -24,7 +24,7 @@ mod script;
 mod tx;
 mod unspent;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pulse_primitives::{
@@ -141,6 +141,14 @@ impl Query {
     #[must_use]
     pub fn tip_watch(&self) -> watch::Receiver<Option<ChainTip>> {
         self.inner.shared.tip.subscribe()
+    }
+
+    /// Time until the index reaches the best header, as the initial sync measures it; `None`
+    /// near the tip.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let progress = (*self.inner.shared.progress.lock())?;
+        Duration::try_from_secs_f64(progress.seconds_left?).ok()
     }
 
     /// Brings the metrics about reads of the database up to date. Cheap.
