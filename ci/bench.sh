@@ -16,7 +16,7 @@ peers="${PEERS:-1}"
 patience="${PATIENCE:-3600}"
 
 bench_dir="$target_dir/bench"
-chain="$bench_dir/chain-$blocks-$txs_per_block-$seed.blk"
+chain="$bench_dir/chain-$blocks-$txs_per_block-$seed-uneven.blk"
 node="$target_dir/release/pulse-node"
 report=docs/benchmarks.md
 server_pids=()
@@ -130,7 +130,7 @@ step build cargo build --release --locked -p pulse-bin -p pulse-testkit
 mkdir -p "$bench_dir"
 if [ ! -s "$chain" ]; then
     step "generating the chain" "$node" simulate --blocks "$blocks" \
-        --txs-per-block "$txs_per_block" --seed "$seed" --out "$chain" | tee "$chain.summary"
+        --txs-per-block "$txs_per_block" --seed "$seed" --uneven --out "$chain" | tee "$chain.summary"
 fi
 txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
 [ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"

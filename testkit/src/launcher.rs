@@ -496,7 +496,7 @@ impl PulseNode {
     /// Height of the tip as the API tells it; `None` if it does not (yet).
     #[must_use]
     pub fn tip_height(&self) -> Option<Height> {
-        let reply = self.try_get("/api/blocks/tip/height").ok()?;
+        let reply = (self.try_get("/api/blocks/tip/height?partial=true")).ok()?;
         (reply.status == 200).then(|| reply.text().parse().expect("a height"))
     }
 

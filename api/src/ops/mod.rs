@@ -43,6 +43,7 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 
 /// What the process has recorded, in the text format of Prometheus.
 async fn metrics(State(state): State<ApiState>) -> Response {
+    state.query().record_reads();
     rendered(state.prometheus())
 }
 

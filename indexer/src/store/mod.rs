@@ -19,7 +19,7 @@ pub(crate) mod writer;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use rocksdb::{Cache, ColumnFamily, DB, Options};
+use rocksdb::{Cache, ColumnFamily, DB, Options, statistics::Ticker};
 
 use crate::{
     budget::Budget,
@@ -153,6 +153,13 @@ impl Store {
     /// Handles of all families, looked up once per snapshot or batch.
     fn families(&self) -> Families<'_> {
         Families(Family::ALL.map(|family| self.cf(family)))
+    }
+
+    /// Blocks of table files that were read from the files and from the cache, since the
+    /// start.
+    pub(crate) fn blocks_read(&self) -> (u64, u64) {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        (count(Ticker::BlockCacheMiss), count(Ticker::BlockCacheHit))
     }
 
     /// Puts a row that the index would not write itself.
