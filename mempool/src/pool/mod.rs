@@ -19,6 +19,7 @@ use crate::{
 
 mod block;
 pub(crate) mod entry;
+mod finder;
 mod limit;
 mod scripts;
 mod table;
@@ -371,6 +372,7 @@ impl Mempool {
         let staging = self.clusters.stage(&slots, &[], &[]);
         let staging = staging.expect("clusters only shrink when transactions leave");
         self.clusters.apply(staging, &[]);
+        self.events.reserve(removed.len());
         for (slot, reason) in removed {
             self.take(slot, reason, now);
         }
