@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use parking_lot::Mutex;
 use pulse_primitives::{
     bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
 };
@@ -12,8 +13,8 @@ use crate::{
     metrics,
     query::Query,
     stale::StalePositions,
-    store::{Store, StoreError, audit::FamilyStats, open::OpenError},
-    sync::IndexSync,
+    store::{Store, StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError},
+    sync::{IndexSync, progress::Progress},
 };
 
 /// What the sync loop and the queries share.
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) genesis: BlockHash,
     pub(crate) tip: watch::Sender<Option<ChainTip>>,
     pub(crate) stale: StalePositions,
+    pub(crate) progress: Mutex<Option<Progress>>,
 }
 
 /// The open index of one network. Cheap to clone; the last clone, query and syncer
@@ -43,7 +45,23 @@ impl Index {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Result<Self, OpenError> {
-        let store = Store::open(path, config, params)?;
+        Self::of(Store::open(path, config, params)?, config, params)
+    }
+
+    /// Opens an index with rules of its own for checkpoints.
+    #[cfg(test)]
+    pub(crate) fn open_with_hot(
+        path: &Path,
+        config: &IndexConfig,
+        params: &ChainParams,
+        hot: crate::store::totals::Hot,
+    ) -> Result<Self, OpenError> {
+        let mut store = Store::open(path, config, params)?;
+        store.hot = hot;
+        Self::of(store, config, params)
+    }
+
+    fn of(store: Store, config: &IndexConfig, params: &ChainParams) -> Result<Self, OpenError> {
         let tip = store.reader().cursor()?.map(|cursor| cursor.tip);
         if let Some(tip) = &tip {
             metrics::tip(tip.height);
@@ -55,6 +73,7 @@ impl Index {
                 genesis: params.genesis_hash(),
                 tip: watch::Sender::new(tip),
                 stale: StalePositions::default(),
+                progress: Mutex::new(None),
             }),
         })
     }
@@ -83,6 +102,19 @@ impl Index {
     #[must_use]
     pub fn renewals(&self) -> Arc<Notify> {
         self.shared.stale.woken()
+    }
+
+    /// How far the index has come while it is far behind the best header; `None` otherwise,
+    /// and for the first seconds.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        *self.shared.progress.lock()
+    }
+
+    /// Bytes that the database has written since it was opened.
+    #[must_use]
+    pub fn written(&self) -> WrittenBytes {
+        self.shared.store.written()
     }
 
     /// SHA-256 over every row that an answer depends on, and the salt. Two indexes
@@ -120,6 +152,7 @@ impl Index {
             metrics::family(name, &stats);
         }
         metrics::cache(self.shared.store.cache_bytes()?);
+        metrics::written(&self.written());
         Ok(())
     }
 

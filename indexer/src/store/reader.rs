@@ -8,7 +8,6 @@ use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
 use super::{Families, Family, Store, StoreError};
 use crate::{
     keys::{Keys, ScriptKey},
-    query::model::ScriptStats,
     rows::{
         TxNum, block as block_rows, codec::BadRow, delta::Delta, filter, meta, script, spend, tx,
         txpos,
@@ -34,7 +33,7 @@ impl Store {
 }
 
 impl Reader<'_> {
-    fn get<T>(
+    pub(super) fn get<T>(
         &self,
         family: Family,
         key: impl AsRef<[u8]>,
@@ -46,7 +45,7 @@ impl Reader<'_> {
         }
     }
 
-    fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
+    pub(super) fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
         self.snapshot.raw_iterator_cf_opt(self.cfs[family], options)
     }
 
@@ -135,6 +134,15 @@ impl Reader<'_> {
         }
     }
 
+    /// A cursor over `utxo` rows, for many look-ups.
+    pub(crate) fn utxo_lookup(&self) -> UtxoLookup<'_> {
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        UtxoLookup {
+            iter: self.iter(Family::Utxo, options),
+        }
+    }
+
     /// Whether transaction `txnum` has an id with this keyed hash: the proof that
     /// bytes read at its position are its bytes.
     pub(crate) fn is_tx(&self, hash: u64, txnum: TxNum) -> Result<bool, StoreError> {
@@ -147,12 +155,6 @@ impl Reader<'_> {
         TxPositions {
             iter: RefCell::new(self.iter(Family::TxPos, ReadOptions::default())),
         }
-    }
-
-    /// Totals of a script; zeros if it never occurred.
-    pub(crate) fn totals(&self, script: ScriptKey) -> Result<ScriptStats, StoreError> {
-        let totals = self.get(Family::Agg, script.to_be_bytes(), script::totals)?;
-        Ok(totals.unwrap_or_default())
     }
 
     /// Transactions of a script, newest first, from those before `before` on.
@@ -193,28 +195,47 @@ impl Reader<'_> {
         script: ScriptKey,
         limit: usize,
     ) -> Result<Vec<(TxNum, u32, u64)>, StoreError> {
+        let mut utxos = Vec::new();
+        if limit > 0 {
+            self.for_each_utxo(script, |txnum, vout, amount| {
+                utxos.push((txnum, vout, amount));
+                utxos.len() < limit
+            })?;
+        }
+        Ok(utxos)
+    }
+
+    /// Gives the unspent outputs of a script to `visit` in chain order, as long as that says
+    /// to go on.
+    pub(super) fn for_each_utxo(
+        &self,
+        script: ScriptKey,
+        mut visit: impl FnMut(TxNum, u32, u64) -> bool,
+    ) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
         let mut iter = self.iter(Family::Utxo, options);
         let prefix = script.to_be_bytes();
-        let mut utxos = Vec::new();
         iter.seek(prefix);
         while let Some((key, value)) = iter.item() {
-            if utxos.len() == limit || !key.starts_with(&prefix) {
+            if !key.starts_with(&prefix) {
                 break;
             }
             let row = script::utxo_outpoint(key)
                 .and_then(|(txnum, vout)| Ok((txnum, vout, script::amount(value)?)));
-            utxos.push(row.map_err(|row| Family::Utxo.damaged(row))?);
+            let (txnum, vout, amount) = row.map_err(|row| Family::Utxo.damaged(row))?;
+            if !visit(txnum, vout, amount) {
+                return Ok(());
+            }
             iter.next();
         }
-        iter.status()?;
-        Ok(utxos)
+        Ok(iter.status()?)
     }
 
     /// The transaction that spends an output.
     pub(crate) fn spender(&self, funding: TxNum, vout: u32) -> Result<Option<TxNum>, StoreError> {
-        self.get(Family::Spend, spend::key(funding, vout), spend::spender)
+        let decode = |value: &[u8]| spend::spender(funding, value);
+        self.get(Family::Spend, spend::key(funding, vout), decode)
     }
 
     /// The spent outputs of a transaction with their spenders, by rising index.
@@ -227,7 +248,8 @@ impl Reader<'_> {
             if !key.starts_with(&prefix) {
                 break;
             }
-            let row = spend::vout(key).and_then(|vout| Ok((vout, spend::spender(value)?)));
+            let row = spend::output(key)
+                .and_then(|(_, vout)| Ok((vout, spend::spender(funding, value)?)));
             spenders.push(row.map_err(|row| Family::Spend.damaged(row))?);
             iter.next();
         }
@@ -262,6 +284,45 @@ impl TxLookup<'_> {
         }
         self.iter.status()?;
         Ok(candidates)
+    }
+}
+
+/// Finds unspent outputs.
+pub(crate) struct UtxoLookup<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+/// A block with more outputs of a script than this is looked through in another way.
+const MAX_UTXOS: usize = 32;
+
+impl UtxoLookup<'_> {
+    /// The only transaction within `range` that has an unspent output of this script at this
+    /// index. `None` if there are several, or none, or too many outputs to look at.
+    pub(crate) fn only(
+        &mut self,
+        script: ScriptKey,
+        range: Range<TxNum>,
+        vout: u32,
+    ) -> Result<Option<TxNum>, StoreError> {
+        let prefix = script.to_be_bytes();
+        let (mut only, mut visited) = (None, 0);
+        self.iter.seek(script::utxo_key(script, range.start, 0));
+        while let Some(key) = self.iter.key().filter(|key| key.starts_with(&prefix)) {
+            let row = script::utxo_outpoint(key).map_err(|row| Family::Utxo.damaged(row))?;
+            if row.0 >= range.end {
+                break;
+            }
+            visited += 1;
+            if visited > MAX_UTXOS || (row.1 == vout && only.is_some()) {
+                return Ok(None);
+            }
+            if row.1 == vout {
+                only = Some(row.0);
+            }
+            self.iter.next();
+        }
+        self.iter.status()?;
+        Ok(only)
     }
 }
 

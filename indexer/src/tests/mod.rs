@@ -1,6 +1,7 @@
 //! The index as a whole, over chains kept in memory.
 
 mod coins;
+mod crash;
 mod disturbed;
 mod filters;
 mod golden;
@@ -8,6 +9,7 @@ mod memchain;
 mod naive;
 mod property;
 mod speed;
+mod totals;
 
 use std::{
     path::Path,
@@ -17,7 +19,7 @@ use std::{
 use memchain::MemChain;
 use pulse_primitives::{bitcoin::Network, network::ChainParams, ports::BlockSource};
 
-use crate::{Index, IndexConfig, IndexSync, Query, SyncError};
+use crate::{Index, IndexConfig, IndexSync, Query, SyncError, store::totals::Hot};
 
 /// An index over a [`MemChain`].
 struct Fixture {
@@ -39,11 +41,19 @@ fn params() -> ChainParams {
     ChainParams::new(Network::Regtest, None)
 }
 
+/// Checkpoints from two transactions on, and renewed often.
+const HOT: Hot = Hot {
+    rows: 2,
+    block_rows: 3,
+    renew_one_in: 2,
+    find_one_in: 4,
+};
+
 /// Small in every respect, so that short chains meet every limit.
 fn config() -> IndexConfig {
     IndexConfig {
-        cache_mib: 8,
-        write_buffer_mib: 8,
+        memory_mib: 2,
+        bulk_lag_blocks: 9,
         recent_txs: 20,
         undo_blocks: 3,
         salt: Some("00112233445566778899aabbccddeeff".to_owned()),
@@ -62,7 +72,11 @@ impl Fixture {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Self {
-        let index = Index::open(path, config, params).unwrap();
+        let index = Index::open_with_hot(path, config, params, HOT).unwrap();
+        Self::of(index, chain)
+    }
+
+    fn of(index: Index, chain: Arc<MemChain>) -> Self {
         let source = Arc::clone(&chain) as Arc<dyn BlockSource>;
         Self {
             sync: index.syncer(Arc::clone(&source)),
@@ -90,6 +104,8 @@ fn undisturbed_digest(chain: &Arc<MemChain>) -> [u8; 32] {
     let config = IndexConfig {
         recent_txs: u32::MAX,
         undo_blocks: 0,
+        // With a log from the first block to the last.
+        bulk_lag_blocks: u32::MAX,
         ..config()
     };
     let mut fixture = Fixture::open_with(dir.path(), Arc::clone(chain), &config, &params());
