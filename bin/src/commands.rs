@@ -54,13 +54,12 @@ pub fn snapshot(
     let summary = match command {
         SnapshotCommand::Create { dir } => {
             let mut shown = started;
-            let asked =
-                control::ask_for_snapshot(&config.data_dir, dir, |step, done, total| {
-                    if shown.elapsed() >= PROGRESS_INTERVAL {
-                        shown = Instant::now();
-                        show(step, done, total);
-                    }
-                })?;
+            let asked = control::ask_for_snapshot(&config.data_dir, dir, |step, done, total| {
+                if shown.elapsed() >= PROGRESS_INTERVAL {
+                    shown = Instant::now();
+                    show(step, done, total);
+                }
+            })?;
             match asked {
                 Some(summary) => summary,
                 None => watched(|progress| snapshot::create_offline(config, dir, progress))?,
@@ -77,15 +76,14 @@ pub fn snapshot(
 }
 
 /// Works, and shows now and then how far it has come.
-fn watched(
-    work: impl FnOnce(&Progress) -> anyhow::Result<Summary>,
-) -> anyhow::Result<Summary> {
+fn watched(work: impl FnOnce(&Progress) -> anyhow::Result<Summary>) -> anyhow::Result<Summary> {
     let progress = Progress::default();
+    let shown = &progress;
     let (done, wait) = channel::<()>();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             while wait.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let (step, done, total) = progress.now();
+                let (step, done, total) = shown.now();
                 show(step, done, total);
             }
         });

@@ -79,10 +79,7 @@ pub fn bind(root: &Path) -> io::Result<UnixListener> {
 }
 
 /// A socket's path must be shorter than 108 bytes; that of a data directory need not be.
-fn through_short_path<T>(
-    root: &Path,
-    work: impl FnOnce(&Path) -> io::Result<T>,
-) -> io::Result<T> {
+fn through_short_path<T>(root: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let dir = fs::File::open(root)?;
     let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", dir.as_raw_fd());
     work(Path::new(&path))

@@ -342,8 +342,8 @@ impl Binding {
     }
 
     fn write(&self, path: &Path) -> Result<(), DataDirError> {
-        let mut text = serde_json::to_string_pretty(self)
-            .expect("a struct of strings and numbers serialises");
+        let mut text =
+            serde_json::to_string_pretty(self).expect("a struct of strings and numbers serialises");
         text.push('\n');
         durable::write(path, text.as_bytes(), 0o644).map_err(|err| io_error(path, err))
     }

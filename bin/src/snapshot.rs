@@ -345,11 +345,7 @@ fn check_space(root: &Path, target: &Path, settled: &HashSet<String>) -> anyhow:
 ///
 /// # Errors
 /// As [`create`]; when the data directory is in use or not there.
-pub fn create_offline(
-    config: &Config,
-    dir: &Path,
-    progress: &Progress,
-) -> anyhow::Result<Summary> {
+pub fn create_offline(config: &Config, dir: &Path, progress: &Progress) -> anyhow::Result<Summary> {
     if !DataDir::exists(&config.data_dir) {
         bail!(
             "there is no data directory of a node in {}. Hint: give --data-dir",

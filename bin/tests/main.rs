@@ -16,6 +16,7 @@ mod e2e {
     mod reorg;
     mod signet;
     mod simulate;
+    mod snapshot;
     mod wallet;
 }
 
