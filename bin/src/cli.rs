@@ -92,6 +92,47 @@ pub enum Command {
     /// Print a digest over all rows of the index of a node that is not running. Two
     /// nodes at the same tip have the same digest.
     Digest,
+    /// Make, prove or restore a snapshot: a copy of chain and index without anything that
+    /// is of this node alone.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Write what a snapshot does not have, the identity of this node, to a new file that
+    /// is to be kept secret.
+    Export {
+        /// File to write; it must not exist.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Take the identity from a file that export has written. The node must not be running.
+    Import {
+        /// File to read.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// What to do with a snapshot.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a snapshot, also of a running node, which goes on answering.
+    Create {
+        /// Folder to make; it must not exist.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Make a data directory, which must be empty or absent, of a snapshot. The same command
+    /// goes on after an interruption.
+    Restore {
+        /// Folder of the snapshot.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Read and hash a whole snapshot.
+    Verify {
+        /// Folder of the snapshot.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 /// Size and seed of a generated chain.

@@ -33,8 +33,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    control,
     data_dir::{DataDir, Listen},
-    listen, tasks,
+    listen, snapshot, tasks,
     tasks::Tasks,
     telemetry,
 };
@@ -240,6 +241,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     } else {
         opening.doing("the node runs without an index and has no answers");
     }
+    let commands = control::bind(data_dir.root()).context("control.sock")?;
+    let source = snapshot::Source {
+        root: data_dir.root().to_owned(),
+        origin: data_dir.origin(),
+        chain: chain.clone(),
+        headers: Arc::clone(&headers),
+        index: index.clone(),
+    };
+    tasks.spawn("control", |stop| control::run(commands, source, stop));
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
@@ -333,7 +343,7 @@ fn indexed_height(index: Option<&Index>) -> u64 {
 }
 
 /// Script checks get all processors but one, which the kernel's own thread uses.
-fn script_threads() -> u8 {
+pub fn script_threads() -> u8 {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     u8::try_from(cores.saturating_sub(1).clamp(1, 15)).unwrap_or(15)
 }

@@ -18,6 +18,7 @@ mod e2e {
     mod reorg;
     mod signet;
     mod simulate;
+    mod snapshot;
     mod wallet;
 }
 
