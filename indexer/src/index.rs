@@ -1,6 +1,10 @@
 //! The index as a whole: opened once, shared by the sync loop and the queries.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use pulse_primitives::{
     bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
@@ -10,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     config::IndexConfig,
     metrics,
+    proof::{ProofError, UtxoSummary, commitment},
     query::Query,
     stale::StalePositions,
     store::{Store, StoreError, audit::FamilyStats, open::OpenError},
@@ -93,6 +98,21 @@ impl Index {
     /// [`StoreError`] if it cannot be read.
     pub fn digest(&self) -> Result<[u8; 32], StoreError> {
         self.shared.store.digest()
+    }
+
+    /// Adds up all `utxo` rows and compares the sum with the commitment that was kept with
+    /// the cursor. `Some` when they are equal, `None` if it was stopped or nothing is
+    /// indexed. `progress` is told now and then how many rows were read. One sequential
+    /// read of a snapshot, while the index may go on.
+    ///
+    /// # Errors
+    /// [`ProofError::UtxosDiffer`] with what to do, [`ProofError::Store`].
+    pub fn check_utxos(
+        &self,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<UtxoSummary>, ProofError> {
+        commitment::check(&self.shared.store, stop, progress)
     }
 
     /// Exact number of rows by column family. Reads the whole index.

@@ -1,6 +1,9 @@
 //! Typed rows of one snapshot.
 
-use std::{cell::RefCell, ops::Range};
+use std::{
+    cell::RefCell,
+    ops::{ControlFlow, Range},
+};
 
 use pulse_primitives::{Height, block::BlockPosition};
 use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
@@ -8,12 +11,16 @@ use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
 use super::{Families, Family, Store, StoreError};
 use crate::{
     keys::{Keys, ScriptKey},
+    proof::UtxoSummary,
     query::model::ScriptStats,
     rows::{
         TxNum, block as block_rows, codec::BadRow, delta::Delta, filter, meta, script, spend, tx,
         txpos,
     },
 };
+
+/// How far a scan of a whole family reads ahead.
+const SCAN_READAHEAD_BYTES: usize = 2 << 20;
 
 /// Rows as they were at one moment.
 pub(crate) struct Reader<'a> {
@@ -53,6 +60,39 @@ impl Reader<'_> {
     /// How far the index has come; `None` while it is empty.
     pub(crate) fn cursor(&self) -> Result<Option<meta::Cursor>, StoreError> {
         self.get(Family::Meta, meta::CURSOR, meta::Cursor::decode)
+    }
+
+    /// What the indexed blocks left unspent. Empty while nothing is indexed.
+    pub(crate) fn utxo_summary(&self) -> Result<UtxoSummary, StoreError> {
+        match self.get(Family::Meta, meta::UTXO_COMMITMENT, UtxoSummary::decode)? {
+            Some(summary) => Ok(summary),
+            None if self.cursor()?.is_none() => Ok(UtxoSummary::default()),
+            None => Err(Family::Meta.damaged(BadRow("no utxo_commitment with the cursor"))),
+        }
+    }
+
+    /// Gives every row of a family to `visit` in key order, until that says to stop. Leaves
+    /// the cache as it is, and reads ahead.
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, BadRow>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(false);
+        options.set_readahead_size(SCAN_READAHEAD_BYTES);
+        let mut iter = self.iter(family, options);
+        iter.seek_to_first();
+        while let Some((key, value)) = iter.item() {
+            let flow = visit(key, value).map_err(|row| family.damaged(row))?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+            iter.next();
+        }
+        iter.status()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Heights that may have a stored delta.

@@ -84,6 +84,18 @@ impl Fixture {
     }
 }
 
+/// The rows of unspent outputs add up to the commitment, which covers what the chain
+/// left.
+fn check_utxos(fixture: &Fixture) {
+    let check = fixture
+        .index
+        .check_utxos(&AtomicBool::new(false), &mut |_| {});
+    let found = check.unwrap().unwrap();
+    // A coin database does not have the output of genesis, the index has.
+    let coins = fixture.chain.coins();
+    assert_eq!(found.outputs, coins.len() as u64 + 1);
+}
+
 /// Digest of an index that went straight to the tip of `chain`.
 fn undisturbed_digest(chain: &Arc<MemChain>) -> [u8; 32] {
     let dir = scratch_dir();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Fixture, config, filters,
+    Fixture, check_utxos, config, filters,
     filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
@@ -110,6 +110,7 @@ fn run(ops: &[Op]) {
     meet_stale_positions(&fixture.query.view().unwrap(), &naive);
     fixture.catch_up().unwrap();
     naive.check(&fixture.query.view().unwrap());
+    check_utxos(&fixture);
     let digest = undisturbed_digest(&chain);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 
