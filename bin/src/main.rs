@@ -72,6 +72,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config => commands::config(&config, stdout().lock()),
         Command::Id => commands::id(&config, stdout().lock()),
         Command::Digest => run::digest(&config, stdout().lock()),
+        Command::Verify(args) => run::offline::verify::run(&config, args, stdout().lock()),
+        Command::Reindex(args) => run::offline::reindex::run(&config, args, stdout().lock()),
         Command::Simulate(args) => commands::simulate(args, stdout().lock()),
     }
 }

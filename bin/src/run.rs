@@ -5,6 +5,7 @@
 
 mod index;
 mod mempool;
+pub mod offline;
 mod simulate;
 
 use std::{

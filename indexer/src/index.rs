@@ -7,14 +7,14 @@ use std::{
 };
 
 use pulse_primitives::{
-    bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
+    Height, bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
 };
 use tokio::sync::{Notify, watch};
 
 use crate::{
     config::IndexConfig,
     metrics,
-    proof::{ProofError, UtxoSummary, commitment},
+    proof::{self, CoreStats, ProofError, UtxoSummary, commitment},
     query::Query,
     stale::StalePositions,
     store::{Store, StoreError, audit::FamilyStats, open::OpenError},
@@ -113,6 +113,23 @@ impl Index {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Option<UtxoSummary>, ProofError> {
         commitment::check(&self.shared.store, stop, progress)
+    }
+
+    /// What Bitcoin Core's `gettxoutsetinfo` prints at the index's tip, computed from the rows
+    /// and the blocks. With a directory for temporary files, which is made and removed,
+    /// `hash_serialized_3` too. `None` if it was stopped. `progress` is told the
+    /// height of each block that was read.
+    ///
+    /// # Errors
+    /// [`ProofError::BlockUnavailable`], [`ProofError::Store`], [`ProofError::Temporary`].
+    pub fn core_stats(
+        &self,
+        source: &dyn BlockSource,
+        sorted_in: Option<&Path>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Height),
+    ) -> Result<Option<CoreStats>, ProofError> {
+        proof::core_stats(&self.shared, source, sorted_in, stop, progress)
     }
 
     /// Exact number of rows by column family. Reads the whole index.

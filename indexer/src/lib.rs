@@ -36,7 +36,7 @@ mod tests;
 pub use config::IndexConfig;
 pub use index::Index;
 pub use prepared::Inconsistent;
-pub use proof::{ProofError, UtxoSummary};
+pub use proof::{CoreStats, ProofError, UtxoSummary};
 pub use query::Query;
 pub use store::{StoreError, audit::FamilyStats, open::OpenError};
 pub use sync::{IndexSync, SyncError};

@@ -24,8 +24,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
+use pulse_primitives::tip::ChainTip;
 
+use super::ProofError;
 use crate::{
     keys::{Salt, ScriptKey},
     rows::{
@@ -42,29 +43,6 @@ const KEY_CONTEXT: &str = "pulse-node 2026-11-21 commitment over unspent outputs
 
 /// Rows between two looks at whether to stop.
 const STOP_INTERVAL: u64 = 1 << 14;
-
-/// Why the index could not be checked, or what the check found.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProofError {
-    /// The rows are not those that the blocks left.
-    #[error(
-        "the unspent outputs in the index are not those of its blocks up to {height} ({hash}): {found} by the rows, {expected} by the blocks. Hint: stop the node and run `pulse-node reindex`; `pulse-node verify` tells which rows differ"
-    )]
-    UtxosDiffer {
-        /// Height of the newest indexed block.
-        height: Height,
-        /// Its hash.
-        hash: BlockHash,
-        /// What the blocks left.
-        expected: UtxoSummary,
-        /// What the rows add up to.
-        found: UtxoSummary,
-    },
-    /// The index cannot be read.
-    #[error("index store")]
-    Store(#[from] StoreError),
-}
 
 /// The commitment and, for people, how many outputs it covers and their sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    cmp::Ordering,
     ops::{ControlFlow, Range},
 };
 
@@ -69,6 +70,16 @@ impl Reader<'_> {
             None if self.cursor()?.is_none() => Ok(UtxoSummary::default()),
             None => Err(Family::Meta.damaged(BadRow("no utxo_commitment with the cursor"))),
         }
+    }
+
+    /// A cursor over `spend` rows, to be asked in chain order.
+    pub(crate) fn spent_in_order(&self) -> SpentInOrder<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(SCAN_READAHEAD_BYTES);
+        let mut iter = self.iter(Family::Spend, options);
+        iter.seek_to_first();
+        SpentInOrder { iter }
     }
 
     /// Gives every row of a family to `visit` in key order, until that says to stop. Leaves
@@ -273,6 +284,28 @@ impl Reader<'_> {
         }
         iter.status()?;
         Ok(spenders)
+    }
+}
+
+/// Says which outputs are spent, for many outputs in chain order.
+pub(crate) struct SpentInOrder<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+impl SpentInOrder<'_> {
+    /// Whether this output has a `spend` row. To be asked in chain order: rows before it are
+    /// passed for good.
+    pub(crate) fn is_spent(&mut self, funding: TxNum, vout: u32) -> Result<bool, StoreError> {
+        let wanted = spend::key(funding, vout);
+        while let Some(key) = self.iter.key() {
+            match key.cmp(wanted.as_ref()) {
+                Ordering::Less => self.iter.next(),
+                Ordering::Equal => return Ok(true),
+                Ordering::Greater => return Ok(false),
+            }
+        }
+        self.iter.status()?;
+        Ok(false)
     }
 }
 

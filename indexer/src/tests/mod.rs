@@ -1,6 +1,7 @@
 //! The index as a whole, over chains kept in memory.
 
 mod coins;
+mod core_stats;
 mod disturbed;
 mod filters;
 mod golden;
