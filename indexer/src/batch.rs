@@ -11,19 +11,21 @@ use pulse_primitives::block::BlockPosition;
 use crate::{
     keys::{Keys, ScriptKey},
     prepared::{Inconsistent, Prepared},
-    query::model::ScriptStats,
     rows::{
         TxNum,
         block::BlockRow,
+        checkpoint::Sum,
         delta::{Created, Delta, Spent},
+        script::Change,
         tx,
         txpos::{CHUNK_TXS, TxPos, put_chunk},
     },
+    store::totals::ScriptTotals,
 };
 
 /// All rows of one block.
 pub(crate) struct IndexBatch {
-    /// What has to be known to take the block back; `tx`, `hist`, `agg`, `utxo` and
+    /// What has to be known to take the block back; `tx`, `hist`, `utxo` and
     /// `spend` rows follow from it.
     pub delta: Delta,
     /// The `blk` row.
@@ -34,14 +36,6 @@ pub(crate) struct IndexBatch {
     pub chunks: Vec<(TxNum, Range<usize>)>,
     /// Values of the `txpos` rows.
     pub chunk_bytes: Vec<u8>,
-}
-
-/// `hist` rows and changes of `agg` rows, both sorted by script key.
-pub(crate) struct ScriptChanges {
-    /// One entry per script and transaction.
-    pub postings: Vec<(ScriptKey, TxNum)>,
-    /// What to add to (or take from) the totals of each script.
-    pub totals: Vec<(ScriptKey, ScriptStats)>,
 }
 
 impl IndexBatch {
@@ -193,7 +187,7 @@ fn chunks(
     (chunks, bytes)
 }
 
-/// What one transaction does to a script: creates an output for it, or spends one.
+/// One output that a transaction creates for a script, or spends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScriptEvent {
     script: ScriptKey,
@@ -202,31 +196,52 @@ pub(crate) struct ScriptEvent {
     amount: u64,
 }
 
-impl ScriptChanges {
-    /// Sorts and sums up events, of one block or several.
-    pub(crate) fn of(mut events: Vec<ScriptEvent>) -> Self {
+/// Events sorted by script and transaction, of one block or several.
+pub(crate) struct ScriptEvents(Vec<ScriptEvent>);
+
+impl ScriptEvents {
+    pub(crate) fn new(mut events: Vec<ScriptEvent>) -> Self {
         events.sort_unstable_by_key(|event| (event.script, event.txnum));
-        let mut postings: Vec<(ScriptKey, TxNum)> = Vec::with_capacity(events.len());
-        let mut totals: Vec<(ScriptKey, ScriptStats)> = Vec::with_capacity(events.len());
-        for event in events {
-            if totals.last().is_none_or(|(last, _)| *last != event.script) {
-                totals.push((event.script, ScriptStats::default()));
-            }
-            let (_, total) = totals.last_mut().expect("one was pushed if there was none");
-            if postings.last() != Some(&(event.script, event.txnum)) {
-                postings.push((event.script, event.txnum));
-                total.tx_count += 1;
-            }
-            let (count, sum) = if event.is_spend {
-                (&mut total.spent_txo_count, &mut total.spent_txo_sum)
-            } else {
-                (&mut total.funded_txo_count, &mut total.funded_txo_sum)
-            };
-            *count += 1;
-            *sum = sum.wrapping_add(event.amount);
-        }
-        Self { postings, totals }
+        Self(events)
     }
+
+    /// What each transaction does to each script: the `hist` rows, with all sums.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (ScriptKey, TxNum, Change)> {
+        self.0
+            .chunk_by(|a, b| (a.script, a.txnum) == (b.script, b.txnum))
+            .map(|events| (events[0].script, events[0].txnum, change(events)))
+    }
+
+    /// What all of them do to each script.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = ScriptTotals> {
+        self.0.chunk_by(|a, b| a.script == b.script).map(|events| {
+            let mut sum = Sum::from(None);
+            for events in events.chunk_by(|a, b| a.txnum == b.txnum) {
+                sum.add(events[0].txnum, &change(events));
+            }
+            ScriptTotals {
+                script: events[0].script,
+                last: events[events.len() - 1].txnum,
+                totals: sum.stated(),
+            }
+        })
+    }
+}
+
+/// Sums up events of one script and transaction.
+fn change(events: &[ScriptEvent]) -> Change {
+    let mut change = Change::default();
+    for event in events {
+        if event.is_spend {
+            change.spent += 1;
+            let sum = change.spent_sum.unwrap_or_default();
+            change.spent_sum = Some(sum.wrapping_add(event.amount));
+        } else {
+            change.funded += 1;
+            change.funded_sum = change.funded_sum.wrapping_add(event.amount);
+        }
+    }
+    change
 }
 
 impl Delta {

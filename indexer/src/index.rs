@@ -48,7 +48,23 @@ impl Index {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Result<Self, OpenError> {
-        let store = Store::open(path, config, params)?;
+        Self::of(Store::open(path, config, params)?, config, params)
+    }
+
+    /// Opens an index with rules of its own for checkpoints.
+    #[cfg(test)]
+    pub(crate) fn open_with_hot(
+        path: &Path,
+        config: &IndexConfig,
+        params: &ChainParams,
+        hot: crate::store::totals::Hot,
+    ) -> Result<Self, OpenError> {
+        let mut store = Store::open(path, config, params)?;
+        store.hot = hot;
+        Self::of(store, config, params)
+    }
+
+    fn of(store: Store, config: &IndexConfig, params: &ChainParams) -> Result<Self, OpenError> {
         let tip = store.reader().cursor()?.map(|cursor| cursor.tip);
         if let Some(tip) = &tip {
             metrics::tip(tip.height);

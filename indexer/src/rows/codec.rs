@@ -17,6 +17,26 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// Appends an integer little endian without its upper zero bytes, but at least one byte. Its
+/// length must be known to whoever reads it.
+pub(crate) fn put_short(out: &mut Vec<u8>, value: u128) {
+    let len = 16 - value.leading_zeros() as usize / 8;
+    out.extend_from_slice(&value.to_le_bytes()[..len.max(1)]);
+}
+
+/// Reads what [`put_short`] wrote: all of `bytes`.
+pub(crate) fn short(bytes: &[u8]) -> Result<u128, BadRow> {
+    let mut le = [0; 16];
+    let head = le
+        .get_mut(..bytes.len())
+        .ok_or(BadRow("short integer too long"))?;
+    head.copy_from_slice(bytes);
+    match bytes {
+        [] | [_, .., 0] => Err(BadRow("short integer of another length")),
+        _ => Ok(u128::from_le_bytes(le)),
+    }
+}
+
 /// Takes values from the front of a row.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
@@ -163,6 +183,16 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint(), Ok(value));
             prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn short_integers_round_trip(value in any::<u128>(), shift in 0u32..128) {
+            let value = value >> shift;
+            let mut bytes = Vec::new();
+            put_short(&mut bytes, value);
+            prop_assert_eq!(short(&bytes), Ok(value));
+            bytes.push(0);
+            prop_assert!(short(&bytes).is_err());
         }
 
         #[test]

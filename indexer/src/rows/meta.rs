@@ -8,6 +8,7 @@
 //! | `cursor` | height (4), hash (32), time (4), next txnum (4); absent while nothing is indexed |
 //! | `ring` | lowest height (4) that may have an `undo` row, and the height behind the highest (4) |
 //! | `utxo_commitment` | [`UtxoSummary`](crate::UtxoSummary) of the rows at the cursor (48); absent with it |
+//! | `checkpoints` | first script key (8) that has yet to be looked at for a checkpoint, empty when all were; absent before that began |
 //! | `filters` | height (4) behind the highest that has a `filter` row; absent as long as none ever had |
 
 use pulse_primitives::{
@@ -20,6 +21,7 @@ use super::{
     TxNum,
     codec::{BadRow, Reader},
 };
+use crate::keys::ScriptKey;
 
 pub(crate) const VERSION: &[u8] = b"version";
 pub(crate) const CHAIN: &[u8] = b"chain";
@@ -27,6 +29,7 @@ pub(crate) const SALT: &[u8] = b"salt";
 pub(crate) const CURSOR: &[u8] = b"cursor";
 pub(crate) const RING: &[u8] = b"ring";
 pub(crate) const UTXO_COMMITMENT: &[u8] = b"utxo_commitment";
+pub(crate) const CHECKPOINTS: &[u8] = b"checkpoints";
 pub(crate) const FILTERS: &[u8] = b"filters";
 
 /// Reads the value of `filters`.
@@ -35,6 +38,47 @@ pub(crate) fn filters(value: &[u8]) -> Result<Height, BadRow> {
     let next = reader.u32()?;
     reader.end()?;
     Ok(next)
+}
+
+/// How far the busy scripts have been given checkpoints (`agg` rows).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checkpoints {
+    /// Not begun: there may be old ones.
+    None,
+    /// All busy scripts below this key have one.
+    Below(ScriptKey),
+    /// All have.
+    All,
+}
+
+impl Checkpoints {
+    /// Whether the script has one, if it is busy.
+    pub(crate) fn cover(self, script: ScriptKey) -> bool {
+        match self {
+            Self::None => false,
+            Self::Below(next) => script < next,
+            Self::All => true,
+        }
+    }
+
+    /// The value; `None` if there is no such row.
+    pub(crate) fn encode(self) -> Option<Vec<u8>> {
+        match self {
+            Self::None => None,
+            Self::Below(next) => Some(next.to_be_bytes().to_vec()),
+            Self::All => Some(Vec::new()),
+        }
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, BadRow> {
+        if value.is_empty() {
+            return Ok(Self::All);
+        }
+        let mut reader = Reader::new(value);
+        let next = reader.u64()?;
+        reader.end()?;
+        Ok(Self::Below(next))
+    }
 }
 
 /// How far the index has come. Written in the same batch as the rows it stands for.
@@ -116,5 +160,8 @@ mod tests {
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         let ring = Ring { low: 5, next: 6 };
         assert_eq!(Ring::decode(&ring.encode()), Ok(ring));
+        for made in [Checkpoints::Below(7), Checkpoints::All] {
+            assert_eq!(Checkpoints::decode(&made.encode().unwrap()), Ok(made));
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! families with their sizes.
 
 pub(crate) mod block;
+pub(crate) mod checkpoint;
 pub(crate) mod codec;
 pub(crate) mod delta;
 pub(crate) mod filter;

@@ -1,11 +1,12 @@
 //! `spend`: who spent an output.
 //!
-//! Key: txnum of the funding transaction (4), vout (ordered, 1 to 5). Value: txnum of
-//! the spender (4). Which of its inputs it was is found by reading the spender.
+//! Key: txnum of the funding transaction (4), vout (ordered, 1 to 5). Value: how many
+//! transactions later it was spent, as a short integer (1 to 4). Which of the spender's
+//! inputs it was is found by reading the spender.
 
 use super::{
     TxNum,
-    codec::{BadRow, KeyBuf, Reader},
+    codec::{BadRow, KeyBuf, Reader, put_short, short},
 };
 
 /// The key.
@@ -13,21 +14,25 @@ pub(crate) fn key(funding: TxNum, vout: u32) -> KeyBuf {
     KeyBuf::new().u32(funding).ordered(vout)
 }
 
-/// Output index of a key.
-pub(crate) fn vout(key: &[u8]) -> Result<u32, BadRow> {
-    let mut reader = Reader::new(key);
-    reader.u32()?;
-    let vout = reader.ordered()?;
-    reader.end()?;
-    Ok(vout)
+/// Writes the value.
+pub(crate) fn put_spender(out: &mut Vec<u8>, funding: TxNum, spender: TxNum) {
+    // An output is spent after the transaction that has it, so nothing wraps.
+    put_short(out, u128::from(spender.wrapping_sub(funding)));
 }
 
-/// Transaction number of a value.
-pub(crate) fn spender(value: &[u8]) -> Result<TxNum, BadRow> {
-    let mut reader = Reader::new(value);
-    let txnum = reader.u32()?;
+/// Funding transaction and output index of a key.
+pub(crate) fn output(key: &[u8]) -> Result<(TxNum, u32), BadRow> {
+    let mut reader = Reader::new(key);
+    let output = (reader.u32()?, reader.ordered()?);
     reader.end()?;
-    Ok(txnum)
+    Ok(output)
+}
+
+/// Number of the spender, by the value of an output of `funding`.
+pub(crate) fn spender(funding: TxNum, value: &[u8]) -> Result<TxNum, BadRow> {
+    const FAR: BadRow = BadRow("txnum over 32 bits");
+    let later = TxNum::try_from(short(value)?).map_err(|_| FAR)?;
+    funding.checked_add(later).ok_or(FAR)
 }
 
 #[cfg(test)]
@@ -35,15 +40,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_round_trip_in_chain_order() {
+    fn rows_round_trip_in_chain_order() {
         let mut last = KeyBuf::new();
         for (txnum, index) in [(0, 0), (0, 247), (0, 248), (0, 70_000), (1, 0), (256, 3)] {
             let key = key(txnum, index);
-            assert_eq!(vout(key.as_ref()), Ok(index));
+            assert_eq!(output(key.as_ref()), Ok((txnum, index)));
             assert!(last.as_ref() < key.as_ref());
             last = key;
         }
-        assert_eq!(spender(&9u32.to_be_bytes()), Ok(9));
-        assert!(spender(&[0; 5]).is_err());
+        for (funding, later, len) in [(0, 0, 1), (5, 255, 1), (5, 256, 2), (9, u32::MAX - 9, 4)] {
+            let mut value = Vec::new();
+            put_spender(&mut value, funding, funding + later);
+            assert_eq!(value.len(), len);
+            assert_eq!(spender(funding, &value), Ok(funding + later));
+        }
+        assert!(spender(1, &[0xff; 4]).is_err());
+        assert!(spender(1, &[]).is_err());
     }
 }

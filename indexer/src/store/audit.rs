@@ -6,7 +6,7 @@ use pulse_primitives::bitcoin::hashes::{Hash, HashEngine, sha256};
 use rocksdb::properties;
 
 use super::{Family, Store, StoreError, reader::for_each_row};
-use crate::rows::meta;
+use crate::rows::{meta, script::Change};
 
 /// Size of one column family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,28 +23,41 @@ impl Store {
     /// SHA-256 over every row that an answer depends on, in a fixed order, and the
     /// salt. Two indexes with the same salt that stand at the same block have the
     /// same digest, however they got there. Block positions (they differ from run to
-    /// run), the ring of deltas (it depends on when the tip was reached) and block
-    /// filters (they need not be kept) are left out. Reads the whole index.
+    /// run), the ring of deltas (it depends on when the tip was reached), checkpoints and
+    /// the value of spent outputs in `hist` rows (likewise; they follow from the other rows)
+    /// and block filters (they need not be kept) are left out. Reads the whole index.
     pub(crate) fn digest(&self) -> Result<[u8; 32], StoreError> {
         let mut engine = sha256::HashEngine::default();
         for family in Family::ALL {
             if matches!(
                 family,
-                Family::Pos | Family::Undo | Family::Filter | Family::FilterHdr
+                Family::Agg | Family::Pos | Family::Undo | Family::Filter | Family::FilterHdr
             ) {
                 continue;
             }
             engine.input(family.name().as_bytes());
+            let mut damaged = None;
             for_each_row(&self.db, self.cf(family), |key, value| {
                 let counted = family != Family::Meta
                     || [meta::CURSOR, meta::UTXO_COMMITMENT, meta::SALT].contains(&key);
-                if counted {
+                let mut input = |value: &[u8]| {
                     for part in [key, value] {
                         engine.input(&(part.len() as u64).to_be_bytes());
                         engine.input(part);
                     }
+                };
+                if family == Family::Hist {
+                    match Change::decode(value) {
+                        Ok(change) => input(&change.without_spent_sum()),
+                        Err(row) => damaged = Some(row),
+                    }
+                } else if counted {
+                    input(value);
                 }
             })?;
+            if let Some(row) = damaged {
+                return Err(family.damaged(row));
+            }
         }
         Ok(sha256::Hash::from_engine(engine).to_byte_array())
     }

@@ -3,11 +3,13 @@
 //! - [`open`]: options, format version, binding to a network
 //! - [`reader`]: one snapshot, typed rows
 //! - [`writer`]: one batch per group of blocks, the cursor in it
+//! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
 
 pub(crate) mod audit;
 pub(crate) mod open;
 pub(crate) mod reader;
+pub(crate) mod totals;
 pub(crate) mod writer;
 
 use parking_lot::Mutex;
@@ -102,6 +104,8 @@ pub(crate) struct Store {
     salt: Salt,
     /// Keyed hashes under the database's salt.
     pub(crate) keys: Keys,
+    /// Which scripts get checkpoints, and when.
+    pub(crate) hot: totals::Hot,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
 }

@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use pulse_primitives::{bitcoin::hashes::Hash, network::ChainParams};
 use rand::{RngCore, rngs::OsRng};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, MergeOperands,
-    Options, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
+    SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
-use super::{Family, Store, StoreError};
+use super::{Family, Store, StoreError, totals::Hot};
 use crate::{
     config::IndexConfig,
     keys::{Keys, Salt},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Version of the row formats. docs/schema.md has its history.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Why the index could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 pub enum OpenError {
     /// Another version of the program wrote it.
     #[error(
-        "the index has format version {found}, this program reads {expected}. Hint: use the program that wrote it, or move the index/ directory aside to build it anew"
+        "the index has format version {found}, this program reads {expected}. Hint: use `pulse-node reindex` to build it anew from the blocks on disk, or the program that wrote it"
     )]
     FormatVersion {
         /// Version of the index.
@@ -84,6 +84,7 @@ impl Store {
             db,
             salt: Salt::default(),
             keys: Keys::new(&Salt::default()),
+            hot: Hot::default(),
             writing: Mutex::new(()),
         };
         store.salt = store.bind(config, params)?;
@@ -227,8 +228,10 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Tx => prefix_filter(&mut options, &mut table, tx::PREFIX_LEN),
         Family::Hist | Family::Utxo => prefix_filter(&mut options, &mut table, script::PREFIX_LEN),
         Family::Agg => {
-            options.set_merge_operator_associative("pulse.totals", merge_totals);
             key_filter(&mut options, &mut table);
+            // Nearly all scripts have none, and their filters, in the last level too, save
+            // each a read. Only busy scripts have one, so they are small.
+            options.set_optimize_filters_for_hits(false);
         }
         Family::Spend => key_filter(&mut options, &mut table),
         // Read by neighbouring keys that exist, so a filter would never say no.
@@ -265,9 +268,4 @@ fn filter(options: &mut Options, table: &mut BlockBasedOptions) {
     // Most look-ups find something, and then in the last level, where nine tenths of
     // the filters would be.
     options.set_optimize_filters_for_hits(true);
-}
-
-/// Adds up the totals of a script. `None` (a damaged value) fails the read.
-fn merge_totals(_: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
-    script::merge_totals(existing.into_iter().chain(operands))
 }

@@ -13,7 +13,6 @@ use super::{Families, Family, Store, StoreError};
 use crate::{
     keys::{Keys, ScriptKey},
     proof::UtxoSummary,
-    query::model::ScriptStats,
     rows::{
         TxNum, block as block_rows, codec::BadRow, delta::Delta, filter, meta, script, spend, tx,
         txpos,
@@ -42,7 +41,7 @@ impl Store {
 }
 
 impl Reader<'_> {
-    fn get<T>(
+    pub(super) fn get<T>(
         &self,
         family: Family,
         key: impl AsRef<[u8]>,
@@ -54,7 +53,7 @@ impl Reader<'_> {
         }
     }
 
-    fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
+    pub(super) fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
         self.snapshot.raw_iterator_cf_opt(self.cfs[family], options)
     }
 
@@ -200,12 +199,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Totals of a script; zeros if it never occurred.
-    pub(crate) fn totals(&self, script: ScriptKey) -> Result<ScriptStats, StoreError> {
-        let totals = self.get(Family::Agg, script.to_be_bytes(), script::totals)?;
-        Ok(totals.unwrap_or_default())
-    }
-
     /// Transactions of a script, newest first, from those before `before` on.
     pub(crate) fn history(
         &self,
@@ -244,28 +237,47 @@ impl Reader<'_> {
         script: ScriptKey,
         limit: usize,
     ) -> Result<Vec<(TxNum, u32, u64)>, StoreError> {
+        let mut utxos = Vec::new();
+        if limit > 0 {
+            self.for_each_utxo(script, |txnum, vout, amount| {
+                utxos.push((txnum, vout, amount));
+                utxos.len() < limit
+            })?;
+        }
+        Ok(utxos)
+    }
+
+    /// Gives the unspent outputs of a script to `visit` in chain order, as long as that says
+    /// to go on.
+    pub(super) fn for_each_utxo(
+        &self,
+        script: ScriptKey,
+        mut visit: impl FnMut(TxNum, u32, u64) -> bool,
+    ) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
         let mut iter = self.iter(Family::Utxo, options);
         let prefix = script.to_be_bytes();
-        let mut utxos = Vec::new();
         iter.seek(prefix);
         while let Some((key, value)) = iter.item() {
-            if utxos.len() == limit || !key.starts_with(&prefix) {
+            if !key.starts_with(&prefix) {
                 break;
             }
             let row = script::utxo_outpoint(key)
                 .and_then(|(txnum, vout)| Ok((txnum, vout, script::amount(value)?)));
-            utxos.push(row.map_err(|row| Family::Utxo.damaged(row))?);
+            let (txnum, vout, amount) = row.map_err(|row| Family::Utxo.damaged(row))?;
+            if !visit(txnum, vout, amount) {
+                return Ok(());
+            }
             iter.next();
         }
-        iter.status()?;
-        Ok(utxos)
+        Ok(iter.status()?)
     }
 
     /// The transaction that spends an output.
     pub(crate) fn spender(&self, funding: TxNum, vout: u32) -> Result<Option<TxNum>, StoreError> {
-        self.get(Family::Spend, spend::key(funding, vout), spend::spender)
+        let decode = |value: &[u8]| spend::spender(funding, value);
+        self.get(Family::Spend, spend::key(funding, vout), decode)
     }
 
     /// The spent outputs of a transaction with their spenders, by rising index.
@@ -278,7 +290,8 @@ impl Reader<'_> {
             if !key.starts_with(&prefix) {
                 break;
             }
-            let row = spend::vout(key).and_then(|vout| Ok((vout, spend::spender(value)?)));
+            let row = spend::output(key)
+                .and_then(|(_, vout)| Ok((vout, spend::spender(funding, value)?)));
             spenders.push(row.map_err(|row| Family::Spend.damaged(row))?);
             iter.next();
         }

@@ -14,25 +14,19 @@ use std::mem::size_of;
 use pulse_primitives::{Height, block::BlockPosition, tip::ChainTip};
 use rocksdb::{WriteBatch, WriteOptions};
 
-use super::{Families, Family, Store, StoreError};
+use super::{Families, Family, Store, StoreError, totals::TakenBack};
 use crate::{
-    batch::{IndexBatch, ScriptChanges, ScriptEvent},
+    batch::{IndexBatch, ScriptEvent, ScriptEvents},
     keys::ScriptKey,
     proof::UtxoSummary,
-    query::model::ScriptStats,
     rows::{
-        TxNum, block,
+        TxNum, block, checkpoint,
         delta::Delta,
         filter::FilterEntry,
-        meta::{self, Cursor, Ring},
+        meta::{self, Checkpoints, Cursor, Ring},
         script, spend, tx,
     },
 };
-
-/// Near the tip one in so many totals is written as a sum, the others as additions. A
-/// script that is in every block then has some 32 additions to be read, and a block costs
-/// few reads: on a large index each may wait for the disk.
-const SUM_ONE_IN: u64 = 32;
 
 /// Blocks on their way into the store.
 pub(crate) struct Group<'a> {
@@ -119,26 +113,17 @@ impl Store {
                 batch.put_cf(cfs[Family::Utxo], key, &value);
             }
         }
-        let changes = ScriptChanges::of(delta.script_events().collect());
-        for (script, txnum) in &changes.postings {
-            batch.delete_cf(cfs[Family::Hist], script::hist_key(*script, *txnum));
+        let events = ScriptEvents::new(delta.script_events().collect());
+        for (script, txnum, _) in events.changes() {
+            batch.delete_cf(cfs[Family::Hist], script::hist_key(script, txnum));
         }
-        for (script, change) in &changes.totals {
-            let key = script.to_be_bytes();
-            let totals = self.totals_now(cfs, *script)?;
-            if totals.tx_count < change.tx_count {
-                return Err(StoreError::Damaged {
-                    family: Family::Agg.name(),
-                    what: "fewer transactions than the block takes back",
-                });
-            }
-            let totals = script::combine(&totals, change, u64::wrapping_sub);
-            if totals == ScriptStats::default() {
-                batch.delete_cf(cfs[Family::Agg], key);
-            } else {
-                value.clear();
-                script::put_totals(&mut value, &totals);
-                batch.put_cf(cfs[Family::Agg], key, &value);
+        let reader = self.reader();
+        for taken in events.totals() {
+            let key = checkpoint::key(taken.script);
+            match Self::taken_back(&reader, delta.first_txnum, &taken)? {
+                TakenBack::Unchanged => {}
+                TakenBack::Less(less) => batch.put_cf(cfs[Family::Agg], key, less.encode()),
+                TakenBack::Gone => batch.delete_cf(cfs[Family::Agg], key),
             }
         }
         let key = block::key(delta.height);
@@ -161,17 +146,6 @@ impl Store {
         batch.put_cf(cfs[Family::Meta], meta::UTXO_COMMITMENT, utxos.encode());
         self.db.write(batch)?;
         Ok(ring)
-    }
-
-    /// Totals of a script as they are now.
-    fn totals_now(&self, cfs: Families<'_>, script: ScriptKey) -> Result<ScriptStats, StoreError> {
-        let value = self
-            .db
-            .get_pinned_cf(cfs[Family::Agg], script.to_be_bytes())?;
-        let totals = value.map(|value| script::totals(&value)).transpose();
-        Ok(totals
-            .map_err(|row| Family::Agg.damaged(row))?
-            .unwrap_or_default())
     }
 
     /// Adds the filter of a block that is indexed already.
@@ -311,8 +285,8 @@ impl Group<'_> {
     /// `at_tip` is for single blocks: they survive a power cut when this returns.
     /// Otherwise a power cut may take the newest groups back whole (unless `sync`).
     ///
-    /// Totals are stored as additions, which cost no read here but some work in each read
-    /// of them until they are compacted; at the tip now and then as sums.
+    /// Once busy scripts have checkpoints, some of those are renewed, and rows state the value
+    /// of what they spend, so that the next renewal need not look for it.
     pub(crate) fn commit(mut self, at_tip: bool, sync: bool) -> Result<Committed, StoreError> {
         let Some(cursor) = self.cursor else {
             return Ok(Committed {
@@ -323,7 +297,7 @@ impl Group<'_> {
         };
         self.put_txs();
         self.put_utxos();
-        self.put_scripts(at_tip.then_some(cursor.tip.height))?;
+        self.put_scripts(cursor.tip.height)?;
         let meta = self.cfs[Family::Meta];
         self.batch.put_cf(meta, meta::CURSOR, cursor.encode());
         let mut utxos = self.store.reader().utxo_summary()?;
@@ -351,10 +325,12 @@ impl Group<'_> {
             self.batch.put_cf(self.cfs[Family::Tx], key, []);
         }
         self.spend.sort_unstable();
+        let mut value = Vec::new();
         for (funding, vout, spender) in &self.spend {
+            value.clear();
+            spend::put_spender(&mut value, *funding, *spender);
             let key = spend::key(*funding, *vout);
-            self.batch
-                .put_cf(self.cfs[Family::Spend], key, spender.to_be_bytes());
+            self.batch.put_cf(self.cfs[Family::Spend], key, &value);
         }
     }
 
@@ -384,35 +360,29 @@ impl Group<'_> {
         }
     }
 
-    /// `hist` and `agg` rows. `tip` is the height of a block at the tip.
-    fn put_scripts(&mut self, tip: Option<Height>) -> Result<(), StoreError> {
-        let changes = ScriptChanges::of(std::mem::take(&mut self.events));
-        for (script, txnum) in &changes.postings {
-            self.batch.put_cf(
-                self.cfs[Family::Hist],
-                script::hist_key(*script, *txnum),
-                [],
-            );
+    /// `hist` and `agg` rows.
+    fn put_scripts(&mut self, height: Height) -> Result<(), StoreError> {
+        let events = ScriptEvents::new(std::mem::take(&mut self.events));
+        let reader = self.store.reader();
+        let made = reader.checkpoints()?;
+        let (cf, mut value) = (self.cfs[Family::Hist], Vec::new());
+        for (script, txnum, mut change) in events.changes() {
+            if made == Checkpoints::None {
+                change.spent_sum = None;
+            }
+            value.clear();
+            change.put(&mut value);
+            self.batch
+                .put_cf(cf, script::hist_key(script, txnum), &value);
+        }
+        if made == Checkpoints::None {
+            return Ok(());
         }
         let cf = self.cfs[Family::Agg];
-        let mut value = Vec::new();
-        for (script, change) in &changes.totals {
-            let key = script.to_be_bytes();
-            value.clear();
-            // Script keys are random, so every script has its turn.
-            let sums = |tip: Height| {
-                script
-                    .wrapping_add(u64::from(tip))
-                    .is_multiple_of(SUM_ONE_IN)
-            };
-            if tip.is_some_and(sums) {
-                let totals = self.store.totals_now(self.cfs, *script)?;
-                let totals = script::combine(&totals, change, u64::wrapping_add);
-                script::put_totals(&mut value, &totals);
-                self.batch.put_cf(cf, key, &value);
-            } else {
-                script::put_totals(&mut value, change);
-                self.batch.merge_cf(cf, key, &value);
+        for added in events.totals() {
+            if let Some(new) = self.store.renewed(&reader, made, height, &added)? {
+                let key = checkpoint::key(added.script);
+                self.batch.put_cf(cf, key, new.encode());
             }
         }
         Ok(())

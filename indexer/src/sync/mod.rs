@@ -17,6 +17,7 @@
 //! here.
 
 mod chain;
+mod checkpoints;
 mod filters;
 mod funding;
 mod queue;
@@ -200,6 +201,9 @@ impl IndexSync {
             match self.next_step(&chain)? {
                 Step::Rest(height) => {
                     self.renew_up_to(&chain, height)?;
+                    if height.saturating_add(NEAR_TIP_BLOCKS) >= self.source.best_header_height() {
+                        self.make_checkpoints(stop)?;
+                    }
                     self.make_up_filters(&mut chain, stop)?;
                     break;
                 }

@@ -498,31 +498,26 @@ fn another_network_version_or_database_is_refused_and_left_alone() {
     index
         .shared
         .store
-        .put_raw(Family::Meta, b"version", &2u32.to_be_bytes());
+        .put_raw(Family::Meta, b"version", &1u32.to_be_bytes());
     drop(index);
     let refused = open(&params());
     assert!(matches!(
         refused,
         Err(OpenError::FormatVersion {
-            found: 2,
-            expected: 1
+            found: 1,
+            expected: 2
         })
     ));
+    let message = refused.err().unwrap().to_string();
+    assert!(message.contains("pulse-node reindex"), "{message}");
 
     // What was refused is unchanged: with its version put back it opens as before.
     {
         let options = rocksdb::Options::default();
         let all = rocksdb::DB::list_cf(&options, dir.path()).unwrap();
-        let all = all.into_iter().map(|name| {
-            let mut options = rocksdb::Options::default();
-            if name == "agg" {
-                options.set_merge_operator_associative("pulse.totals", |_, _, _| None);
-            }
-            rocksdb::ColumnFamilyDescriptor::new(name, options)
-        });
-        let db = rocksdb::DB::open_cf_descriptors(&options, dir.path(), all).unwrap();
+        let db = rocksdb::DB::open_cf(&options, dir.path(), all).unwrap();
         let meta = db.cf_handle("meta").unwrap();
-        db.put_cf(meta, b"version", 1u32.to_be_bytes()).unwrap();
+        db.put_cf(meta, b"version", 2u32.to_be_bytes()).unwrap();
     }
     assert_eq!(open(&params()).unwrap().digest().unwrap(), digest);
 

@@ -191,6 +191,19 @@ impl MemChain {
             .collect()
     }
 
+    /// The stored chain that ends with that block, with what its blocks spend.
+    pub(super) fn stored_chain(&self, tip: BlockHash) -> Vec<(Block, Vec<Vec<SpentOutput>>)> {
+        let state = self.state.lock();
+        let mut chain = Vec::new();
+        let mut hash = tip;
+        while let Some(stored) = state.blocks.get(&hash) {
+            chain.push((stored.block.clone(), stored.spent.clone()));
+            hash = stored.block.header.prev_blockhash;
+        }
+        chain.reverse();
+        chain
+    }
+
     /// Outputs of the active chain that may be spent.
     pub(super) fn coins(&self) -> Coins {
         let mut coins = Coins::new();

@@ -9,6 +9,7 @@ mod memchain;
 mod naive;
 mod property;
 mod speed;
+mod totals;
 
 use std::{
     path::Path,
@@ -18,7 +19,7 @@ use std::{
 use memchain::MemChain;
 use pulse_primitives::{bitcoin::Network, network::ChainParams, ports::BlockSource};
 
-use crate::{Index, IndexConfig, IndexSync, Query, SyncError};
+use crate::{Index, IndexConfig, IndexSync, Query, SyncError, store::totals::Hot};
 
 /// An index over a [`MemChain`].
 struct Fixture {
@@ -39,6 +40,14 @@ fn scratch_dir() -> tempfile::TempDir {
 fn params() -> ChainParams {
     ChainParams::new(Network::Regtest, None)
 }
+
+/// Checkpoints from two transactions on, and renewed often.
+const HOT: Hot = Hot {
+    rows: 2,
+    block_rows: 3,
+    renew_one_in: 2,
+    find_one_in: 4,
+};
 
 /// Small in every respect, so that short chains meet every limit.
 fn config() -> IndexConfig {
@@ -63,7 +72,11 @@ impl Fixture {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Self {
-        let index = Index::open(path, config, params).unwrap();
+        let index = Index::open_with_hot(path, config, params, HOT).unwrap();
+        Self::of(index, chain)
+    }
+
+    fn of(index: Index, chain: Arc<MemChain>) -> Self {
         let source = Arc::clone(&chain) as Arc<dyn BlockSource>;
         Self {
             sync: index.syncer(Arc::clone(&source)),

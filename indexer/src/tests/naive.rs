@@ -291,6 +291,14 @@ impl Naive {
         assert_eq!(view.script_utxos(&hash, count).unwrap(), Some(utxos));
     }
 
+    /// Compares the totals of all scripts.
+    pub(super) fn check_totals(&self, view: &View<'_>) {
+        for (script, wanted) in &self.scripts {
+            let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+            assert_eq!(view.script_stats(&hash).unwrap(), wanted.stats);
+        }
+    }
+
     /// Transactions of the chain.
     pub(super) fn txids(&self) -> impl Iterator<Item = &Txid> {
         self.txs.keys()

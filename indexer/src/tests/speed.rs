@@ -19,7 +19,7 @@ use super::{
     memchain::{self, MemChain},
     params,
 };
-use crate::IndexConfig;
+use crate::{Index, IndexConfig};
 
 const BLOCKS: usize = 400;
 const TXS_PER_BLOCK: usize = 1300;
@@ -121,6 +121,12 @@ fn long_chain(pool: usize) -> (MemChain, Maker) {
     (chain, maker)
 }
 
+/// As in earnest, unlike the indexes of the other tests.
+fn open(path: &std::path::Path, chain: &Arc<MemChain>, config: &IndexConfig) -> Fixture {
+    let index = Index::open(path, config, &params()).unwrap();
+    Fixture::of(index, Arc::clone(chain))
+}
+
 /// What a new block costs between the node's answer and its being visible, near the tip:
 /// `cargo test --release -p pulse-indexer tip_speed -- --ignored --nocapture`. In memory
 /// nothing waits for the disk; on disk the difference is the sync of the log.
@@ -138,7 +144,7 @@ fn tip_speed() {
         salt: config().salt,
         ..IndexConfig::default()
     };
-    let open = |path| Fixture::open_with(path, Arc::clone(&chain), &config, &params());
+    let open = |path| open(path, &chain, &config);
     chain.set_best_header(BLOCKS as Height + 1000);
     let mut fixtures = [("memory", open(memory.path())), ("disk", open(disk.path()))];
     for (_, fixture) in &mut fixtures {
@@ -214,7 +220,7 @@ fn speed() {
         };
         let dir = tempfile::tempdir().unwrap();
         let (wall, cpu) = (Instant::now(), cpu_seconds());
-        let mut fixture = Fixture::open_with(dir.path(), Arc::clone(&chain), &config, &params());
+        let mut fixture = open(dir.path(), &chain, &config);
         fixture.catch_up().unwrap();
         let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let flush = cpu_seconds();
