@@ -14,7 +14,10 @@ use tokio::sync::{Notify, watch};
 use crate::{
     config::IndexConfig,
     metrics,
-    proof::{self, CoreStats, ProofError, UtxoSummary, commitment},
+    proof::{
+        self, CoreStats, ProofError, UtxoSummary, VerifyOptions, VerifyReport, VerifyStep,
+        commitment,
+    },
     query::Query,
     stale::StalePositions,
     store::{Store, StoreError, audit::FamilyStats, open::OpenError},
@@ -129,6 +132,23 @@ impl Index {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Option<UtxoSummary>, ProofError> {
         commitment::check(&self.shared.store, stop, progress)
+    }
+
+    /// Checks every row of the blocks from `options.from` on against those blocks, which
+    /// `source` has, the commitment against all `utxo` rows, and the totals of all scripts.
+    /// Checks a snapshot, while the index may go on. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// [`ProofError`] if the check could not be made. Differences are no error: they are
+    /// in the report.
+    pub fn verify(
+        &self,
+        source: &dyn BlockSource,
+        options: &VerifyOptions<'_>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(VerifyStep),
+    ) -> Result<Option<VerifyReport>, ProofError> {
+        proof::verify::verify(&self.shared, source, options, stop, progress)
     }
 
     /// What Bitcoin Core's `gettxoutsetinfo` prints at the index's tip, computed from the rows

@@ -36,7 +36,9 @@ mod tests;
 pub use config::IndexConfig;
 pub use index::Index;
 pub use prepared::Inconsistent;
-pub use proof::{CoreStats, ProofError, UtxoSummary};
+pub use proof::{
+    CoreStats, Difference, ProofError, UtxoSummary, VerifyOptions, VerifyReport, VerifyStep, Wrong,
+};
 pub use query::Query;
 pub use store::{StoreError, audit::FamilyStats, open::OpenError};
 pub use sync::{IndexSync, SyncError};

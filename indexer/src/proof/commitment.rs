@@ -232,8 +232,8 @@ pub(crate) fn check(
         return Err(ProofError::UtxosDiffer {
             height,
             hash,
-            expected,
-            found,
+            expected: Box::new(expected),
+            found: Box::new(found),
         });
     }
     Ok(Some(found))
@@ -249,7 +249,10 @@ mod tests {
         let hasher = UtxoHasher::new(&[7; 16]);
         let mut set = hasher.output(1, 2, 3, 4);
         set += hasher.output(0xffee_ddcc_bbaa_9988, u32::MAX, 300, u64::MAX - 5);
-        assert_eq!(set.to_string(), "");
+        assert_eq!(
+            set.to_string(),
+            "2 outputs, 18446744073709551614 sat, commitment b394c2fbc078fbb23f520c09a8f6ebd27cbc11ed1870ef6c95381cdda8525f29"
+        );
         assert_eq!(UtxoSummary::decode(&set.encode()), Ok(set));
         assert!(UtxoSummary::decode(&set.encode()[1..]).is_err());
     }

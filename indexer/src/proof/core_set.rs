@@ -168,7 +168,12 @@ impl Sorted {
             fs::remove_dir_all(dir)?;
         }
         fs::create_dir(dir)?;
-        let file = |number| Ok(BufWriter::with_capacity(BUFFER_BYTES, File::create(part(dir, number))?));
+        let file = |number| {
+            Ok(BufWriter::with_capacity(
+                BUFFER_BYTES,
+                File::create(part(dir, number))?,
+            ))
+        };
         Ok(Self {
             dir: dir.to_owned(),
             files: (0..256).map(file).collect::<io::Result<_>>()?,

@@ -1,11 +1,18 @@
 //! How the index proves itself.
 //!
 //! - [`commitment`]: one number that stands for all unspent outputs, kept with the cursor
+//! - [`verify`]: every row against the blocks ([`walk`]), by [`fingerprint`] and [`totals`],
+//!   with a [`report`]
 //! - [`core_set`]: the set of unspent outputs in Bitcoin Core's terms, with [`muhash`]
 
 pub(crate) mod commitment;
 mod core_set;
+mod fingerprint;
 mod muhash;
+mod report;
+mod totals;
+pub(crate) mod verify;
+mod walk;
 
 use std::{
     io,
@@ -19,10 +26,12 @@ use pulse_primitives::{
     ports::{BlockSource, BlockSourceError},
 };
 
-use crate::{index::Shared, store::StoreError};
+use crate::{index::Shared, prepared::Inconsistent, store::StoreError};
 pub use commitment::UtxoSummary;
 use core_set::CoreSet;
 pub use core_set::CoreStats;
+pub use report::{Difference, VerifyReport, Wrong};
+pub use verify::{VerifyOptions, VerifyStep};
 
 /// Why the index could not be checked, or what the check found.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +47,29 @@ pub enum ProofError {
         /// Its hash.
         hash: BlockHash,
         /// What the blocks left.
-        expected: UtxoSummary,
+        expected: Box<UtxoSummary>,
         /// What the rows add up to.
-        found: UtxoSummary,
+        found: Box<UtxoSummary>,
     },
+    /// Nothing is indexed.
+    #[error("the index is empty")]
+    Empty,
+    /// The index stands at a block that is not in the node's active chain.
+    #[error(
+        "the index stands at block {hash} at height {height}, which is not in the active chain of the blocks on disk. Hint: start the node, let it sync, stop it and try again"
+    )]
+    OtherChain {
+        /// Height of the newest indexed block.
+        height: Height,
+        /// Its hash.
+        hash: BlockHash,
+    },
+    /// The active chain became shorter meanwhile.
+    #[error("the active chain moved during the check. Hint: try again")]
+    ChainMoved,
+    /// A block does not fit together.
+    #[error("block from the node")]
+    Inconsistent(#[from] Inconsistent),
     /// A block of the indexed chain cannot be read.
     #[error("block {hash} at height {height} cannot be read")]
     BlockUnavailable {

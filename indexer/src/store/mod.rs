@@ -137,6 +137,23 @@ impl Store {
         self.db.put_cf(self.cf(family), key, value).unwrap();
     }
 
+    /// Deletes a row that the index would keep.
+    #[cfg(test)]
+    pub(crate) fn delete_raw(&self, family: Family, key: &[u8]) {
+        self.db.delete_cf(self.cf(family), key).unwrap();
+    }
+
+    /// All rows of a family.
+    #[cfg(test)]
+    pub(crate) fn rows_raw(&self, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        reader::for_each_row(&self.db, self.cf(family), |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+        })
+        .unwrap();
+        rows
+    }
+
     /// Waits until all compactions that are due are done.
     #[cfg(test)]
     pub(crate) fn settle(&self) {

@@ -71,14 +71,28 @@ impl Reader<'_> {
         }
     }
 
-    /// A cursor over `spend` rows, to be asked in chain order.
-    pub(crate) fn spent_in_order(&self) -> SpentInOrder<'_> {
+    /// The bytes of a row.
+    pub(crate) fn raw(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(family, key, |value| Ok(value.to_vec()))
+    }
+
+    /// The rows of a family from a key on, in key order. Leaves the cache as it is, and reads
+    /// ahead.
+    pub(crate) fn rows(&self, family: Family, from: &[u8]) -> Rows<'_> {
         let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
         options.fill_cache(false);
         options.set_readahead_size(SCAN_READAHEAD_BYTES);
-        let mut iter = self.iter(Family::Spend, options);
-        iter.seek_to_first();
-        SpentInOrder { iter }
+        let mut iter = self.iter(family, options);
+        iter.seek(from);
+        Rows { iter }
+    }
+
+    /// A cursor over `spend` rows, to be asked in chain order.
+    pub(crate) fn spent_in_order(&self) -> SpentInOrder<'_> {
+        SpentInOrder {
+            rows: self.rows(Family::Spend, &[]),
+        }
     }
 
     /// Gives every row of a family to `visit` in key order, until that says to stop. Leaves
@@ -88,20 +102,15 @@ impl Reader<'_> {
         family: Family,
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, BadRow>,
     ) -> Result<ControlFlow<()>, StoreError> {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        options.fill_cache(false);
-        options.set_readahead_size(SCAN_READAHEAD_BYTES);
-        let mut iter = self.iter(family, options);
-        iter.seek_to_first();
-        while let Some((key, value)) = iter.item() {
+        let mut rows = self.rows(family, &[]);
+        while let Some((key, value)) = rows.item() {
             let flow = visit(key, value).map_err(|row| family.damaged(row))?;
             if flow.is_break() {
                 return Ok(flow);
             }
-            iter.next();
+            rows.next();
         }
-        iter.status()?;
+        rows.status()?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -300,9 +309,32 @@ impl Reader<'_> {
     }
 }
 
+/// A cursor over the rows of a family. When there is no row any more,
+/// [`status`](Self::status) tells whether that is the end or an error.
+pub(crate) struct Rows<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+impl Rows<'_> {
+    /// Key and value of the row that it stands at.
+    pub(crate) fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.iter.item()
+    }
+
+    /// Goes on to the next row. Not to be called behind the last one.
+    pub(crate) fn next(&mut self) {
+        self.iter.next();
+    }
+
+    /// The error that ended it, if one did.
+    pub(crate) fn status(&self) -> Result<(), StoreError> {
+        Ok(self.iter.status()?)
+    }
+}
+
 /// Says which outputs are spent, for many outputs in chain order.
 pub(crate) struct SpentInOrder<'a> {
-    iter: DBRawIterator<'a>,
+    rows: Rows<'a>,
 }
 
 impl SpentInOrder<'_> {
@@ -310,14 +342,14 @@ impl SpentInOrder<'_> {
     /// passed for good.
     pub(crate) fn is_spent(&mut self, funding: TxNum, vout: u32) -> Result<bool, StoreError> {
         let wanted = spend::key(funding, vout);
-        while let Some(key) = self.iter.key() {
+        while let Some((key, _)) = self.rows.item() {
             match key.cmp(wanted.as_ref()) {
-                Ordering::Less => self.iter.next(),
+                Ordering::Less => self.rows.next(),
                 Ordering::Equal => return Ok(true),
                 Ordering::Greater => return Ok(false),
             }
         }
-        self.iter.status()?;
+        self.rows.status()?;
         Ok(false)
     }
 }

@@ -10,6 +10,7 @@ mod naive;
 mod property;
 mod speed;
 mod totals;
+mod verify;
 
 use std::{
     path::Path,

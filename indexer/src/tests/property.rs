@@ -11,7 +11,7 @@ use super::{
     filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
-    params, scratch_dir, undisturbed_digest,
+    params, scratch_dir, undisturbed_digest, verify,
 };
 use crate::query::{QueryError, View};
 
@@ -111,6 +111,7 @@ fn run(ops: &[Op]) {
     fixture.catch_up().unwrap();
     naive.check(&fixture.query.view().unwrap());
     check_utxos(&fixture);
+    verify::check_clean(&fixture);
     let digest = undisturbed_digest(&chain);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 
@@ -118,6 +119,7 @@ fn run(ops: &[Op]) {
     fixture = reopen(fixture, dir.path(), &with_filters());
     fixture.catch_up().unwrap();
     filters::check(&fixture);
+    verify::check_clean(&fixture);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 }
 
