@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use parking_lot::Mutex;
 use pulse_primitives::{
     Height, bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
 };
@@ -20,8 +21,8 @@ use crate::{
     },
     query::Query,
     stale::StalePositions,
-    store::{Store, StoreError, audit::FamilyStats, open::OpenError},
-    sync::IndexSync,
+    store::{Store, StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError},
+    sync::{IndexSync, progress::Progress},
 };
 
 /// What the sync loop and the queries share.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) genesis: BlockHash,
     pub(crate) tip: watch::Sender<Option<ChainTip>>,
     pub(crate) stale: StalePositions,
+    pub(crate) progress: Mutex<Option<Progress>>,
 }
 
 /// The open index of one network. Cheap to clone; the last clone, query and syncer
@@ -79,6 +81,7 @@ impl Index {
                 genesis: params.genesis_hash(),
                 tip: watch::Sender::new(tip),
                 stale: StalePositions::default(),
+                progress: Mutex::new(None),
             }),
         })
     }
@@ -107,6 +110,19 @@ impl Index {
     #[must_use]
     pub fn renewals(&self) -> Arc<Notify> {
         self.shared.stale.woken()
+    }
+
+    /// How far the index has come while it is far behind the best header; `None` otherwise,
+    /// and for the first seconds.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        *self.shared.progress.lock()
+    }
+
+    /// Bytes that the database has written since it was opened.
+    #[must_use]
+    pub fn written(&self) -> WrittenBytes {
+        self.shared.store.written()
     }
 
     /// SHA-256 over every row that an answer depends on, and the salt. Two indexes
@@ -193,6 +209,7 @@ impl Index {
             metrics::family(name, &stats);
         }
         metrics::cache(self.shared.store.cache_bytes()?);
+        metrics::written(&self.written());
         Ok(())
     }
 

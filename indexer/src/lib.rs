@@ -19,6 +19,7 @@
 )]
 
 mod batch;
+mod budget;
 pub mod config;
 mod index;
 mod keys;
@@ -40,5 +41,5 @@ pub use proof::{
     CoreStats, Difference, ProofError, UtxoSummary, VerifyOptions, VerifyReport, VerifyStep, Wrong,
 };
 pub use query::Query;
-pub use store::{StoreError, audit::FamilyStats, open::OpenError};
-pub use sync::{IndexSync, SyncError};
+pub use store::{StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError};
+pub use sync::{IndexSync, SyncError, progress::Progress};

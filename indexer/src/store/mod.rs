@@ -3,19 +3,24 @@
 //! - [`open`]: options, format version, binding to a network
 //! - [`reader`]: one snapshot, typed rows
 //! - [`writer`]: one batch per group of blocks, the cursor in it
+//! - [`durability`]: with a log or without, flushes, merging of what a bulk load wrote
 //! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
 
 pub(crate) mod audit;
+pub(crate) mod durability;
 pub(crate) mod open;
 pub(crate) mod reader;
 pub(crate) mod totals;
 pub(crate) mod writer;
 
+use std::sync::atomic::AtomicBool;
+
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamily, DB};
+use rocksdb::{Cache, ColumnFamily, DB, Options};
 
 use crate::{
+    budget::Budget,
     keys::{Keys, Salt},
     rows::codec::BadRow,
 };
@@ -89,6 +94,15 @@ impl Family {
         }
     }
 
+    /// Whether the keys of this family come in no order, so that it is written in sorted
+    /// runs, which are merged several at a time. The others grow at their end.
+    pub(crate) fn is_tiered(self) -> bool {
+        matches!(
+            self,
+            Self::Tx | Self::Hist | Self::Agg | Self::Utxo | Self::Spend
+        )
+    }
+
     /// The error for a row of this family that does not decode.
     pub(crate) fn damaged(self, row: BadRow) -> StoreError {
         StoreError::Damaged {
@@ -101,6 +115,17 @@ impl Family {
 /// The open database of one network.
 pub(crate) struct Store {
     db: DB,
+    /// Kept for its statistics.
+    options: Options,
+    cache: Cache,
+    /// How its memory is divided.
+    pub(crate) budget: Budget,
+    /// Whether rows are written without a log.
+    bulk: AtomicBool,
+    /// Whether background work is being ended.
+    ending: AtomicBool,
+    #[cfg(test)]
+    pub(crate) hook: Mutex<Option<durability::Hook>>,
     salt: Salt,
     /// Keyed hashes under the database's salt.
     pub(crate) keys: Keys,
@@ -120,15 +145,6 @@ impl Store {
     /// Handles of all families, looked up once per snapshot or batch.
     fn families(&self) -> Families<'_> {
         Families(Family::ALL.map(|family| self.cf(family)))
-    }
-
-    /// Writes everything in memory to files.
-    pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        self.sync_wal()?;
-        for family in Family::ALL {
-            self.db.flush_cf(self.cf(family))?;
-        }
-        Ok(())
     }
 
     /// Puts a row that the index would not write itself.
@@ -159,11 +175,6 @@ impl Store {
     pub(crate) fn settle(&self) {
         let options = rocksdb::WaitForCompactOptions::default();
         self.db.wait_for_compact(&options).unwrap();
-    }
-
-    /// Makes all that was written so far survive a power cut.
-    pub(crate) fn sync_wal(&self) -> Result<(), StoreError> {
-        Ok(self.db.flush_wal(true)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod coins;
 mod core_stats;
+mod crash;
 mod disturbed;
 mod filters;
 mod golden;
@@ -53,8 +54,8 @@ const HOT: Hot = Hot {
 /// Small in every respect, so that short chains meet every limit.
 fn config() -> IndexConfig {
     IndexConfig {
-        cache_mib: 8,
-        write_buffer_mib: 8,
+        memory_mib: 2,
+        bulk_lag_blocks: 9,
         recent_txs: 20,
         undo_blocks: 3,
         salt: Some("00112233445566778899aabbccddeeff".to_owned()),
@@ -117,6 +118,8 @@ fn undisturbed_digest(chain: &Arc<MemChain>) -> [u8; 32] {
     let config = IndexConfig {
         recent_txs: u32::MAX,
         undo_blocks: 0,
+        // With a log from the first block to the last.
+        bulk_lag_blocks: u32::MAX,
         ..config()
     };
     let mut fixture = Fixture::open_with(dir.path(), Arc::clone(chain), &config, &params());
