@@ -13,6 +13,7 @@ mod e2e {
     mod golden;
     mod hostile;
     mod operation;
+    mod proof;
     mod reorg;
     mod signet;
     mod simulate;
