@@ -13,8 +13,11 @@ use siphasher::sip128::SipHasher24;
 
 use crate::store::Family;
 
-/// Buckets of a family. On mainnet one holds less than 100,000 rows.
-const BUCKETS: usize = 1 << 16;
+/// Transactions of the chain for each bucket of a family, within bounds. On mainnet a bucket
+/// holds less than 100,000 rows.
+const TXS_PER_BUCKET: u32 = 1 << 10;
+const MIN_BUCKETS: u32 = 1 << 8;
+const MAX_BUCKETS: u32 = 1 << 16;
 
 /// Families whose rows are compared so, because they do not come in the order of the chain.
 pub(super) const FAMILIES: [Family; 5] = [
@@ -42,19 +45,21 @@ pub(super) struct Fingerprints {
 }
 
 impl Fingerprints {
-    pub(super) fn new() -> Self {
+    /// For a chain with so many transactions.
+    pub(super) fn new(txs: u32) -> Self {
+        let buckets = (txs / TXS_PER_BUCKET).clamp(MIN_BUCKETS, MAX_BUCKETS);
         let hasher = || SipHasher24::new_with_keys(OsRng.r#gen(), OsRng.r#gen());
         Self {
             rows: hasher(),
             keys: hasher(),
-            sums: vec![[0; FAMILIES.len()]; BUCKETS],
+            sums: vec![[0; FAMILIES.len()]; buckets as usize],
         }
     }
 
     /// Which bucket of its family a row with this key belongs to.
     pub(super) fn bucket(&self, key: &[u8]) -> usize {
         let hash = self.keys.hash(key).as_u128();
-        usize::try_from(hash % BUCKETS as u128).unwrap_or_default()
+        usize::try_from(hash % self.sums.len() as u128).unwrap_or_default()
     }
 
     /// Counts a row in or out.
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn equal_rows_cancel_out_in_any_order_and_others_do_not() {
-        let mut sums = Fingerprints::new();
+        let mut sums = Fingerprints::new(0);
         let rows: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"a1", b""), (b"b", b"2")];
         for (key, value) in rows {
             sums.count(Family::Hist, key, value, Side::Add);

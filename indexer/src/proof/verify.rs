@@ -122,7 +122,7 @@ pub(crate) fn verify(
         progress,
         report: VerifyReport::new(from, tip),
     };
-    let mut sums = Fingerprints::new();
+    let mut sums = Fingerprints::new(cursor.next_txnum);
     let Some(blocks_left) = verify.blocks(walk, &mut sums, &mut core)? else {
         return Ok(None);
     };

@@ -30,11 +30,13 @@ use crate::{
 #[non_exhaustive]
 pub enum StoreError {
     /// RocksDB refused: the disk is full or broken, or a file is damaged.
-    #[error("index database")]
+    #[error(
+        "index database (if one of its files is damaged, stop the node and run `pulse-node reindex`)"
+    )]
     Rocks(#[from] rocksdb::Error),
     /// A row does not decode, or contradicts another.
     #[error(
-        "row of column family {family} is damaged: {what}. Hint: stop the node, move the index/ directory aside and start again to build it anew"
+        "row of column family {family} is damaged: {what}. Hint: stop the node and run `pulse-node reindex`, which builds the index anew from the blocks on disk"
     )]
     Damaged {
         /// Column family of the row.
