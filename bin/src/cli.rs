@@ -92,6 +92,13 @@ pub enum Command {
     /// Print a digest over all rows of the index of a node that is not running. Two
     /// nodes at the same tip have the same digest.
     Digest,
+    /// Check every row of the index against the blocks, and print the hashes and counts
+    /// that Bitcoin Core's gettxoutsetinfo prints. The node must not be running. Ends with
+    /// code 1 if anything differs.
+    Verify(VerifyArgs),
+    /// Build the index anew from the blocks on disk, without the network. The old one is
+    /// kept as index.old-N. The node must not be running.
+    Reindex(ReindexArgs),
     /// Make, prove or restore a snapshot: a copy of chain and index without anything that
     /// is of this node alone.
     #[command(subcommand)]
@@ -133,6 +140,27 @@ pub enum SnapshotCommand {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+}
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Check the rows of blocks from this height on only. What other blocks left unspent is
+    /// checked by the commitment alone, and Bitcoin Core's numbers are not computed.
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
+    pub from: u32,
+    /// Compute hash_serialized_3 too, which needs about 80 bytes of disk per unspent output
+    /// meanwhile.
+    #[arg(long)]
+    pub hash_serialized: bool,
+}
+
+/// How to build the index anew.
+#[derive(Debug, Clone, Args)]
+pub struct ReindexArgs {
+    /// Go on with the index that is there, after a reindex was interrupted.
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// Size and seed of a generated chain.

@@ -5,6 +5,7 @@
 //! .lock            held while a process uses the directory
 //! kernel/          of the kernel: blocks, undo data, its databases
 //! index/           RocksDB
+//! index.old-N/     an index that reindex replaced
 //! meta/            sled
 //! identity.key     mirror of the identity that meta/ holds
 //! headers.dat      headers of all known chains
@@ -280,6 +281,31 @@ impl DataDir {
     /// The index.
     pub fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    /// Renames the index to `index.old-N`, with the lowest N that is free, and returns where
+    /// it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn move_index_aside(&self) -> Result<Option<PathBuf>, DataDirError> {
+        let index = self.index();
+        if !exists(&index)? {
+            return Ok(None);
+        }
+        let mut number = 1;
+        let aside = loop {
+            let aside = self.root.join(format!("index.old-{number}"));
+            if !exists(&aside)? {
+                break aside;
+            }
+            number += 1;
+        };
+        fs::rename(&index, &aside).map_err(|err| io_error(&index, err))?;
+        File::open(&self.root)
+            .and_then(|root| root.sync_all())
+            .map_err(|err| io_error(&self.root, err))?;
+        Ok(Some(aside))
     }
 
     /// The header store.

@@ -75,6 +75,8 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config => commands::config(&config, stdout().lock()),
         Command::Id => commands::id(&config, stdout().lock()),
         Command::Digest => run::digest(&config, stdout().lock()),
+        Command::Verify(args) => run::offline::verify::run(&config, args, stdout().lock()),
+        Command::Reindex(args) => run::offline::reindex::run(&config, args, stdout().lock()),
         Command::Snapshot(command) => commands::snapshot(&config, command, stdout().lock()),
         Command::Export { file } => export::export(&config, file, stdout().lock()),
         Command::Import { file } => export::import(&config, file, stdout().lock()),

@@ -8,6 +8,7 @@
 mod electrum;
 mod index;
 mod mempool;
+pub mod offline;
 mod simulate;
 
 use std::{

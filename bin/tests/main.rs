@@ -15,6 +15,7 @@ mod e2e {
     mod hostile;
     mod operation;
     mod operator;
+    mod proof;
     mod reorg;
     mod signet;
     mod simulate;

@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Fixture, config,
+    Fixture, check_utxos, config,
     crash::{Killer, open_image},
     filters,
     filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
-    params, scratch_dir, undisturbed_digest,
+    params, scratch_dir, undisturbed_digest, verify,
 };
 use crate::query::{QueryError, View};
 
@@ -143,6 +143,7 @@ fn run(ops: &[Op]) {
     chain.set_best_header(chain.active().len() as u32 - 1);
     fixture.catch_up().unwrap();
     check(&mut fixture);
+    check_utxos(&fixture);
     let digest = undisturbed_digest(&chain);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 
@@ -156,6 +157,7 @@ fn run(ops: &[Op]) {
     fixture = reopen(fixture, dir.path(), &with_filters());
     fixture.catch_up().unwrap();
     filters::check(&fixture);
+    verify::check_clean_from(&fixture, 0);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 }
 
