@@ -27,7 +27,9 @@ pub enum SnapshotError {
         dir: PathBuf,
     },
     /// The manifest is of another format.
-    #[error("the snapshot has format {found}, and this version of pulse-node reads format {expected}")]
+    #[error(
+        "the snapshot has format {found}, and this version of pulse-node reads format {expected}"
+    )]
     Format {
         /// Its format.
         found: u32,

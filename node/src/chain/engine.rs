@@ -352,10 +352,7 @@ fn header_hash(header: &[u8]) -> BlockHash {
 }
 
 /// Opens the kernel's databases and connects what is stored.
-fn open_chainman(
-    config: &ChainConfig,
-    context: &Context,
-) -> Result<ChainstateManager, ChainError> {
+fn open_chainman(config: &ChainConfig, context: &Context) -> Result<ChainstateManager, ChainError> {
     let blocks_dir = config.dir.join("blocks");
     let (dir, blocks) = (path_text(&config.dir)?, path_text(&blocks_dir)?);
     let chainman = ChainstateManager::builder(context, dir, blocks)
