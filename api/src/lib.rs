@@ -15,6 +15,7 @@
 
 mod blocking;
 mod config;
+pub mod electrum;
 mod layers;
 mod metrics;
 mod opening;

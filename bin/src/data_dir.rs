@@ -19,6 +19,7 @@
 //! ever deleted.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
@@ -125,6 +126,8 @@ pub struct Listen {
     pub ops: Option<String>,
     /// Other Bitcoin nodes, if they are served.
     pub p2p: Option<String>,
+    /// Electrum clients, by transport: `tcp`, `tls`, `ws`, `wss`.
+    pub electrum: BTreeMap<String, String>,
     /// The process, so that a reader can tell a file left behind.
     pub pid: u32,
 }
@@ -462,6 +465,7 @@ mod tests {
             http: "127.0.0.1:8080".to_owned(),
             ops: None,
             p2p: None,
+            electrum: BTreeMap::new(),
             pid: 1,
         };
         open.write_listen(&listen).unwrap();

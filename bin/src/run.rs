@@ -5,6 +5,7 @@
 //! Stop order: servers and peers end together with the block in hand; then the kernel
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
+mod electrum;
 mod index;
 mod mempool;
 mod simulate;
@@ -62,6 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(addr) => Some(listen::bind("http.ops_addr", addr).await?),
         None => None,
     };
+    let electrum = electrum::bind(&config.electrum, data_dir.root()).await?;
     let p2p = match config.p2p.listen {
         Some(addr) => Some(listen::bind("p2p.listen", addr).await?),
         None => None,
@@ -75,6 +77,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .transpose()?
             .map(|addr| addr.to_string()),
         p2p: p2p_addr.map(|addr| addr.to_string()),
+        electrum: (electrum.addrs()?.into_iter())
+            .map(|(name, addr)| (name.to_owned(), addr.to_string()))
+            .collect(),
         pid: std::process::id(),
     };
     info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
@@ -103,6 +108,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         addr = listening.http,
         ops = listening.ops,
         p2p = listening.p2p,
+        electrum = ?listening.electrum,
         "listening"
     );
 
@@ -228,6 +234,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 Ok(())
             }
         });
+        electrum.spawn(&mut tasks, &config.electrum, state.clone())?;
         ops_door.open(pulse_api::ops_router(state.clone(), Arc::new(peers)));
         door.open(pulse_api::main_router(state));
     } else {

@@ -9,6 +9,7 @@ mod e2e {
     pub mod common;
     mod contract;
     mod crash;
+    mod electrum;
     mod filters;
     mod golden;
     mod hostile;
@@ -29,5 +30,6 @@ mod interop {
 
 /// Measurements, by hand and with `--ignored`.
 mod speed {
+    mod electrum;
     mod tip;
 }

@@ -22,6 +22,7 @@ pub mod peers;
 pub mod ports;
 pub mod status;
 pub mod tip;
+pub mod touched;
 
 /// Height of a block: its distance from genesis, in blocks. Genesis is 0.
 pub type Height = u32;

@@ -1,6 +1,7 @@
 //! Starts the built `pulse-node` and watches it from outside, as an operator would.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     net::SocketAddr,
@@ -241,6 +242,8 @@ struct Listen {
     http: SocketAddr,
     ops: Option<SocketAddr>,
     p2p: Option<SocketAddr>,
+    #[serde(default)]
+    electrum: BTreeMap<String, SocketAddr>,
     pid: u32,
 }
 
@@ -303,6 +306,13 @@ impl PulseNode {
     #[must_use]
     pub fn p2p_addr(&self) -> Option<SocketAddr> {
         self.listen.p2p
+    }
+
+    /// Where Electrum clients are served over a transport (`tcp`, `tls`, `ws`, `wss`), if
+    /// they are.
+    #[must_use]
+    pub fn electrum_addr(&self, transport: &str) -> Option<SocketAddr> {
+        self.listen.electrum.get(transport).copied()
     }
 
     /// Address of the operators' listener, if the node has one.

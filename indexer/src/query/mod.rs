@@ -16,6 +16,8 @@
 mod block;
 mod coins;
 mod filters;
+mod headers;
+mod history;
 mod merkle;
 pub mod model;
 mod outspend;

@@ -6,7 +6,11 @@ use std::{
 };
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
-use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
+use pulse_primitives::{
+    bitcoin,
+    mempool::{RemovalReason, ScriptHash},
+    tip::ChainTip,
+};
 
 use crate::{
     cluster::{ChunkKey, Clusters, Slot, Staging},
@@ -257,8 +261,15 @@ impl Mempool {
         true
     }
 
+    /// Takes the scripts of all transactions that came or went since the last call of this
+    /// or of [`Mempool::take_events`].
+    pub fn take_touched(&mut self) -> Vec<ScriptHash> {
+        self.scripts.take_touched()
+    }
+
     /// Takes what has happened since the last call. The owner must, or it grows.
     pub fn take_events(&mut self) -> Vec<PoolEvent> {
+        self.scripts.take_touched();
         std::mem::take(&mut self.events)
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct ScriptIndex {
     by_hash: HashTable<ScriptSlot>,
     hasher: RandomState,
     bytes: usize,
+    /// Scripts of transactions that came or went since [`ScriptIndex::take_touched`].
+    touched: Vec<ScriptHash>,
 }
 
 #[derive(Debug)]
@@ -209,7 +211,9 @@ impl ScriptIndex {
             if is_unspendable(script.as_bytes()) {
                 return NOWHERE;
             }
-            self.add(script_hash(script), arrival, &change)
+            let hash = script_hash(script);
+            self.touched.push(hash);
+            self.add(hash, arrival, &change)
         });
         changes.collect()
     }
@@ -220,6 +224,7 @@ impl ScriptIndex {
         arrival: Arrival,
         change: &ScriptMempoolTotals,
     ) -> ScriptSlot {
+        self.touched.push(hash);
         if let Some(slot) = self.find(&hash) {
             let script = &mut self.scripts[slot.0 as usize];
             let before = script.txs.bytes();
@@ -264,6 +269,7 @@ impl ScriptIndex {
                 continue;
             }
             let script = &mut self.scripts[slot.0 as usize];
+            self.touched.push(script.hash);
             let before = script.bytes();
             if !script.txs.subtract(arrival, &change) {
                 self.bytes = self.bytes + script.bytes() - before;
@@ -288,6 +294,11 @@ impl ScriptIndex {
     fn get(&self, hash: &ScriptHash) -> Option<&ScriptTxs> {
         let slot = self.find(hash)?;
         Some(&self.scripts[slot.0 as usize].txs)
+    }
+
+    /// Scripts of transactions that came or went since the last call.
+    pub fn take_touched(&mut self) -> Vec<ScriptHash> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Transactions of a script, oldest arrival first.

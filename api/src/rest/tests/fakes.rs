@@ -10,12 +10,13 @@ use pulse_primitives::{
     },
     mempool::{
         Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, PackageOutcome,
-        ProjectedBlock, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs, SubmitLimits,
-        TestOutcome, TxRejected, TxSubmitter, TxVerdict,
+        ProjectedBlock, RelayFees, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs,
+        SubmitLimits, TestOutcome, TxRejected, TxSubmitter, TxVerdict,
     },
     ports::{BlockSource, NodeStatus},
     status::NodeReport,
     tip::ChainTip,
+    touched::TouchedScripts,
 };
 
 use super::memchain::MemChain;
@@ -186,6 +187,17 @@ impl MempoolSource for FakeMempool {
 
     fn min_fee_rate_sat_kvb(&self) -> u64 {
         100
+    }
+
+    fn relay_fees(&self) -> RelayFees {
+        RelayFees {
+            min_relay_sat_kvb: 100,
+            incremental_sat_kvb: 100,
+        }
+    }
+
+    fn touched(&self) -> Arc<TouchedScripts> {
+        Arc::default()
     }
 }
 
