@@ -211,6 +211,7 @@ async fn an_address_that_is_news_goes_to_two_peers_and_old_or_many_to_none() {
     for _ in 0..8 {
         let mut client = Client::connect(node.addr).await;
         client.send(NetworkMessage::GetAddr).await;
+        assert!(client.ping().await);
         clients.push(client);
     }
     let mut teller = Client::connect(node.addr).await;
@@ -246,9 +247,11 @@ async fn an_onion_address_is_told_only_to_those_who_know_addrv2() {
     for _ in 0..4 {
         let mut client = plain(&node).await;
         client.send(NetworkMessage::GetAddr).await;
+        assert!(client.ping().await);
         old.push(client);
         let mut client = Client::connect(node.addr).await;
         client.send(NetworkMessage::GetAddr).await;
+        assert!(client.ping().await);
         new.push(client);
     }
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
