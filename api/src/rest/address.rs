@@ -151,7 +151,7 @@ pub(super) fn utxos(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outle
     let page = at.view.unspent_page(&of.hash, cursor.as_ref(), rows)?;
     let page = page.ok_or(RestError::CursorGone)?;
     if asked.is_none() {
-        if page.next().is_some() {
+        if page.has_more() {
             return Err(RestError::TooManyUtxos);
         }
         if page.len() + unconfirmed.unspent.len() > limit {

@@ -70,6 +70,7 @@ pub struct UnspentPage {
     /// Transaction, index and satoshis, in chain order.
     rows: Vec<(TxNum, u32, u64)>,
     next: Option<Cursor>,
+    has_more: bool,
 }
 
 impl UnspentPage {
@@ -85,7 +86,13 @@ impl UnspentPage {
         self.rows.is_empty()
     }
 
-    /// Where the next page begins; `None` after the last one.
+    /// Whether more outputs follow.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Where the next page begins; `None` after the last one, and after an empty one.
     #[must_use]
     pub fn next(&self) -> Option<Cursor> {
         self.next
@@ -107,7 +114,7 @@ impl View<'_> {
         let Some(page) = self.unspent_page(script, None, limit)? else {
             return Ok(None);
         };
-        if page.next.is_some() {
+        if page.has_more {
             return Ok(None);
         }
         let mut utxos = Vec::with_capacity(page.len());
@@ -145,8 +152,13 @@ impl View<'_> {
             }
             _ => None,
         };
+        let has_more = rows.len() > limit;
         rows.truncate(limit);
-        Ok(Some(UnspentPage { rows, next }))
+        Ok(Some(UnspentPage {
+            rows,
+            next,
+            has_more,
+        }))
     }
 
     /// Gives the outputs of a page to `visit`, one by one, each transaction read when it is
