@@ -9,9 +9,9 @@ use std::{
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::spawn_blocking,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::metrics;
@@ -80,11 +80,7 @@ impl Blocking {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, BlockingError> {
-        let Ok(slot) = timeout(self.wait, self.slots.clone().acquire_owned()).await else {
-            metrics::query_refused();
-            return Err(BlockingError::Busy);
-        };
-        let slot = slot.expect("the semaphore is never closed");
+        let slot = self.slot().await?;
         let task = spawn_blocking(move || {
             let result = work();
             drop(slot);
@@ -99,6 +95,53 @@ impl Blocking {
             Err(_) => Err(BlockingError::TimedOut),
         }
     }
+
+    /// Result of `work` when it ends, or the one that it gives before. It keeps its slot
+    /// until it ends, which it must by the deadline.
+    pub(crate) async fn run_long<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Early<T>) -> T + Send + 'static,
+    ) -> Result<T, BlockingError> {
+        let slot = self.slot().await?;
+        let (result, early) = oneshot::channel();
+        let early_end = Early {
+            result,
+            deadline: Instant::now() + self.limit,
+        };
+        let task = spawn_blocking(move || {
+            let result = work(early_end);
+            drop(slot);
+            result
+        });
+        let first = async {
+            tokio::select! {
+                biased;
+                Ok(result) = early => Ok(result),
+                result = task => result.map_err(|_| {
+                    metrics::handler_panicked();
+                    BlockingError::Panicked
+                }),
+            }
+        };
+        let first = timeout(self.limit, first).await;
+        first.unwrap_or(Err(BlockingError::TimedOut))
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, BlockingError> {
+        let Ok(slot) = timeout(self.wait, self.slots.clone().acquire_owned()).await else {
+            metrics::query_refused();
+            return Err(BlockingError::Busy);
+        };
+        Ok(slot.expect("the semaphore is never closed"))
+    }
+}
+
+/// For work that gives its result before it ends, and goes on to feed it.
+pub(crate) struct Early<T> {
+    /// Takes the result.
+    pub(crate) result: oneshot::Sender<T>,
+    /// When the work must end.
+    pub(crate) deadline: Instant,
 }
 
 /// Threads of the runtime besides the one that must always be there for connections.

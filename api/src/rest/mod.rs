@@ -13,6 +13,7 @@
 mod address;
 mod block;
 pub(crate) mod error;
+mod list;
 mod mempool;
 mod model;
 mod params;
@@ -54,10 +55,11 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
     let answer = match found.target {
         Err(error) => Err(error),
         Ok(Target::Read(endpoint)) => {
-            if Asked::of(parts.uri.query()).partial {
-                return answer_part(&state, endpoint, found.template).await;
+            let asked = Asked::of(parts.uri.query());
+            if asked.partial {
+                return answer_part(&state, endpoint, asked, found.template).await;
             }
-            answer(&state, endpoint).await
+            answer(&state, endpoint, asked).await
         }
         Ok(Target::Submit(submission)) => {
             // The layers have read and bounded it.
@@ -81,9 +83,14 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
 
 /// The answer of an endpoint for a client that takes what is indexed so far for the whole.
 /// It says how far that is, and caches must not take it for more.
-async fn answer_part(state: &ApiState, endpoint: Endpoint, template: &'static str) -> Response {
+async fn answer_part(
+    state: &ApiState,
+    endpoint: Endpoint,
+    asked: Asked,
+    template: &'static str,
+) -> Response {
     let (state, partial) = state.partial();
-    let answer = answer(&state, endpoint).await;
+    let answer = answer(&state, endpoint, asked).await;
     if let Err(error) = &answer {
         error.log(template);
     }
@@ -99,7 +106,7 @@ async fn answer_part(state: &ApiState, endpoint: Endpoint, template: &'static st
 }
 
 /// The answer of an endpoint: on this thread if it is short and need not wait.
-async fn answer(state: &ApiState, endpoint: Endpoint) -> Result<Reply, RestError> {
+async fn answer(state: &ApiState, endpoint: Endpoint, asked: Asked) -> Result<Reply, RestError> {
     if endpoint.is_short() {
         let (worker, endpoint) = (state.impatient(), endpoint.clone());
         let work = move || endpoint.answer(&worker);
@@ -109,6 +116,10 @@ async fn answer(state: &ApiState, endpoint: Endpoint) -> Result<Reply, RestError
         }
     }
     let worker = state.clone();
+    if endpoint.is_list() {
+        let work = move |early| endpoint.list(&worker, &asked, early);
+        return state.blocking().run_long(work).await?;
+    }
     let work = move || endpoint.answer(&worker);
     state.blocking().run(work).await?
 }

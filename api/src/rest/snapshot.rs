@@ -44,10 +44,6 @@ impl<'a> Snapshot<'a> {
         self.state.params().network
     }
 
-    pub(super) fn utxos_limit(&self) -> usize {
-        self.state.config().utxos_limit
-    }
-
     /// # Errors
     /// [`RestError::NotSynced`] as long as a block that the node does not have yet could
     /// change the answer, unless the client takes a part for the whole.

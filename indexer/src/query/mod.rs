@@ -21,10 +21,13 @@ mod history;
 mod merkle;
 pub mod model;
 mod outspend;
+mod page;
 mod read;
 mod script;
 mod tx;
 mod unspent;
+
+pub use self::{page::Cursor, script::HistoryPage, unspent::UnspentPage};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

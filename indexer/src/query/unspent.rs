@@ -18,7 +18,7 @@ use pulse_primitives::{
 use quick_cache::{Weighter, sync::Cache};
 
 use super::{
-    QueryError, ScriptHash, View,
+    Cursor, QueryError, ScriptHash, View,
     model::Utxo,
     read::{missing, script_hash},
 };
@@ -64,6 +64,41 @@ impl Weighter<ScriptHash, Arc<Proven>> for ProvenWeight {
     }
 }
 
+/// Unspent outputs of a script that follow each other in the chain.
+#[derive(Debug)]
+pub struct UnspentPage {
+    /// Transaction, index and satoshis, in chain order.
+    rows: Vec<(TxNum, u32, u64)>,
+    next: Option<Cursor>,
+    has_more: bool,
+}
+
+impl UnspentPage {
+    /// Number of outputs, those of other scripts with the same key included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Whether more outputs follow.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// Where the next page begins; `None` after the last one, and after an empty one.
+    #[must_use]
+    pub fn next(&self) -> Option<Cursor> {
+        self.next
+    }
+}
+
 impl View<'_> {
     /// Confirmed unspent outputs of a script in chain order, `None` when there are
     /// more than `limit`.
@@ -76,23 +111,80 @@ impl View<'_> {
         script: &ScriptHash,
         limit: usize,
     ) -> Result<Option<Vec<Utxo>>, QueryError> {
-        let key = self.reader.keys.script_hash(script);
-        let rows = self.reader.utxos(key, limit.saturating_add(1))?;
-        if rows.len() > limit {
+        let Some(page) = self.unspent_page(script, None, limit)? else {
+            return Ok(None);
+        };
+        if page.has_more {
             return Ok(None);
         }
-        let known = match rows.len() >= MANY {
+        let mut utxos = Vec::with_capacity(page.len());
+        self.page_utxos(script, &page, |utxo| {
+            utxos.push(utxo);
+            Ok::<_, QueryError>(())
+        })?;
+        Ok(Some(utxos))
+    }
+
+    /// Which unspent outputs of a script come after `cursor` in the chain, at most `limit`.
+    /// `None` if the cursor's block is not in this view.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn unspent_page(
+        &self,
+        script: &ScriptHash,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Option<UnspentPage>, QueryError> {
+        let from = match cursor {
+            None => (0, 0),
+            Some(cursor) => match self.at_cursor(cursor)? {
+                Some(txnum) => (txnum, cursor.vout.saturating_add(1)),
+                None => return Ok(None),
+            },
+        };
+        let key = self.reader.keys.script_hash(script);
+        let mut rows = self.reader.utxos_from(key, from, limit.saturating_add(1))?;
+        let next = match rows.get(limit) {
+            Some(_) if limit > 0 => {
+                let (txnum, vout, _) = rows[limit - 1];
+                Some(self.cursor_of(txnum, vout)?)
+            }
+            _ => None,
+        };
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Some(UnspentPage {
+            rows,
+            next,
+            has_more,
+        }))
+    }
+
+    /// Gives the outputs of a page to `visit`, one by one, each transaction read when it is
+    /// its turn. Ends with the first error of `visit`.
+    ///
+    /// # Errors
+    /// As [`View::script_utxos`], or that of `visit`.
+    pub fn page_utxos<E: From<QueryError>>(
+        &self,
+        script: &ScriptHash,
+        page: &UnspentPage,
+        mut visit: impl FnMut(Utxo) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let known = match page.len() >= MANY {
             true => self.known_outputs(script)?,
             false => None,
         };
         let mut known = known.as_ref().map_or(&[][..], |known| &known.outputs);
+        let remembered = known.len();
         let positions = self.reader.tx_positions();
-        let (mut outputs, mut utxos) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let mut outputs = Vec::new();
         let mut has_new = false;
-        for group in rows.chunk_by(|a, b| a.0 == b.0) {
+        for group in page.rows.chunk_by(|a, b| a.0 == b.0) {
             let txnum = group[0].0;
-            let skip = known.iter().take_while(|output| output.txnum < txnum);
-            known = &known[skip.count()..];
+            let skip = known.partition_point(|output| output.txnum < txnum);
+            known = &known[skip..];
             let of_tx = known.iter().take_while(|output| output.txnum == txnum);
             let of_tx = &known[..of_tx.count()];
             let mut read = None;
@@ -107,18 +199,20 @@ impl View<'_> {
                 };
                 let Some(output) = output else { continue };
                 outputs.push(output);
-                utxos.push(Utxo {
+                visit(Utxo {
                     outpoint: OutPoint::new(output.txid, *vout),
                     value: *value,
                     block: self.block_ref(output.height)?,
-                });
+                })?;
             }
         }
-        if let Some(tip) = self.tip.filter(|_| has_new && outputs.len() >= MANY) {
+        // One page of many does not take the place of all of them.
+        let is_worth_it = has_new && outputs.len() >= remembered.max(MANY);
+        if let Some(tip) = self.tip.filter(|_| is_worth_it) {
             let proven = Arc::new(Proven { tip, outputs });
             self.query.unspent.0.insert(*script, proven);
         }
-        Ok(Some(utxos))
+        Ok(())
     }
 
     /// What is remembered of a script, if it holds in this view.

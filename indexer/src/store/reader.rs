@@ -249,15 +249,16 @@ impl Reader<'_> {
     }
 
     /// Unspent outputs of a script in chain order, as transaction, index and
-    /// satoshis; at most `limit`.
-    pub(crate) fn utxos(
+    /// satoshis, from that output on; at most `limit`.
+    pub(crate) fn utxos_from(
         &self,
         script: ScriptKey,
+        from: (TxNum, u32),
         limit: usize,
     ) -> Result<Vec<(TxNum, u32, u64)>, StoreError> {
         let mut utxos = Vec::new();
         if limit > 0 {
-            self.for_each_utxo(script, |txnum, vout, amount| {
+            self.for_each_utxo_from(script, from, |txnum, vout, amount| {
                 utxos.push((txnum, vout, amount));
                 utxos.len() < limit
             })?;
@@ -270,13 +271,22 @@ impl Reader<'_> {
     pub(super) fn for_each_utxo(
         &self,
         script: ScriptKey,
+        visit: impl FnMut(TxNum, u32, u64) -> bool,
+    ) -> Result<(), StoreError> {
+        self.for_each_utxo_from(script, (0, 0), visit)
+    }
+
+    fn for_each_utxo_from(
+        &self,
+        script: ScriptKey,
+        (txnum, vout): (TxNum, u32),
         mut visit: impl FnMut(TxNum, u32, u64) -> bool,
     ) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
         let mut iter = self.iter(Family::Utxo, options);
         let prefix = script.to_be_bytes();
-        iter.seek(prefix);
+        iter.seek(script::utxo_key(script, txnum, vout));
         while let Some((key, value)) = iter.item() {
             if !key.starts_with(&prefix) {
                 break;
