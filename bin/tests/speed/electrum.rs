@@ -22,6 +22,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::mpsc,
+    time::timeout,
 };
 
 use crate::e2e::common::{DEADLINE, options, params, served};
@@ -123,7 +124,7 @@ fn ten_thousand_connections_are_told_of_a_block() {
     let indexed = Instant::now();
     let mut last = started;
     for _ in 0..TOUCHED {
-        let next = runtime.block_on(tokio::time::timeout(DEADLINE, heard.recv()));
+        let next = runtime.block_on(async { timeout(DEADLINE, heard.recv()).await });
         last = last.max(next.expect("all are told").unwrap());
     }
     println!(
