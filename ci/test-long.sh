@@ -5,5 +5,6 @@ set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+export PULSE_INDEX_CASES="${PULSE_INDEX_CASES:-10000}"
 export PULSE_META_DAMAGES="${PULSE_META_DAMAGES:-2500}"
 step "all tests" cargo test --release --locked --workspace -- --include-ignored

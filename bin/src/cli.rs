@@ -134,6 +134,10 @@ pub struct SimulateArgs {
     /// Seed of all keys and all choices.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+    /// Make the traffic as uneven as that of mainnet: one address in about a twelfth of all
+    /// transactions, and one with thousands of unspent outputs on a long chain.
+    #[arg(long)]
+    pub uneven: bool,
     /// File to write; one that exists is replaced.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

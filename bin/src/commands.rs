@@ -41,6 +41,7 @@ pub fn simulate(args: &SimulateArgs, mut out: impl Write) -> anyhow::Result<()> 
         blocks: args.blocks,
         txs_per_block: args.txs_per_block,
         seed: args.seed,
+        uneven: args.uneven,
         out: args.out.clone(),
     };
     let started = Instant::now();
@@ -113,6 +114,7 @@ mod tests {
                 blocks: 5,
                 txs_per_block: 2,
                 seed: 3,
+                uneven: true,
                 out: dir.path().join(name),
             };
             let mut out = Vec::new();

@@ -20,6 +20,7 @@
 //! ever deleted.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
@@ -126,6 +127,8 @@ pub struct Listen {
     pub ops: Option<String>,
     /// Other Bitcoin nodes, if they are served.
     pub p2p: Option<String>,
+    /// Electrum clients, by transport: `tcp`, `tls`, `ws`, `wss`.
+    pub electrum: BTreeMap<String, String>,
     /// The process, so that a reader can tell a file left behind.
     pub pid: u32,
 }
@@ -488,6 +491,7 @@ mod tests {
             http: "127.0.0.1:8080".to_owned(),
             ops: None,
             p2p: None,
+            electrum: BTreeMap::new(),
             pid: 1,
         };
         open.write_listen(&listen).unwrap();

@@ -9,11 +9,13 @@ mod e2e {
     pub mod common;
     mod contract;
     mod crash;
+    mod electrum;
     mod filters;
     mod golden;
     mod hostile;
     mod operation;
     mod proof;
+    mod operator;
     mod reorg;
     mod signet;
     mod simulate;
@@ -29,5 +31,6 @@ mod interop {
 
 /// Measurements, by hand and with `--ignored`.
 mod speed {
+    mod electrum;
     mod tip;
 }

@@ -213,6 +213,16 @@ impl Index {
         Ok(())
     }
 
+    /// Makes a second index in the directory `path`, which must not exist: what this one
+    /// held at one moment. Table files are shared where the file system can; nobody writes
+    /// them again. Gives the newest block in it. Reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written; what is there then is of no use.
+    pub fn checkpoint(&self, path: &Path) -> Result<Option<ChainTip>, StoreError> {
+        self.shared.store.checkpoint(path)
+    }
+
     /// Writes everything in memory to files and waits until it is on disk. Not
     /// needed for safety; makes the next start faster.
     ///

@@ -1,6 +1,7 @@
 //! Addresses and scripthashes: A1 to A5 of the Esplora contract (docs/api.md).
 //!
-//! A later block can change every answer here, so all of them need a synced node.
+//! A later block can change every answer here, so all of them need a synced node or a
+//! client that takes what is indexed so far for the whole.
 
 use std::collections::HashSet;
 
@@ -67,6 +68,7 @@ pub(super) fn chain_txs(at: &Snapshot<'_>, of: &Subject, after: Option<&Txid>) -
 
 /// A4: up to 50 unconfirmed transactions, oldest arrival first.
 pub(super) fn mempool_txs(state: &ApiState, of: &Subject) -> Answer {
+    Snapshot::take(state)?.require_complete()?;
     let (at, unconfirmed) =
         with_mempool(state, |mempool| mempool.script_txs(&hash(of), MEMPOOL_TXS))?;
     let unconfirmed = unconfirmed.unwrap_or_default();

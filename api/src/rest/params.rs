@@ -33,6 +33,27 @@ pub(super) enum SubjectKind {
     Scripthash,
 }
 
+/// What a client asks for behind the path, on any route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Whether it takes what is indexed so far for the whole.
+    pub(super) partial: bool,
+}
+
+impl Asked {
+    /// Reads a query string; of a key that is repeated the last value counts, and keys that
+    /// mean nothing are ignored.
+    pub(super) fn of(query: Option<&str>) -> Self {
+        let mut asked = Self::default();
+        for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if key == "partial" {
+                asked.partial = value == "true" || value == "1";
+            }
+        }
+        asked
+    }
+}
+
 /// 64 hex digits in display order; upper case is accepted.
 pub(super) fn block_hash(segment: &str) -> Result<BlockHash, RestError> {
     segment.parse().map_err(|_| RestError::InvalidHex)

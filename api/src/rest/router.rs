@@ -193,6 +193,43 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 impl Endpoint {
+    /// Whether it reads a few rows and pieces of the block files, however much the script
+    /// or the block holds.
+    pub(super) fn is_short(&self) -> bool {
+        match self {
+            Self::TipHash
+            | Self::TipHeight
+            | Self::BlockHashAt { .. }
+            | Self::Block(_)
+            | Self::BlockStatus(_)
+            | Self::BlockHeader(_)
+            | Self::Tx(_)
+            | Self::TxHex(_)
+            | Self::TxRaw(_)
+            | Self::TxStatus(_)
+            | Self::MerkleProof(_)
+            | Self::Outspend(_)
+            | Self::Outspends(_)
+            | Self::Stats(_) => true,
+            Self::Blocks { .. }
+            | Self::BlockRaw(_)
+            | Self::BlockTxids(_)
+            | Self::BlockTxid { .. }
+            | Self::BlockTxs { .. }
+            | Self::MerkleBlockProof(_)
+            | Self::Removed(_)
+            | Self::Txs(_)
+            | Self::ChainTxs { .. }
+            | Self::MempoolTxs(_)
+            | Self::Utxos(_)
+            | Self::Mempool
+            | Self::MempoolTxids
+            | Self::MempoolRecent
+            | Self::ProjectedBlocks
+            | Self::FeeEstimates => false,
+        }
+    }
+
     /// The answer, from one snapshot of the index and the mempool of the same block.
     pub(super) fn answer(&self, state: &ApiState) -> Result<Reply, RestError> {
         let at = || Snapshot::take(state);

@@ -6,6 +6,7 @@
 mod memchain;
 
 mod fakes;
+mod partial;
 mod submissions;
 mod together;
 mod unconfirmed;

@@ -1,11 +1,11 @@
 //! Scripts: totals, transactions, unspent outputs.
 
-use pulse_primitives::bitcoin::{OutPoint, Txid};
+use pulse_primitives::bitcoin::Txid;
 
 use super::{
     QueryError, ScriptHash, View,
-    model::{ScriptStats, TxDetail, Utxo},
-    read::{missing, script_hash},
+    model::{ScriptStats, TxDetail},
+    read::script_hash,
 };
 
 impl View<'_> {
@@ -52,44 +52,5 @@ impl View<'_> {
             }
         }
         Ok(txs)
-    }
-
-    /// Confirmed unspent outputs of a script in chain order, `None` when there are
-    /// more than `limit`.
-    ///
-    /// # Errors
-    /// As [`View::script_txs`].
-    pub fn script_utxos(
-        &self,
-        script: &ScriptHash,
-        limit: usize,
-    ) -> Result<Option<Vec<Utxo>>, QueryError> {
-        let key = self.reader.keys.script_hash(script);
-        let rows = self.reader.utxos(key, limit.saturating_add(1))?;
-        if rows.len() > limit {
-            return Ok(None);
-        }
-        let positions = self.reader.tx_positions();
-        let mut utxos = Vec::with_capacity(rows.len());
-        for outputs in rows.chunk_by(|a, b| a.0 == b.0) {
-            let tx = self.read_tx(self.tx_pos(&positions, outputs[0].0)?)?;
-            let block = self.block_ref(tx.pos.height)?;
-            for (_, vout, value) in outputs {
-                let index = usize::try_from(*vout).ok();
-                let output = index.and_then(|index| tx.tx.output.get(index));
-                let output = output.ok_or_else(|| missing("utxo"))?;
-                if script_hash(output) == *script {
-                    utxos.push(Utxo {
-                        outpoint: OutPoint {
-                            txid: tx.txid,
-                            vout: *vout,
-                        },
-                        value: *value,
-                        block,
-                    });
-                }
-            }
-        }
-        Ok(Some(utxos))
     }
 }

@@ -6,8 +6,10 @@
 //! - [`durability`]: with a log or without, flushes, merging of what a bulk load wrote
 //! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
+//! - [`checkpoint`]: a second database that is as this one was at one moment
 
 pub(crate) mod audit;
+mod checkpoint;
 pub(crate) mod durability;
 pub(crate) mod open;
 pub(crate) mod reader;
@@ -17,7 +19,7 @@ pub(crate) mod writer;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use rocksdb::{Cache, ColumnFamily, DB, Options};
+use rocksdb::{Cache, ColumnFamily, DB, Options, statistics::Ticker};
 
 use crate::{
     budget::Budget,
@@ -34,6 +36,12 @@ pub enum StoreError {
         "index database (if one of its files is damaged, stop the node and run `pulse-node reindex`)"
     )]
     Rocks(#[from] rocksdb::Error),
+    /// The operating system refused to tidy up a copy of the index.
+    #[error("copy of the index")]
+    Checkpoint {
+        /// What it said.
+        source: std::io::Error,
+    },
     /// A row does not decode, or contradicts another.
     #[error(
         "row of column family {family} is damaged: {what}. Hint: stop the node and run `pulse-node reindex`, which builds the index anew from the blocks on disk"
@@ -147,6 +155,13 @@ impl Store {
     /// Handles of all families, looked up once per snapshot or batch.
     fn families(&self) -> Families<'_> {
         Families(Family::ALL.map(|family| self.cf(family)))
+    }
+
+    /// Blocks of table files that were read from the files and from the cache, since the
+    /// start.
+    pub(crate) fn blocks_read(&self) -> (u64, u64) {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        (count(Ticker::BlockCacheMiss), count(Ticker::BlockCacheHit))
     }
 
     /// Puts a row that the index would not write itself.

@@ -44,6 +44,8 @@ use pulse_primitives::{
 };
 use quick_cache::sync::Cache;
 
+use crate::metrics::BlockfileReads;
+
 /// Magic and length in front of each frame, in bytes.
 const FRAME_HEAD: usize = 8;
 /// Length of a block header, in bytes.
@@ -58,14 +60,14 @@ const OPEN_FILES: usize = 128;
 
 /// Which of the two kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     Block,
     Undo,
 }
 
 /// A frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frame {
+pub(super) struct Frame {
     file: u32,
     offset: u32,
     len: u32,
@@ -73,7 +75,7 @@ struct Frame {
 
 impl Frame {
     /// Offset behind the payload and what follows it.
-    fn end(self, trailer: usize) -> u64 {
+    pub fn end(self, trailer: usize) -> u64 {
         u64::from(self.offset) + u64::from(self.len) + trailer as u64
     }
 }
@@ -84,6 +86,7 @@ pub(super) struct BlockFiles {
     magic: [u8; 4],
     xor: [u8; 8],
     open: Cache<(Kind, u32), Arc<File>>,
+    counted: BlockfileReads,
     known: Mutex<Known>,
 }
 
@@ -130,6 +133,7 @@ impl BlockFiles {
             magic,
             xor,
             open: Cache::new(OPEN_FILES),
+            counted: BlockfileReads::new(),
             known: Mutex::default(),
         })
     }
@@ -272,7 +276,7 @@ impl BlockFiles {
     }
 
     /// The frame at `offset`, if it is one.
-    fn frame_at(&self, kind: Kind, file: u32, offset: u64) -> Option<Frame> {
+    pub(super) fn frame_at(&self, kind: Kind, file: u32, offset: u64) -> Option<Frame> {
         let head = self.read(kind, file, offset, FRAME_HEAD).ok()?;
         let (magic, len) = head.split_first_chunk::<4>()?;
         let len = u32::from_le_bytes(len.try_into().ok()?);
@@ -293,7 +297,7 @@ impl BlockFiles {
         self.header_hash(frame) == Some(*hash)
     }
 
-    fn header_hash(&self, frame: Frame) -> Option<BlockHash> {
+    pub(super) fn header_hash(&self, frame: Frame) -> Option<BlockHash> {
         if (frame.len as usize) < HEADER {
             return None;
         }
@@ -398,7 +402,7 @@ impl BlockFiles {
         (sha256d::Hash::from_engine(engine).as_byte_array()[..] == checksum[..]).then_some(bytes)
     }
 
-    fn path(&self, kind: Kind, file: u32) -> PathBuf {
+    pub(super) fn path(&self, kind: Kind, file: u32) -> PathBuf {
         let prefix = match kind {
             Kind::Block => "blk",
             Kind::Undo => "rev",
@@ -406,7 +410,7 @@ impl BlockFiles {
         self.dir.join(format!("{prefix}{file:05}.dat"))
     }
 
-    fn file_count(&self) -> u32 {
+    pub(super) fn file_count(&self) -> u32 {
         (0..)
             .find(|file| !self.path(Kind::Block, *file).exists())
             .unwrap_or(u32::MAX)
@@ -418,6 +422,7 @@ impl BlockFiles {
         })?;
         let mut bytes = vec![0; len];
         handle.read_exact_at(&mut bytes, offset)?;
+        self.counted.read(len);
         unmask(&mut bytes, self.xor, offset);
         Ok(bytes)
     }
@@ -438,4 +443,4 @@ fn unmask(bytes: &mut [u8], key: [u8; 8], offset: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
