@@ -14,8 +14,8 @@ mod e2e {
     mod golden;
     mod hostile;
     mod operation;
-    mod proof;
     mod operator;
+    mod proof;
     mod reorg;
     mod signet;
     mod simulate;
