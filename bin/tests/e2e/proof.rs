@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::common::{DEADLINE, SALT, digest, options, served};
 
 /// Cases of damage, unless `PULSE_INDEX_DAMAGES` says otherwise.
-const DAMAGES: u64 = 24;
+const DAMAGES: u64 = 60;
 
 fn command(network: &str, dir: &Path, args: &[&str]) -> Exit {
     options(network)

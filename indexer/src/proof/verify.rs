@@ -281,7 +281,7 @@ impl Verify<'_> {
             Err(err) => {
                 let family = match &err {
                     StoreError::Damaged { family, .. } => family,
-                    StoreError::Rocks(_) | StoreError::Checkpoint { .. } => "agg",
+                    _ => "agg",
                 };
                 self.report.add_text(family, unreadable(&err));
                 Ok(true)
