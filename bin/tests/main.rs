@@ -14,9 +14,12 @@ mod e2e {
     mod golden;
     mod hostile;
     mod operation;
+    mod operator;
+    mod proof;
     mod reorg;
     mod signet;
     mod simulate;
+    mod snapshot;
     mod wallet;
 }
 

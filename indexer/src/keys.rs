@@ -11,6 +11,8 @@ use pulse_primitives::bitcoin::{
 };
 use siphasher::{sip, sip128};
 
+use crate::proof::commitment::UtxoHasher;
+
 /// 16 random bytes, one value per database.
 pub(crate) type Salt = [u8; 16];
 
@@ -26,6 +28,8 @@ pub(crate) struct Keys {
     script: sip::SipHasher24,
     txid: sip::SipHasher24,
     undo: sip::SipHasher24,
+    /// Hashes unspent outputs for the commitment over all of them.
+    pub(crate) utxos: UtxoHasher,
 }
 
 impl Keys {
@@ -38,6 +42,7 @@ impl Keys {
             script: derive(b"script"),
             txid: derive(b"txid"),
             undo: derive(b"undo"),
+            utxos: UtxoHasher::new(salt),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod coins;
 pub mod filters;
 pub mod mempool;
 pub mod network;
+pub mod peers;
 pub mod ports;
 pub mod status;
 pub mod tip;

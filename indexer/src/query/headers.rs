@@ -8,7 +8,7 @@ use pulse_primitives::{
     block::ConnectedBlock,
 };
 
-use super::{Query, QueryError, View};
+use super::{Query, QueryError, View, merkle::MerkleTree};
 
 impl View<'_> {
     /// Headers of the blocks at `heights`, lowest first; those above the tip are left out.
@@ -54,8 +54,8 @@ impl Query {
     ) -> Result<ConnectedBlock, QueryError> {
         let block = self.inner.source.load(hash, height)?;
         // What asks for it will ask for histories next.
-        let txids = Arc::new(block.txids.clone());
-        self.inner.txids.insert(*hash, txids);
+        let tree = Arc::new(MerkleTree::new(block.txids.clone()));
+        self.inner.txids.insert(*hash, tree);
         Ok(block)
     }
 }

@@ -63,7 +63,7 @@ impl View<'_> {
             let txid = match known.and_then(|(_, txids)| txids.as_ref()) {
                 Some((first, txids)) => {
                     let index = usize::try_from(txnum - first).ok();
-                    let txid = index.and_then(|index| txids.get(index));
+                    let txid = index.and_then(|index| txids.txids().get(index));
                     Some(*txid.ok_or_else(|| missing("blk"))?)
                 }
                 None => self.txid_touching(pos, script)?,

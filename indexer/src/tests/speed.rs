@@ -227,6 +227,11 @@ fn speed() {
         fixture.index.flush().unwrap();
         fixture.index.shared.store.settle();
         let flush = cpu_seconds() - flush;
+        let (before, merge, merge_wall) = (fixture.index.written(), cpu_seconds(), Instant::now());
+        fixture.index.shared.store.leave_bulk().unwrap();
+        assert!(fixture.index.shared.store.merge_runs().unwrap());
+        let (merge, merge_wall) = (cpu_seconds() - merge, merge_wall.elapsed());
+        let written = fixture.index.written();
         let stats = fixture.index.stats().unwrap();
         let counts = fixture.index.row_counts().unwrap();
         let txs = counts["tx"] as f64;
@@ -239,6 +244,14 @@ fn speed() {
             flush * 1e6 / txs,
             bytes / txs,
             rows / txs,
+        );
+        eprintln!(
+            "  merging at the end: {:.1} us CPU per tx in {:.1} s; written per byte kept: {:.2} (flushed {:.2}, compacted before the end {:.2})",
+            merge * 1e6 / txs,
+            merge_wall.as_secs_f64(),
+            (written.flushed + written.compacted) as f64 / bytes,
+            before.flushed as f64 / bytes,
+            before.compacted as f64 / bytes,
         );
         for (family, stats) in &stats {
             eprintln!("  {family}: {:.1} bytes/tx", stats.file_bytes as f64 / txs);

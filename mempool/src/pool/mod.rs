@@ -23,6 +23,7 @@ use crate::{
 
 mod block;
 pub(crate) mod entry;
+mod finder;
 mod limit;
 mod scripts;
 mod table;
@@ -382,6 +383,7 @@ impl Mempool {
         let staging = self.clusters.stage(&slots, &[], &[]);
         let staging = staging.expect("clusters only shrink when transactions leave");
         self.clusters.apply(staging, &[]);
+        self.events.reserve(removed.len());
         for (slot, reason) in removed {
             self.take(slot, reason, now);
         }

@@ -274,6 +274,11 @@ impl MempoolHandle {
         self.inner.keep_extra(wtxid, tx);
     }
 
+    /// Renews the figures although nobody asks, for the metrics.
+    pub(super) fn renew_figures(&self) {
+        self.figures(|_| ());
+    }
+
     fn figures<T>(&self, of: impl FnOnce(&Figures) -> T) -> T {
         let inner = &*self.inner;
         let mut figures = inner.figures.lock();

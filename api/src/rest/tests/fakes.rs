@@ -249,6 +249,9 @@ impl NodeStatus for FakeStatus {
                 height: self.0.best_header_height(),
                 ..active_tip
             },
+            best_hashes: (0..3)
+                .filter_map(|back| self.0.hash_at(active_tip.height.checked_sub(back)?))
+                .collect(),
             best_header_work: Work::from_be_bytes([1; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
             headers_answered: true,
