@@ -4,12 +4,13 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration, time::Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
-use pulse_indexer::query::Query;
+use pulse_indexer::query::{Query, View};
 use pulse_primitives::{
     Height,
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
     ports::NodeStatus,
+    status::Readiness,
 };
 
 use crate::{blocking::Blocking, config::ApiConfig, ops::sampler::Sampler};
@@ -144,6 +145,12 @@ impl ApiState {
 
     pub(crate) fn query(&self) -> &Query {
         &self.inner.query
+    }
+
+    /// Whether answers from `view` are complete.
+    pub(crate) fn readiness(&self, view: &View<'_>) -> Readiness {
+        let hash = |height| view.block_hash_at(height).ok().flatten();
+        self.status().report().readiness(view.tip(), hash)
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {

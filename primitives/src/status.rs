@@ -74,10 +74,18 @@ pub enum Readiness {
 
 impl NodeReport {
     /// The definition of "synced": a peer has answered our header request once, the
-    /// best header chain has the minimum work, and the tip of the index is a block of it,
-    /// at most [`SYNCED_LAG_BLOCKS`] from its end. The age of the tip never decides.
+    /// best header chain has the minimum work, and the index has all of that chain but
+    /// its last [`SYNCED_LAG_BLOCKS`] blocks. What the index holds of another branch
+    /// counts as blocks that are to come: in a short reorganisation answers go on. The
+    /// age of the tip never decides.
+    ///
+    /// `index_hash` gives the hash of an indexed block; it is asked for the last few heights.
     #[must_use]
-    pub fn readiness(&self, index_tip: Option<ChainTip>) -> Readiness {
+    pub fn readiness(
+        &self,
+        index_tip: Option<ChainTip>,
+        index_hash: impl Fn(Height) -> Option<BlockHash>,
+    ) -> Readiness {
         let reason = if !self.headers_answered {
             "no peer has answered a header request yet".to_owned()
         } else if self.best_header_work < self.min_chain_work {
@@ -92,7 +100,7 @@ impl NodeReport {
                     "indexed {} of {} blocks",
                     tip.height, self.best_header.height
                 ),
-                Some(tip) if !self.best_hashes.contains(&tip.hash) => format!(
+                Some(tip) if !self.shares_recent_block(&tip, index_hash) => format!(
                     "the indexed block {} of height {} is not on the best header chain",
                     tip.hash, tip.height
                 ),
@@ -100,6 +108,22 @@ impl NodeReport {
             }
         };
         Readiness::NotSynced { reason }
+    }
+
+    /// Whether one of the last blocks of the best header chain is in the index.
+    fn shares_recent_block(
+        &self,
+        tip: &ChainTip,
+        index_hash: impl Fn(Height) -> Option<BlockHash>,
+    ) -> bool {
+        if self.best_hashes.contains(&tip.hash) {
+            return true;
+        }
+        let best = (0..=self.best_header.height).rev().zip(&self.best_hashes);
+        let indexed = best.filter(|(height, _)| *height < tip.height);
+        indexed
+            .into_iter()
+            .any(|(height, hash)| index_hash(height) == Some(*hash))
     }
 }
 
@@ -120,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_synced_only_near_the_end_of_the_best_chain_and_on_it() {
+    fn an_index_is_synced_that_lacks_no_more_than_the_last_blocks_of_the_best_chain() {
         let work = Work::from_be_bytes([0; 32]);
         let report = NodeReport {
             best_header: tip(100, 1),
@@ -135,14 +159,21 @@ mod tests {
             bytes_received: 0,
             peers_dropped: 0,
         };
+        // What an index holds that left the chain above height `fork`.
+        let branch = |fork| move |height| Some(tip(height, if height > fork { 2 } else { 1 }).hash);
         for height in 98..=100 {
-            assert_eq!(report.readiness(Some(tip(height, 1))), Readiness::Synced);
-            // As high, and of another branch.
-            let stale = report.readiness(Some(tip(height, 2)));
-            assert_ne!(stale, Readiness::Synced);
+            let indexed = Some(tip(height, 1));
+            assert_eq!(report.readiness(indexed, branch(height)), Readiness::Synced);
         }
-        assert_ne!(report.readiness(Some(tip(97, 1))), Readiness::Synced);
-        assert_ne!(report.readiness(Some(tip(101, 2))), Readiness::Synced);
-        assert_ne!(report.readiness(None), Readiness::Synced);
+        for height in 99..=101 {
+            let stale = Some(tip(height, 2));
+            assert_eq!(report.readiness(stale, branch(98)), Readiness::Synced);
+            assert_ne!(report.readiness(stale, branch(97)), Readiness::Synced);
+        }
+        assert_ne!(
+            report.readiness(Some(tip(97, 1)), branch(97)),
+            Readiness::Synced
+        );
+        assert_ne!(report.readiness(None, |_| None), Readiness::Synced);
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn index(state: &ApiState) -> Result<At<'_>, ElectrumError> {
 pub(super) fn synced(state: &ApiState) -> Result<At<'_>, ElectrumError> {
     let at = index(state)?;
     // Drawn after the view, so that it is never held against an older best header.
-    match state.status().report().readiness(Some(at.tip)) {
+    match state.readiness(&at.view) {
         Readiness::Synced => Ok(at),
         Readiness::NotSynced { reason } => Err(ElectrumError::NotSynced { reason }),
     }

@@ -15,10 +15,19 @@ pub(crate) async fn live() -> Response {
     answer("/health/live", StatusCode::OK, "text/plain", b"ok".to_vec())
 }
 
+/// Whether answers are complete now.
+pub(super) fn readiness(state: &ApiState) -> Readiness {
+    match state.query().view() {
+        Ok(view) => state.readiness(&view),
+        Err(err) => Readiness::NotSynced {
+            reason: format!("the index cannot be read: {err}"),
+        },
+    }
+}
+
 /// `/health`: 200 when synced, else 503 with the reason.
 pub(super) async fn synced(State(state): State<ApiState>) -> Response {
-    let index_tip = *state.query().tip_watch().borrow();
-    let readiness = state.status().report().readiness(index_tip);
+    let readiness = readiness(&state);
     match readiness {
         Readiness::Synced => json("/health", StatusCode::OK, &readiness),
         Readiness::NotSynced { .. } => (

@@ -9,7 +9,7 @@ use pulse_primitives::{
 };
 use serde::Serialize;
 
-use super::{json, sampler::Rates};
+use super::{health::readiness, json, sampler::Rates};
 use crate::state::ApiState;
 
 /// The answer to `/stats`.
@@ -70,6 +70,7 @@ pub(super) async fn stats(State(state): State<ApiState>) -> Response {
         state.uptime().as_secs(),
         index_tip,
         report,
+        readiness(&state),
         state.sampler().rates(),
     );
     // Initial sync knows better: it counts transactions, which later blocks have more of.
@@ -85,6 +86,7 @@ impl StatsJson {
         uptime_seconds: u64,
         index_tip: Option<ChainTip>,
         report: NodeReport,
+        readiness: Readiness,
         rates: Rates,
     ) -> Self {
         let best = report.best_header.height;
@@ -96,7 +98,7 @@ impl StatsJson {
             network,
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds,
-            readiness: report.readiness(index_tip),
+            readiness,
             index_tip: index_tip.map(Into::into),
             active_tip: report.active_tip.into(),
             best_header: report.best_header.into(),
@@ -163,7 +165,9 @@ mod tests {
             blocks_per_minute,
             txs_per_minute: 0.0,
         };
-        StatsJson::new("regtest", 5, index_tip, report, rates)
+        let hash = |height| Some(index_tip.filter(|tip| tip.height == height)?.hash);
+        let readiness = report.readiness(index_tip, hash);
+        StatsJson::new("regtest", 5, index_tip, report, readiness, rates)
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// [`RestError::NotSynced`] as long as the node is, whatever the client takes.
     pub(super) fn require_complete(&self) -> Result<(), RestError> {
-        match self.state.status().report().readiness(self.view.tip()) {
+        match self.state.readiness(&self.view) {
             Readiness::Synced => Ok(()),
             Readiness::NotSynced { reason } => Err(RestError::NotSynced { reason }),
         }

@@ -25,7 +25,8 @@ impl Activity {
 
     /// Looks whether it has.
     pub fn update(&self, report: &NodeReport, index_tip: Option<ChainTip>) -> bool {
-        if !self.is_reached() && report.readiness(index_tip) == Readiness::Synced {
+        let only_tip = |height| Some(index_tip.filter(|tip| tip.height == height)?.hash);
+        if !self.is_reached() && report.readiness(index_tip, only_tip) == Readiness::Synced {
             self.reached.store(true, Ordering::Release);
         }
         self.is_reached()
