@@ -14,7 +14,7 @@ use crate::manifest::is_known_path;
 const FILES: [(&str, usize); 5] = [
     ("headers.dat", 136),
     ("index/000012.sst", 40_000),
-    ("kernel/blocks/blk00000.dat", (CHUNK_LEN as usize) + 5),
+    ("kernel/blocks/blk00000.dat", 16 * 1024 * 1024 + 5),
     ("kernel/blocks/index/CURRENT", 16),
     ("kernel/chainstate/000005.ldb", 0),
 ];
@@ -30,7 +30,7 @@ impl Fixture {
         for (path, len) in FILES {
             let file = fixture.path("source").join(path);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
-            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
             fs::write(file, bytes).unwrap();
         }
         fixture

@@ -187,10 +187,10 @@ mod tests {
             let len = rng.gen_range(0..if round % 100 == 0 { 2_000 } else { 40 });
             let mut bytes: Vec<u8> = (0..len).map(|_| rng.r#gen()).collect();
             // Most often pushes that fit or nearly do.
-            for at in 0..len {
+            for byte in &mut bytes {
                 if rng.gen_ratio(1, 4) {
                     let small = rng.gen_range(0..6);
-                    bytes[at] = *[0, small, 0x4c, 0x4d, 0x4e, 0x6a]
+                    *byte = *[0, small, 0x4c, 0x4d, 0x4e, 0x6a]
                         .get(small as usize)
                         .unwrap();
                 }

@@ -243,14 +243,23 @@ impl FakeStatus {
 
 impl NodeStatus for FakeStatus {
     fn report(&self) -> NodeReport {
-        let active_tip = *self.0.tip().borrow();
+        // Blocks may come and go meanwhile: hashes are those of the chain at one moment.
+        let active = self.0.active();
+        let active_tip = ChainTip {
+            height: u32::try_from(active.len() - 1).unwrap(),
+            hash: *active.last().unwrap(),
+            ..*self.0.tip().borrow()
+        };
+        let best_height = self.0.best_header_height().max(active_tip.height);
+        let unknown = Hash::all_zeros();
+        let hash_at = |height: u32| *active.get(height as usize).unwrap_or(&unknown);
         NodeReport {
             best_header: ChainTip {
-                height: self.0.best_header_height(),
+                height: best_height,
                 ..active_tip
             },
             best_hashes: (0..3)
-                .filter_map(|back| self.0.hash_at(active_tip.height.checked_sub(back)?))
+                .filter_map(|back| best_height.checked_sub(back).map(hash_at))
                 .collect(),
             best_header_work: Work::from_be_bytes([1; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
