@@ -1,6 +1,6 @@
 //! Scripts: totals, transactions, unspent outputs.
 
-use pulse_primitives::bitcoin::{OutPoint, Txid};
+use pulse_primitives::bitcoin::{OutPoint, TxOut, Txid};
 
 use super::{
     QueryError, ScriptHash, View,
@@ -11,10 +11,43 @@ use super::{
 impl View<'_> {
     /// Confirmed totals of a script; zeros if it was never used.
     ///
+    /// Once it was noticed (by reading transactions of the one or the other) that another
+    /// script has the same key, the transactions of both are read to tell them apart.
+    ///
     /// # Errors
-    /// [`QueryError::Store`].
+    /// [`QueryError::Store`]; with such a script also as [`View::script_txs`].
     pub fn script_stats(&self, script: &ScriptHash) -> Result<ScriptStats, QueryError> {
-        Ok(self.reader.totals(self.reader.keys.script_hash(script))?)
+        let key = self.reader.keys.script_hash(script);
+        if self.query.shared.store.collides(key) {
+            return self.count_script(script);
+        }
+        Ok(self.reader.totals(key)?)
+    }
+
+    /// Totals of a script by reading all transactions under its key.
+    fn count_script(&self, script: &ScriptHash) -> Result<ScriptStats, QueryError> {
+        let key = self.reader.keys.script_hash(script);
+        let positions = self.reader.tx_positions();
+        let mut stats = ScriptStats::default();
+        for txnum in self.reader.history(key, None) {
+            let tx = self.read_tx(self.tx_pos(&positions, txnum?)?)?;
+            let prevouts = self.read_prevouts(&tx)?;
+            let sum = |outputs: &[TxOut]| {
+                let own = outputs.iter().filter(|o| script_hash(o) == *script);
+                own.fold((0, 0), |(count, sum): (u64, u64), output| {
+                    (count + 1, sum.wrapping_add(output.value.to_sat()))
+                })
+            };
+            let (funded, spent) = (sum(&tx.tx.output), sum(&prevouts));
+            if funded.0 + spent.0 > 0 {
+                stats.tx_count += 1;
+            }
+            stats.funded_txo_count += funded.0;
+            stats.funded_txo_sum = stats.funded_txo_sum.wrapping_add(funded.1);
+            stats.spent_txo_count += spent.0;
+            stats.spent_txo_sum = stats.spent_txo_sum.wrapping_add(spent.1);
+        }
+        Ok(stats)
     }
 
     /// Up to `limit` confirmed transactions of a script, newest first, starting after
@@ -49,6 +82,8 @@ impl View<'_> {
             let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
             if outputs.any(|output| script_hash(output) == *script) {
                 txs.push(detail);
+            } else {
+                self.query.shared.store.note_collision(key)?;
             }
         }
         Ok(txs)
@@ -65,8 +100,11 @@ impl View<'_> {
         limit: usize,
     ) -> Result<Option<Vec<Utxo>>, QueryError> {
         let key = self.reader.keys.script_hash(script);
-        let rows = self.reader.utxos(key, limit.saturating_add(1))?;
-        if rows.len() > limit {
+        // Some of the rows may be another script's.
+        let shared = self.query.shared.store.collides(key);
+        let most = if shared { usize::MAX } else { limit };
+        let rows = self.reader.utxos(key, most.saturating_add(1))?;
+        if rows.len() > most {
             return Ok(None);
         }
         let positions = self.reader.tx_positions();
@@ -87,9 +125,11 @@ impl View<'_> {
                         value: *value,
                         block,
                     });
+                } else {
+                    self.query.shared.store.note_collision(key)?;
                 }
             }
         }
-        Ok(Some(utxos))
+        Ok(Some(utxos).filter(|utxos| utxos.len() <= limit))
     }
 }

@@ -8,6 +8,7 @@
 //! | `cursor` | height (4), hash (32), time (4), next txnum (4); absent while nothing is indexed |
 //! | `ring` | lowest height (4) that may have an `undo` row, and the height behind the highest (4) |
 //! | `checkpoints` | first script key (8) that has yet to be looked at for a checkpoint, empty when all were; absent before that began |
+//! | `collision` and a script key (8) | empty: two scripts were found to share the key |
 //! | `filters` | height (4) behind the highest that has a `filter` row; absent as long as none ever had |
 
 use pulse_primitives::{
@@ -18,7 +19,7 @@ use pulse_primitives::{
 
 use super::{
     TxNum,
-    codec::{BadRow, Reader},
+    codec::{BadRow, KeyBuf, Reader},
 };
 use crate::keys::ScriptKey;
 
@@ -28,7 +29,13 @@ pub(crate) const SALT: &[u8] = b"salt";
 pub(crate) const CURSOR: &[u8] = b"cursor";
 pub(crate) const RING: &[u8] = b"ring";
 pub(crate) const CHECKPOINTS: &[u8] = b"checkpoints";
+pub(crate) const COLLISION: &[u8] = b"collision";
 pub(crate) const FILTERS: &[u8] = b"filters";
+
+/// Key of the row that says that scripts share a key.
+pub(crate) fn collision(script: ScriptKey) -> KeyBuf {
+    KeyBuf::new().bytes(COLLISION).u64(script)
+}
 
 /// Reads the value of `filters`.
 pub(crate) fn filters(value: &[u8]) -> Result<Height, BadRow> {

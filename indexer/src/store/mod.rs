@@ -12,12 +12,14 @@ pub(crate) mod reader;
 pub(crate) mod totals;
 pub(crate) mod writer;
 
-use parking_lot::Mutex;
+use std::collections::BTreeSet;
+
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, DB};
 
 use crate::{
-    keys::{Keys, Salt},
-    rows::codec::BadRow,
+    keys::{Keys, Salt, ScriptKey},
+    rows::{codec::BadRow, meta},
 };
 
 /// Why the index could not be read or written.
@@ -106,6 +108,8 @@ pub(crate) struct Store {
     pub(crate) keys: Keys,
     /// Which scripts get checkpoints, and when.
     pub(crate) hot: totals::Hot,
+    /// Script keys that several scripts share, as far as it was noticed.
+    collisions: RwLock<BTreeSet<ScriptKey>>,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
 }
@@ -131,6 +135,40 @@ impl Store {
         Ok(())
     }
 
+    /// Whether it was noticed that several scripts share this key.
+    pub(crate) fn collides(&self, script: ScriptKey) -> bool {
+        self.collisions.read().contains(&script)
+    }
+
+    /// Notes that several scripts share a key, for this run and later ones.
+    pub(crate) fn note_collision(&self, script: ScriptKey) -> Result<(), StoreError> {
+        if self.collisions.write().insert(script) {
+            tracing::warn!("two scripts share a key; their totals are counted from now on");
+            self.db
+                .put_cf(self.cf(Family::Meta), meta::collision(script), [])?;
+        }
+        Ok(())
+    }
+
+    /// Reads the collisions that were noted.
+    fn load_collisions(&self) -> Result<(), StoreError> {
+        let mut iter = self.db.raw_iterator_cf(self.cf(Family::Meta));
+        iter.seek(meta::COLLISION);
+        while let Some(key) = iter.key() {
+            let Some(script) = key.strip_prefix(meta::COLLISION) else {
+                break;
+            };
+            let script = script
+                .try_into()
+                .map_err(|_| Family::Meta.damaged(BadRow("collision")))?;
+            self.collisions
+                .write()
+                .insert(ScriptKey::from_be_bytes(script));
+            iter.next();
+        }
+        Ok(iter.status()?)
+    }
+
     /// Puts a row that the index would not write itself.
     #[cfg(test)]
     pub(crate) fn put_raw(&self, family: Family, key: &[u8], value: &[u8]) {
@@ -142,6 +180,18 @@ impl Store {
     pub(crate) fn settle(&self) {
         let options = rocksdb::WaitForCompactOptions::default();
         self.db.wait_for_compact(&options).unwrap();
+    }
+
+    /// Brings all rows to the bottom level, as they are after a while.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        let mut options = rocksdb::CompactOptions::default();
+        options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        for family in Family::ALL {
+            let all = (None::<&[u8]>, None::<&[u8]>);
+            self.db
+                .compact_range_cf_opt(self.cf(family), all.0, all.1, &options);
+        }
     }
 
     /// Makes all that was written so far survive a power cut.

@@ -21,9 +21,10 @@ mod checkpoints;
 mod filters;
 mod funding;
 mod queue;
+mod repeated;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -344,6 +345,8 @@ impl IndexSync {
     ) -> Result<Applied, SyncError> {
         let shared = Arc::clone(&self.shared);
         let (store, config) = (&shared.store, &shared.config);
+        // A block that has to wait until those before it are written.
+        let mut waiting = None;
         loop {
             // Within a group the store is read as it was before it; what the group
             // adds is found in memory.
@@ -352,12 +355,17 @@ impl IndexSync {
             let mut group = store.group(chain.ring);
             let started = Instant::now();
             let mut near_tip = false;
+            let mut coinbases = HashSet::new();
             let ended = loop {
                 let full = group.size() >= GROUP_BYTES || started.elapsed() >= GROUP_TIME;
                 if group.blocks() > 0 && (full || near_tip || stop.load(Ordering::Relaxed)) {
                     break None;
                 }
-                let block = match queue.pop() {
+                let block = match waiting
+                    .take()
+                    .map(|block| Ok(Ok(block)))
+                    .or_else(|| queue.pop())
+                {
                     None => break Some(Applied::All),
                     Some(Ok(block)) => block?,
                     Some(Err((height, hash, err))) => {
@@ -369,6 +377,19 @@ impl IndexSync {
                 }
                 let height = block.connected.height;
                 let first_txnum = chain.next_txnum();
+                let repeated = repeated::find(
+                    &block,
+                    first_txnum,
+                    chain,
+                    &reader,
+                    &mut lookup,
+                    |hash, height| self.load(hash, height),
+                )?;
+                let coinbase = block.tx_hashes.first().copied();
+                if repeated.is_some() && group.blocks() > 0 || !coinbases.insert(coinbase) {
+                    waiting = Some(block);
+                    break None;
+                }
                 let table = RecentBlock::new(block.hash, first_txnum, &block.tx_hashes);
                 let funding = funding::resolve(
                     &block,
@@ -378,7 +399,13 @@ impl IndexSync {
                     &mut lookup,
                     |hash, height| self.load(hash, height),
                 )?;
-                let batch = IndexBatch::from_block(&block, first_txnum, &funding, &store.keys)?;
+                let batch = IndexBatch::from_block(
+                    &block,
+                    first_txnum,
+                    &funding,
+                    repeated.as_ref(),
+                    &store.keys,
+                )?;
                 let best = self.source.best_header_height();
                 near_tip = height.saturating_add(NEAR_TIP_BLOCKS) >= best;
                 let store_delta = height.saturating_add(config.undo_blocks) > best;
@@ -520,7 +547,21 @@ impl IndexSync {
             &mut lookup,
             |hash, height| self.load(hash, height),
         )?;
-        let batch = IndexBatch::from_block(&block, first_txnum, &funding, &store.keys)?;
+        let repeated = repeated::find(
+            &block,
+            first_txnum,
+            chain,
+            &reader,
+            &mut lookup,
+            |hash, height| self.load(hash, height),
+        )?;
+        let batch = IndexBatch::from_block(
+            &block,
+            first_txnum,
+            &funding,
+            repeated.as_ref(),
+            &store.keys,
+        )?;
         Ok(Some(batch.delta))
     }
 

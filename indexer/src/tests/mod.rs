@@ -2,6 +2,7 @@
 
 mod coins;
 mod disturbed;
+mod edges;
 mod filters;
 mod golden;
 mod memchain;
@@ -71,7 +72,7 @@ impl Fixture {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Self {
-        let index = Index::open_with_hot(path, config, params, HOT).unwrap();
+        let index = Index::open_changed(path, config, params, |store| store.hot = HOT).unwrap();
         Self::of(index, chain)
     }
 

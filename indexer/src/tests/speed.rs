@@ -149,6 +149,7 @@ fn tip_speed() {
     let mut fixtures = [("memory", open(memory.path())), ("disk", open(disk.path()))];
     for (_, fixture) in &mut fixtures {
         fixture.catch_up().unwrap();
+        make_checkpoints(fixture);
         fixture.index.flush().unwrap();
         fixture.index.shared.store.settle();
     }
@@ -240,11 +241,42 @@ fn speed() {
             bytes / txs,
             rows / txs,
         );
+        let compaction = cpu_seconds();
+        fixture.index.shared.store.compact();
+        let compaction = cpu_seconds() - compaction;
+        let compacted = fixture.index.stats().unwrap();
+        let bytes = compacted.values().map(|stats| stats.file_bytes);
+        eprintln!(
+            "compacted (+{:.1} us CPU per tx): {:.1} bytes per tx",
+            compaction * 1e6 / txs,
+            bytes.sum::<u64>() as f64 / txs
+        );
         for (family, stats) in &stats {
-            eprintln!("  {family}: {:.1} bytes/tx", stats.file_bytes as f64 / txs);
+            let rows = counts[family] as f64;
+            let after = compacted[family].file_bytes as f64;
+            eprintln!(
+                "  {family}: {:.1} bytes/tx, compacted {:.2}; {:.2} rows/tx, {:.2} bytes/row",
+                stats.file_bytes as f64 / txs,
+                after / txs,
+                rows / txs,
+                after / rows.max(1.0)
+            );
+        }
+        let made = cpu_seconds();
+        make_checkpoints(&fixture);
+        let made = (cpu_seconds() - made) * 1e6 / txs;
+        eprintln!("  checkpoints: {made:.2} us CPU per tx");
+        if std::env::var("X_ONCE").is_ok() {
+            return;
         }
         queries(&fixture);
     }
+}
+
+/// As when the bulk load ends.
+fn make_checkpoints(fixture: &Fixture) {
+    let made = fixture.index.shared.store.make_checkpoints(|| false);
+    assert_eq!(made.unwrap(), crate::rows::meta::Checkpoints::All);
 }
 
 #[allow(clippy::print_stderr, clippy::cast_precision_loss)]
