@@ -9,10 +9,13 @@ pub struct IndexConfig {
     /// Keep an index and serve it. Without it the node only validates, which is for
     /// measuring. Default true.
     pub enabled: bool,
-    /// Cache of uncompressed index blocks, in MiB. Default 256.
-    pub cache_mib: u32,
-    /// Memory for rows that are not yet in table files, in MiB. Default 256.
-    pub write_buffer_mib: u32,
+    /// Memory for indexing, in MiB: blocks before they are indexed, rows of the group in
+    /// hand, rows not yet in table files (those being written out included) and the cache
+    /// of index blocks. Fits a host of 8 GB by default, 512.
+    pub memory_mib: u32,
+    /// Blocks behind the best header from which on the index is loaded in bulk, without a
+    /// write-ahead log; a kill then takes back what is not yet in table files. Default 500.
+    pub bulk_lag_blocks: u32,
     /// Cache of the transaction ids of whole blocks, in MiB. Default 64.
     pub txids_cache_mib: u32,
     /// Most files that the index keeps open. Default 512.
@@ -38,8 +41,8 @@ impl Default for IndexConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            cache_mib: 256,
-            write_buffer_mib: 256,
+            memory_mib: 512,
+            bulk_lag_blocks: 500,
             txids_cache_mib: 64,
             max_open_files: 512,
             background_jobs: 2,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use parking_lot::Mutex;
 use pulse_primitives::{
     bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
 };
@@ -12,8 +13,8 @@ use crate::{
     metrics,
     query::Query,
     stale::StalePositions,
-    store::{Store, StoreError, audit::FamilyStats, open::OpenError},
-    sync::IndexSync,
+    store::{Store, StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError},
+    sync::{IndexSync, progress::Progress},
 };
 
 /// What the sync loop and the queries share.
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) genesis: BlockHash,
     pub(crate) tip: watch::Sender<Option<ChainTip>>,
     pub(crate) stale: StalePositions,
+    pub(crate) progress: Mutex<Option<Progress>>,
 }
 
 /// The open index of one network. Cheap to clone; the last clone, query and syncer
@@ -71,6 +73,7 @@ impl Index {
                 genesis: params.genesis_hash(),
                 tip: watch::Sender::new(tip),
                 stale: StalePositions::default(),
+                progress: Mutex::new(None),
             }),
         })
     }
@@ -99,6 +102,19 @@ impl Index {
     #[must_use]
     pub fn renewals(&self) -> Arc<Notify> {
         self.shared.stale.woken()
+    }
+
+    /// How far the index has come while it is far behind the best header; `None` otherwise,
+    /// and for the first seconds.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        *self.shared.progress.lock()
+    }
+
+    /// Bytes that the database has written since it was opened.
+    #[must_use]
+    pub fn written(&self) -> WrittenBytes {
+        self.shared.store.written()
     }
 
     /// SHA-256 over every row that an answer depends on, and the salt. Two indexes
@@ -136,7 +152,18 @@ impl Index {
             metrics::family(name, &stats);
         }
         metrics::cache(self.shared.store.cache_bytes()?);
+        metrics::written(&self.written());
         Ok(())
+    }
+
+    /// Makes a second index in the directory `path`, which must not exist: what this one
+    /// held at one moment. Table files are shared where the file system can; nobody writes
+    /// them again. Gives the newest block in it. Reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be written; what is there then is of no use.
+    pub fn checkpoint(&self, path: &Path) -> Result<Option<ChainTip>, StoreError> {
+        self.shared.store.checkpoint(path)
     }
 
     /// Writes everything in memory to files and waits until it is on disk. Not

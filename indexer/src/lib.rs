@@ -19,6 +19,7 @@
 )]
 
 mod batch;
+mod budget;
 pub mod config;
 mod index;
 mod keys;
@@ -36,5 +37,5 @@ pub use config::IndexConfig;
 pub use index::Index;
 pub use prepared::Inconsistent;
 pub use query::Query;
-pub use store::{StoreError, audit::FamilyStats, open::OpenError};
-pub use sync::{IndexSync, SyncError};
+pub use store::{StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError};
+pub use sync::{IndexSync, SyncError, progress::Progress};

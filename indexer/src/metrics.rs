@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use pulse_primitives::Height;
 
-use crate::store::audit::FamilyStats;
+use crate::store::{audit::FamilyStats, durability::WrittenBytes};
 
 const TIP_HEIGHT: &str = "pulse_index_tip_height";
 const COMMIT_SECONDS: &str = "pulse_index_commit_seconds";
@@ -16,6 +16,13 @@ const FILTERS: &str = "pulse_index_filters";
 const ROLLBACKS: &str = "pulse_index_rollbacks_total";
 const STALE_POSITIONS: &str = "pulse_index_stale_positions_total";
 const POSITIONS_RENEWED: &str = "pulse_index_positions_renewed_total";
+const LAG_BLOCKS: &str = "pulse_index_lag_blocks";
+const SECONDS_LEFT: &str = "pulse_index_seconds_left";
+const BULK: &str = "pulse_index_bulk";
+const MERGING: &str = "pulse_index_merging";
+const DB_LOGGED_BYTES: &str = "pulse_db_logged_bytes_total";
+const DB_FLUSHED_BYTES: &str = "pulse_db_flushed_bytes_total";
+const DB_COMPACTED_BYTES: &str = "pulse_db_compacted_bytes_total";
 const DB_FILE_BYTES: &str = "pulse_db_file_bytes";
 const DB_MEMORY_BYTES: &str = "pulse_db_memory_bytes";
 const DB_ROWS: &str = "pulse_db_rows";
@@ -38,6 +45,31 @@ pub fn describe() {
         "Reads that found other bytes than recorded in the block files"
     );
     describe_counter!(POSITIONS_RENEWED, "Block positions that were recorded anew");
+    describe_gauge!(LAG_BLOCKS, "Blocks that are still to be indexed");
+    describe_gauge!(
+        SECONDS_LEFT,
+        "Time left until the index is at the best header, in seconds; 0 near it"
+    );
+    describe_gauge!(
+        BULK,
+        "1 while the index is loaded without a write-ahead log"
+    );
+    describe_gauge!(
+        MERGING,
+        "1 while the sorted runs of a bulk load are being merged"
+    );
+    describe_counter!(
+        DB_LOGGED_BYTES,
+        "Bytes written to the write-ahead log since the start"
+    );
+    describe_counter!(
+        DB_FLUSHED_BYTES,
+        "Bytes of table files written from memory since the start"
+    );
+    describe_counter!(
+        DB_COMPACTED_BYTES,
+        "Bytes of table files written from other table files since the start"
+    );
     describe_gauge!(DB_FILE_BYTES, "Bytes in table files, by column family");
     describe_gauge!(
         DB_MEMORY_BYTES,
@@ -99,4 +131,36 @@ pub(crate) fn family(name: &'static str, stats: &FamilyStats) {
 /// Bytes of the block cache in use.
 pub(crate) fn cache(bytes: u64) {
     gauge!(DB_CACHE_BYTES).set(float(bytes));
+}
+
+/// So many blocks are still to be indexed.
+pub(crate) fn lag(blocks: Height) {
+    gauge!(LAG_BLOCKS).set(f64::from(blocks));
+}
+
+/// They will take so long.
+pub(crate) fn seconds_left(seconds: f64) {
+    gauge!(SECONDS_LEFT).set(seconds);
+}
+
+/// A bulk load began or ended.
+pub(crate) fn bulk(on: bool) {
+    gauge!(BULK).set(f64::from(u8::from(on)));
+}
+
+/// Merging after a bulk load began or ended.
+pub(crate) fn merging(on: bool) {
+    gauge!(MERGING).set(f64::from(u8::from(on)));
+}
+
+/// Bytes that the database has written.
+pub(crate) fn written(bytes: &WrittenBytes) {
+    counter!(DB_LOGGED_BYTES).absolute(bytes.logged);
+    counter!(DB_FLUSHED_BYTES).absolute(bytes.flushed);
+    counter!(DB_COMPACTED_BYTES).absolute(bytes.compacted);
+}
+
+/// A duration for a log line.
+pub(crate) fn millis(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,12 +1,21 @@
 //! What can be computed of a block before its place in the index is known: keyed
 //! hashes. The expensive part, done where blocks are loaded.
 
-use pulse_primitives::{Height, bitcoin::BlockHash, block::ConnectedBlock};
+use std::mem::size_of;
+
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, Transaction, TxIn, TxOut},
+    block::{ConnectedBlock, SpentOutput},
+};
 
 use crate::{
     keys::{Keys, ScriptKey, is_unspendable},
     rows::filter,
 };
+
+/// What the system's allocator adds to a small allocation, about.
+const ALLOCATION: usize = 16;
 
 /// A connected block with its keyed hashes.
 pub(crate) struct Prepared {
@@ -73,11 +82,24 @@ impl Prepared {
         })
     }
 
-    /// Size in the block files, which stands for the memory that the block takes.
-    pub(crate) fn stored_bytes(&self) -> usize {
-        let position = &self.connected.position;
-        let bytes = u64::from(position.block_len) + u64::from(position.undo_len);
-        usize::try_from(bytes).unwrap_or(usize::MAX)
+    /// Memory that the block takes, in bytes, as far as it grows with what is in it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let connected = &self.connected;
+        let inputs = connected.block.txdata.iter().flat_map(|tx| &tx.input);
+        let inputs = inputs.map(|input| {
+            let witness = input.witness.size() + size_of::<u32>() * input.witness.len();
+            size_of::<TxIn>() + ALLOCATION + input.script_sig.len() + witness
+        });
+        let script = |output: &TxOut| ALLOCATION + output.script_pubkey.len();
+        let outputs = connected.block.txdata.iter().flat_map(|tx| &tx.output);
+        let outputs = outputs.map(|output| size_of::<TxOut>() + script(output));
+        let spent = connected.spent.iter().flatten();
+        let spent = spent.map(|spent| size_of::<SpentOutput>() + script(&spent.output));
+        let txs = self.tx_hashes.len() * (size_of::<Transaction>() + 64);
+        let keys = 16 * self.output_scripts.len() + 8 * self.spent_scripts.len();
+        let filter = self.filter.as_ref().map_or(0, Vec::len);
+        let parts = inputs.sum::<usize>() + outputs.sum::<usize>() + spent.sum::<usize>();
+        parts + txs + keys + filter + connected.undo.len()
     }
 }
 

@@ -91,11 +91,12 @@ type Shape = fn(&mut Scene) -> Arc<Transaction>;
 
 /// The last transaction of a cluster of 64, by the shape of the other 63.
 fn clusters(criterion: &mut Criterion) {
-    let shapes: [(&str, Shape); 4] = [
+    let shapes: [(&str, Shape); 5] = [
         ("chain", chain),
         ("fan-out", fan_out),
         ("fan-in", fan_in),
         ("layers", layers),
+        ("crossed", crossed),
     ];
     let mut group = criterion.benchmark_group("64th transaction of a cluster");
     for (name, shape) in shapes {
@@ -186,6 +187,27 @@ fn layers(scene: &mut Scene) -> Arc<Transaction> {
     }
     let spent: Vec<Spendable> = above.into_iter().flatten().collect();
     scene.traffic.spend(&spent, 1, 9_000)
+}
+
+/// 32 poor parents, and children that each pay for some ten of them: the hardest to order
+/// that are known.
+fn crossed(scene: &mut Scene) -> Arc<Transaction> {
+    let mut parents: Vec<Vec<Spendable>> = (0..32)
+        .map(|i| {
+            let coin = scene.traffic.coin();
+            accept(scene, &[coin], 20, 150 + i * 37 % 23 * 10)
+        })
+        .collect();
+    let mut spent = |child: usize| -> Vec<Spendable> {
+        let near = (0..32).filter(|parent| (child * 37 + parent * 101) % 97 % 3 == 0);
+        near.filter_map(|parent: usize| parents[parent].pop())
+            .collect()
+    };
+    for child in 0..31 {
+        let inputs = spent(child);
+        accept(scene, &inputs, 1, 1_000 + child as u64 * 37 % 23 * 400);
+    }
+    scene.traffic.spend(&spent(31), 1, 9_000)
 }
 
 criterion_group!(all, acceptance, at_the_cap, clusters);

@@ -86,8 +86,7 @@ impl World {
         mine(&chain, 20, 12, 7);
         let source = Arc::clone(&chain) as Arc<dyn BlockSource>;
         let config = IndexConfig {
-            cache_mib: 8,
-            write_buffer_mib: 8,
+            memory_mib: 16,
             ..IndexConfig::default()
         };
         let index = Index::open(dir.path(), &config, &params).unwrap();

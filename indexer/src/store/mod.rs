@@ -3,21 +3,26 @@
 //! - [`open`]: options, format version, binding to a network
 //! - [`reader`]: one snapshot, typed rows
 //! - [`writer`]: one batch per group of blocks, the cursor in it
+//! - [`durability`]: with a log or without, flushes, merging of what a bulk load wrote
 //! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
+//! - [`checkpoint`]: a second database that is as this one was at one moment
 
 pub(crate) mod audit;
+mod checkpoint;
+pub(crate) mod durability;
 pub(crate) mod open;
 pub(crate) mod reader;
 pub(crate) mod totals;
 pub(crate) mod writer;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{ColumnFamily, DB};
+use rocksdb::{Cache, ColumnFamily, DB, Options, WriteBatch};
 
 use crate::{
+    budget::Budget,
     keys::{Keys, Salt, ScriptKey},
     rows::{codec::BadRow, meta},
 };
@@ -29,6 +34,12 @@ pub enum StoreError {
     /// RocksDB refused: the disk is full or broken, or a file is damaged.
     #[error("index database")]
     Rocks(#[from] rocksdb::Error),
+    /// The operating system refused to tidy up a copy of the index.
+    #[error("copy of the index")]
+    Checkpoint {
+        /// What it said.
+        source: std::io::Error,
+    },
     /// A row does not decode, or contradicts another.
     #[error(
         "row of column family {family} is damaged: {what}. Hint: stop the node, move the index/ directory aside and start again to build it anew"
@@ -91,6 +102,15 @@ impl Family {
         }
     }
 
+    /// Whether the keys of this family come in no order, so that it is written in sorted
+    /// runs, which are merged several at a time. The others grow at their end.
+    pub(crate) fn is_tiered(self) -> bool {
+        matches!(
+            self,
+            Self::Tx | Self::Hist | Self::Agg | Self::Utxo | Self::Spend
+        )
+    }
+
     /// The error for a row of this family that does not decode.
     pub(crate) fn damaged(self, row: BadRow) -> StoreError {
         StoreError::Damaged {
@@ -103,6 +123,17 @@ impl Family {
 /// The open database of one network.
 pub(crate) struct Store {
     db: DB,
+    /// Kept for its statistics.
+    options: Options,
+    cache: Cache,
+    /// How its memory is divided.
+    pub(crate) budget: Budget,
+    /// Whether rows are written without a log.
+    bulk: AtomicBool,
+    /// Whether background work is being ended.
+    ending: AtomicBool,
+    #[cfg(test)]
+    pub(crate) hook: Mutex<Option<durability::Hook>>,
     salt: Salt,
     /// Keyed hashes under the database's salt.
     pub(crate) keys: Keys,
@@ -126,15 +157,6 @@ impl Store {
         Families(Family::ALL.map(|family| self.cf(family)))
     }
 
-    /// Writes everything in memory to files.
-    pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        self.sync_wal()?;
-        for family in Family::ALL {
-            self.db.flush_cf(self.cf(family))?;
-        }
-        Ok(())
-    }
-
     /// Whether it was noticed that several scripts share this key.
     pub(crate) fn collides(&self, script: ScriptKey) -> bool {
         self.collisions.read().contains(&script)
@@ -144,8 +166,9 @@ impl Store {
     pub(crate) fn note_collision(&self, script: ScriptKey) -> Result<(), StoreError> {
         if self.collisions.write().insert(script) {
             tracing::warn!("two scripts share a key; their totals are counted from now on");
-            self.db
-                .put_cf(self.cf(Family::Meta), meta::collision(script), [])?;
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.cf(Family::Meta), meta::collision(script), []);
+            self.write(batch, false)?;
         }
         Ok(())
     }
@@ -192,11 +215,6 @@ impl Store {
             self.db
                 .compact_range_cf_opt(self.cf(family), all.0, all.1, &options);
         }
-    }
-
-    /// Makes all that was written so far survive a power cut.
-    pub(crate) fn sync_wal(&self) -> Result<(), StoreError> {
-        Ok(self.db.flush_wal(true)?)
     }
 }
 

@@ -2,18 +2,20 @@
 //!
 //! A database of another format or network is refused, never changed or deleted.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
 
 use parking_lot::{Mutex, RwLock};
 use pulse_primitives::{bitcoin::hashes::Hash, network::ChainParams};
 use rand::{RngCore, rngs::OsRng};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options,
-    SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    Options, SliceTransform, UniversalCompactOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    statistics::StatsLevel,
 };
 
 use super::{Family, Store, StoreError, totals::Hot};
 use crate::{
+    budget::Budget,
     config::IndexConfig,
     keys::{Keys, Salt},
     rows::{meta, script, tx},
@@ -71,17 +73,25 @@ impl Store {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Result<Self, OpenError> {
-        let options = database_options(config);
+        let budget = Budget::of(config.memory_mib);
+        let options = database_options(config, &budget);
         if path.join("CURRENT").exists() {
             refuse_strangers(&options, path)?;
         }
-        let cache = Cache::new_lru_cache(mib(config.cache_mib));
+        let cache = Cache::new_lru_cache(budget.cache_at_tip);
         let descriptors = Family::ALL.map(|family| {
-            ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache))
+            ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache, &budget))
         });
         let db = DB::open_cf_descriptors(&options, path, descriptors)?;
         let mut store = Self {
             db,
+            options,
+            cache,
+            budget,
+            bulk: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            #[cfg(test)]
+            hook: Mutex::new(None),
             salt: Salt::default(),
             keys: Keys::new(&Salt::default()),
             hot: Hot::default(),
@@ -180,24 +190,41 @@ fn parse_salt(hex: &str) -> Result<Salt, OpenError> {
     Ok(salt)
 }
 
-fn mib(value: u32) -> usize {
-    usize::try_from(u64::from(value) << 20).unwrap_or(usize::MAX)
-}
+/// Sorted runs of a family from which the newest ones of like size are merged.
+const MOST_RUNS: i32 = 10;
 
-fn database_options(config: &IndexConfig) -> Options {
+/// Sorted runs at which writing is slowed down, and at which it waits, for merging that does
+/// not keep up.
+const RUNS_SLOW: i32 = 40;
+const RUNS_STOP: i32 = 60;
+
+/// Percentage of the oldest run that all newer ones together may have before everything is
+/// merged into one. A chain that grows is rewritten each time that it has grown fourfold:
+/// a third more is written in all.
+const NEWER_PERCENT: i32 = 300;
+
+/// Memory is taken in blocks of this size for the rows of each family.
+const ARENA_BLOCK: usize = 256 << 10;
+
+fn database_options(config: &IndexConfig, budget: &Budget) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
     options.set_max_open_files(i32::try_from(config.max_open_files).unwrap_or(i32::MAX));
     options.set_max_background_jobs(i32::try_from(config.background_jobs).unwrap_or(i32::MAX));
-    // One bound on the memory of all families together: a family is flushed early
-    // when the others need the room.
+    // See store/durability.rs: whatever causes a flush, all families take part.
+    options.set_atomic_flush(true);
+    options.enable_statistics();
+    options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
+    // Rows are written out before this: in the bulk load by hand, at the tip by the size
+    // of the log.
     options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager(
-        mib(config.write_buffer_mib),
+        budget.rows,
         false,
     ));
-    options.set_max_total_wal_size(2 * mib(config.write_buffer_mib) as u64);
+    options.set_max_total_wal_size(budget.log as u64);
+    options.set_max_subcompactions(config.background_jobs);
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(2);
@@ -207,7 +234,7 @@ fn database_options(config: &IndexConfig) -> Options {
     options
 }
 
-fn family_options(family: Family, cache: &Cache) -> Options {
+fn family_options(family: Family, cache: &Cache, budget: &Budget) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_block_size(8 << 10);
@@ -219,12 +246,31 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     // The defaults would rewrite the whole database every 30 days for nothing.
     options.set_ttl(0);
     options.set_periodic_compaction_seconds(0);
-    options.set_level_compaction_dynamic_level_bytes(true);
-    // Zstandard on every level: a quarter smaller than LZ4 on the upper ones, for half a
-    // microsecond per transaction.
-    options.set_compression_type(DBCompressionType::Zstd);
-    options.set_write_buffer_size(64 << 20);
-    options.set_max_write_buffer_number(4);
+    if family.is_tiered() {
+        // Each row is written when it is flushed, when ten runs become one, and when all
+        // become one; by levels it would be some ten times on a large chain.
+        let mut tiers = UniversalCompactOptions::default();
+        tiers.set_min_merge_width(2);
+        tiers.set_max_size_amplification_percent(NEWER_PERCENT);
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_universal_compaction_options(&tiers);
+        options.set_level_zero_file_num_compaction_trigger(MOST_RUNS);
+        // What is merged again soon is compressed fast, the last run well.
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    } else {
+        // Keys that grow: files are moved from level to level, not rewritten.
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_compression_type(DBCompressionType::Zstd);
+    }
+    options.set_level_zero_slowdown_writes_trigger(RUNS_SLOW);
+    options.set_level_zero_stop_writes_trigger(RUNS_STOP);
+    options.set_soft_pending_compaction_bytes_limit(0);
+    options.set_hard_pending_compaction_bytes_limit(0);
+    // No family is flushed for itself; one lot fills while another is written out.
+    options.set_write_buffer_size(budget.rows);
+    options.set_arena_block_size(ARENA_BLOCK.min(budget.rows / 64));
+    options.set_max_write_buffer_number(2);
 
     match family {
         Family::Tx => prefix_filter(&mut options, &mut table, tx::PREFIX_LEN),

@@ -134,6 +134,15 @@ impl Reader<'_> {
         }
     }
 
+    /// A cursor over `utxo` rows, for many look-ups.
+    pub(crate) fn utxo_lookup(&self) -> UtxoLookup<'_> {
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(true);
+        UtxoLookup {
+            iter: self.iter(Family::Utxo, options),
+        }
+    }
+
     /// Whether transaction `txnum` has an id with this keyed hash: the proof that
     /// bytes read at its position are its bytes.
     pub(crate) fn is_tx(&self, hash: u64, txnum: TxNum) -> Result<bool, StoreError> {
@@ -275,6 +284,45 @@ impl TxLookup<'_> {
         }
         self.iter.status()?;
         Ok(candidates)
+    }
+}
+
+/// Finds unspent outputs.
+pub(crate) struct UtxoLookup<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+/// A block with more outputs of a script than this is looked through in another way.
+const MAX_UTXOS: usize = 32;
+
+impl UtxoLookup<'_> {
+    /// The only transaction within `range` that has an unspent output of this script at this
+    /// index. `None` if there are several, or none, or too many outputs to look at.
+    pub(crate) fn only(
+        &mut self,
+        script: ScriptKey,
+        range: Range<TxNum>,
+        vout: u32,
+    ) -> Result<Option<TxNum>, StoreError> {
+        let prefix = script.to_be_bytes();
+        let (mut only, mut visited) = (None, 0);
+        self.iter.seek(script::utxo_key(script, range.start, 0));
+        while let Some(key) = self.iter.key().filter(|key| key.starts_with(&prefix)) {
+            let row = script::utxo_outpoint(key).map_err(|row| Family::Utxo.damaged(row))?;
+            if row.0 >= range.end {
+                break;
+            }
+            visited += 1;
+            if visited > MAX_UTXOS || (row.1 == vout && only.is_some()) {
+                return Ok(None);
+            }
+            if row.1 == vout {
+                only = Some(row.0);
+            }
+            self.iter.next();
+        }
+        self.iter.status()?;
+        Ok(only)
     }
 }
 

@@ -268,22 +268,20 @@ impl Store {
         if let Some(value) = made.encode() {
             batch.put_cf(self.cf(Family::Meta), meta::CHECKPOINTS, value);
         }
-        self.db.write(batch)?;
+        self.write(batch, false)?;
         Ok(made)
-    }
-
-    /// Says that rows are about to be written without the upkeep of checkpoints, so that they
-    /// have to be made again. Those there are stay true.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the bulk path"))]
-    pub(crate) fn forget_checkpoints(&self) -> Result<(), StoreError> {
-        Ok(self
-            .db
-            .delete_cf(self.cf(Family::Meta), meta::CHECKPOINTS)?)
     }
 }
 
 #[cfg(test)]
 impl Store {
+    /// As when a bulk load begins: checkpoints have to be made again.
+    pub(crate) fn forget_checkpoints(&self) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.cf(Family::Meta), meta::CHECKPOINTS);
+        self.write(batch, false)
+    }
+
     /// Gives the key of each script that has a history to `visit`.
     pub(crate) fn for_each_script(&self, mut visit: impl FnMut(ScriptKey)) {
         let mut last = None;

@@ -12,7 +12,7 @@
 use std::mem::size_of;
 
 use pulse_primitives::{Height, block::BlockPosition, tip::ChainTip};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::{Families, Family, Store, StoreError, totals::TakenBack};
 use crate::{
@@ -143,7 +143,7 @@ impl Store {
         };
         batch.put_cf(cfs[Family::Meta], meta::RING, ring.encode());
         batch.put_cf(cfs[Family::Meta], meta::CURSOR, previous.encode());
-        self.db.write(batch)?;
+        self.write(batch, false)?;
         Ok(ring)
     }
 
@@ -158,7 +158,7 @@ impl Store {
         put_filter(&mut batch, self.families(), height, entry, bytes);
         let next = block::key(height + 1);
         batch.put_cf(self.cf(Family::Meta), meta::FILTERS, next);
-        Ok(self.db.write(batch)?)
+        self.write(batch, false)
     }
 
     /// Records where a block lies now.
@@ -168,9 +168,9 @@ impl Store {
         position: &BlockPosition,
     ) -> Result<(), StoreError> {
         let value = block::encode_position(position);
-        Ok(self
-            .db
-            .put_cf(self.cf(Family::Pos), block::key(height), value)?)
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.cf(Family::Pos), block::key(height), value);
+        self.write(batch, false)
     }
 }
 
@@ -304,9 +304,7 @@ impl Group<'_> {
             self.batch.put_cf(meta, meta::FILTERS, block::key(next));
         }
         let rows = self.batch.len() as u64;
-        let mut options = WriteOptions::default();
-        options.set_sync(sync || at_tip);
-        self.store.db.write_opt(self.batch, &options)?;
+        self.store.write(self.batch, sync || at_tip)?;
         Ok(Committed {
             cursor: Some(cursor),
             ring: self.ring,

@@ -207,11 +207,6 @@ impl RecentBlock {
         block
     }
 
-    /// Number of the block's coinbase.
-    pub(super) fn first_txnum(&self) -> TxNum {
-        self.first_txnum
-    }
-
     fn slot(&self, hash: u64) -> usize {
         // The number of slots is a power of two.
         usize::try_from(hash & (self.slots.len() as u64 - 1)).unwrap_or(0)

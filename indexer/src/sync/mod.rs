@@ -16,15 +16,18 @@
 //! ones read each block that is taken back, at any depth. The index is never deleted
 //! here.
 
+mod apply;
 mod chain;
 mod checkpoints;
 mod filters;
 mod funding;
+pub(crate) mod progress;
 mod queue;
 mod repeated;
+mod settle;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -45,31 +48,19 @@ use crate::{
     index::Shared,
     metrics,
     prepared::{Inconsistent, Prepared},
-    rows::{delta::Delta, filter::FilterEntry, meta::Cursor},
-    store::{StoreError, writer::Group},
+    rows::{delta::Delta, meta::Cursor},
+    store::StoreError,
 };
+use apply::Applied;
 use chain::{Chain, RecentBlock};
 use filters::FilterTip;
-use queue::Queue;
+use funding::Rows;
+use progress::Pace;
+use settle::Settling;
 
 /// Within this many blocks of the best header every block is written at once and
 /// synced to disk.
 const NEAR_TIP_BLOCKS: Height = 6;
-
-/// A group of blocks is written when it has this many bytes ...
-const GROUP_BYTES: usize = 24 << 20;
-
-/// ... or has been collecting for this long.
-const GROUP_TIME: Duration = Duration::from_secs(1);
-
-/// Far from the tip the next block is waited for this long before a group is written:
-/// large groups cost a fraction of small ones.
-const LINGER: Duration = Duration::from_millis(500);
-const LINGER_PAUSE: Duration = Duration::from_millis(10);
-
-/// Far from the tip the write-ahead log is synced this often. A power cut takes back
-/// whole groups that are younger.
-const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often, and after which pause, a block that cannot be read is asked for again:
 /// during a reorganisation that can pass.
@@ -140,6 +131,8 @@ pub struct IndexSync {
     renewed_to: Option<Height>,
     last_sync: Instant,
     last_filter_progress: Instant,
+    pace: Pace,
+    settling: Settling,
 }
 
 /// What to do next.
@@ -152,16 +145,6 @@ enum Step {
     LookAgain,
 }
 
-/// How a run of blocks ended.
-enum Applied {
-    /// With the last block there was.
-    All,
-    /// With a block that does not follow the one before: the chain moved.
-    Moved,
-    /// With a block that could not be read.
-    Unavailable(Height, BlockHash, BlockSourceError),
-}
-
 impl IndexSync {
     pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn BlockSource>) -> Self {
         Self {
@@ -171,6 +154,8 @@ impl IndexSync {
             renewed_to: None,
             last_sync: Instant::now(),
             last_filter_progress: Instant::now(),
+            pace: Pace::default(),
+            settling: Settling::default(),
         }
     }
 
@@ -202,7 +187,9 @@ impl IndexSync {
             match self.next_step(&chain)? {
                 Step::Rest(height) => {
                     self.renew_up_to(&chain, height)?;
-                    if height.saturating_add(NEAR_TIP_BLOCKS) >= self.source.best_header_height() {
+                    if self.is_near_tip(height) {
+                        self.leave_bulk()?;
+                        self.settle()?;
                         self.make_checkpoints(stop)?;
                     }
                     self.make_up_filters(&mut chain, stop)?;
@@ -218,6 +205,7 @@ impl IndexSync {
                         self.renew_up_to(&chain, cursor.tip.height)?;
                     }
                     let before = chain.next_height();
+                    self.enter_bulk_if_far(before)?;
                     let applied = self.apply(&mut chain, stop)?;
                     if chain.next_height() > before {
                         failures = 0;
@@ -237,7 +225,43 @@ impl IndexSync {
                 }
             }
         }
+        if stop.load(Ordering::Relaxed) && self.shared.store.is_bulk() {
+            self.shared.store.flush()?;
+        }
         self.chain = Some(chain);
+        Ok(())
+    }
+
+    /// Whether a block at this height is written at once and synced to disk.
+    fn is_near_tip(&self, height: Height) -> bool {
+        height.saturating_add(NEAR_TIP_BLOCKS) >= self.source.best_header_height()
+    }
+
+    /// Begins a bulk load if the next block is far behind the best header.
+    fn enter_bulk_if_far(&mut self, next: Height) -> Result<(), SyncError> {
+        let (store, config) = (&self.shared.store, &self.shared.config);
+        let best = self.source.best_header_height();
+        if !store.is_bulk()
+            && next.saturating_add(config.bulk_lag_blocks.max(NEAR_TIP_BLOCKS)) < best
+        {
+            store.enter_bulk()?;
+            self.settling.needed();
+            metrics::bulk(true);
+            tracing::info!(height = next, count = best, "bulk load of the index begins");
+        }
+        Ok(())
+    }
+
+    /// Ends a bulk load if there is one.
+    fn leave_bulk(&mut self) -> Result<(), SyncError> {
+        let store = &self.shared.store;
+        if store.is_bulk() {
+            let started = Instant::now();
+            store.leave_bulk()?;
+            metrics::bulk(false);
+            let elapsed_ms = metrics::millis(started.elapsed());
+            tracing::info!(elapsed_ms, "bulk load of the index has ended");
+        }
         Ok(())
     }
 
@@ -284,177 +308,6 @@ impl IndexSync {
                 })
             }
         }
-    }
-
-    /// Applies the blocks that follow the cursor in the active chain. One thread loads
-    /// and hashes them, this one builds and writes the rows.
-    fn apply(&mut self, chain: &mut Chain, stop: &AtomicBool) -> Result<Applied, SyncError> {
-        let shared = Arc::clone(&self.shared);
-        let source = Arc::clone(&self.source);
-        let first = chain.next_height();
-        let with_filter = shared.config.block_filters && chain.filters.next == first;
-        let queue = Queue::new();
-        std::thread::scope(|scope| {
-            let load = || {
-                let _closes = queue.closes();
-                let mut last_block = Instant::now();
-                let mut height = first;
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(hash) = source.hash_at(height) else {
-                        let far =
-                            height.saturating_add(NEAR_TIP_BLOCKS) < source.best_header_height();
-                        if !far || last_block.elapsed() >= LINGER {
-                            return;
-                        }
-                        std::thread::sleep(LINGER_PAUSE);
-                        continue;
-                    };
-                    let loaded = match source.load(&hash, height) {
-                        Ok(connected) => {
-                            Ok(Prepared::new(connected, &shared.store.keys, with_filter))
-                        }
-                        Err(err) => Err((height, hash, err)),
-                    };
-                    let bytes = match &loaded {
-                        Ok(Ok(block)) => block.stored_bytes(),
-                        _ => 0,
-                    };
-                    let last = !matches!(loaded, Ok(Ok(_)));
-                    if !queue.push(loaded, bytes) || last {
-                        return;
-                    }
-                    last_block = Instant::now();
-                    height += 1;
-                }
-            };
-            std::thread::Builder::new()
-                .name("index-load".to_owned())
-                .spawn_scoped(scope, load)
-                .expect("the system can start a thread");
-            // Dropped before the scope waits for the thread, however this ends.
-            let _closes = queue.closes();
-            self.consume(chain, &queue, stop)
-        })
-    }
-
-    fn consume(
-        &mut self,
-        chain: &mut Chain,
-        queue: &Queue<Loaded>,
-        stop: &AtomicBool,
-    ) -> Result<Applied, SyncError> {
-        let shared = Arc::clone(&self.shared);
-        let (store, config) = (&shared.store, &shared.config);
-        // A block that has to wait until those before it are written.
-        let mut waiting = None;
-        loop {
-            // Within a group the store is read as it was before it; what the group
-            // adds is found in memory.
-            let reader = store.reader();
-            let mut lookup = reader.tx_lookup();
-            let mut group = store.group(chain.ring);
-            let started = Instant::now();
-            let mut near_tip = false;
-            let mut coinbases = HashSet::new();
-            let ended = loop {
-                let full = group.size() >= GROUP_BYTES || started.elapsed() >= GROUP_TIME;
-                if group.blocks() > 0 && (full || near_tip || stop.load(Ordering::Relaxed)) {
-                    break None;
-                }
-                let block = match waiting
-                    .take()
-                    .map(|block| Ok(Ok(block)))
-                    .or_else(|| queue.pop())
-                {
-                    None => break Some(Applied::All),
-                    Some(Ok(block)) => block?,
-                    Some(Err((height, hash, err))) => {
-                        break Some(Applied::Unavailable(height, hash, err));
-                    }
-                };
-                if !chain.connects(&block) {
-                    break Some(Applied::Moved);
-                }
-                let height = block.connected.height;
-                let first_txnum = chain.next_txnum();
-                let repeated = repeated::find(
-                    &block,
-                    first_txnum,
-                    chain,
-                    &reader,
-                    &mut lookup,
-                    |hash, height| self.load(hash, height),
-                )?;
-                let coinbase = block.tx_hashes.first().copied();
-                if repeated.is_some() && group.blocks() > 0 || !coinbases.insert(coinbase) {
-                    waiting = Some(block);
-                    break None;
-                }
-                let table = RecentBlock::new(block.hash, first_txnum, &block.tx_hashes);
-                let funding = funding::resolve(
-                    &block,
-                    &table,
-                    chain,
-                    &reader,
-                    &mut lookup,
-                    |hash, height| self.load(hash, height),
-                )?;
-                let batch = IndexBatch::from_block(
-                    &block,
-                    first_txnum,
-                    &funding,
-                    repeated.as_ref(),
-                    &store.keys,
-                )?;
-                let best = self.source.best_header_height();
-                near_tip = height.saturating_add(NEAR_TIP_BLOCKS) >= best;
-                let store_delta = height.saturating_add(config.undo_blocks) > best;
-                let cursor = group.add(&batch, config.undo_blocks, store_delta);
-                if let Some(filter) = block
-                    .filter
-                    .as_ref()
-                    .filter(|_| chain.filters.next == height)
-                {
-                    let entry = FilterEntry::new(block.hash, filter, &chain.filters.header);
-                    group.add_filter(height, &entry, filter);
-                    chain.filters.push(&entry);
-                }
-                chain.push(table, cursor);
-                metrics::transactions(u64::from(batch.row.tx_count));
-            };
-            drop(lookup);
-            drop(reader);
-            self.commit(chain, group, near_tip)?;
-            self.renew_all(self.shared.stale.take_reported())?;
-            match ended {
-                None if stop.load(Ordering::Relaxed) => return Ok(Applied::All),
-                None => {}
-                Some(ended) => return Ok(ended),
-            }
-        }
-    }
-
-    fn commit(
-        &mut self,
-        chain: &mut Chain,
-        group: Group<'_>,
-        near_tip: bool,
-    ) -> Result<(), SyncError> {
-        let started = Instant::now();
-        let blocks = group.blocks();
-        let sync = self.last_sync.elapsed() >= SYNC_INTERVAL;
-        let committed = group.commit(near_tip, sync)?;
-        chain.committed(committed.ring);
-        if sync || near_tip {
-            self.last_sync = Instant::now();
-        }
-        if let Some(cursor) = committed.cursor {
-            metrics::committed(blocks, committed.rows, started.elapsed());
-            self.publish(&cursor);
-            let ChainTip { height, hash, .. } = cursor.tip;
-            tracing::debug!(height, %hash, count = blocks, "blocks indexed");
-        }
-        Ok(())
     }
 
     fn publish(&self, cursor: &Cursor) {
@@ -538,30 +391,20 @@ impl IndexSync {
             what: "another block than asked for",
         })?;
         let table = RecentBlock::new(hash, first_txnum, &block.tx_hashes);
+        let mut wanted = Vec::new();
+        let (keys, place) = (&store.keys, 0);
+        let funding = funding::in_memory(&block, place, &table, chain, keys, &mut wanted)?;
+        let load = |hash: &BlockHash, height| self.load(hash, height);
         let mut lookup = reader.tx_lookup();
-        let funding = funding::resolve(
-            &block,
-            &table,
-            chain,
-            &reader,
-            &mut lookup,
-            |hash, height| self.load(hash, height),
-        )?;
-        let repeated = repeated::find(
-            &block,
-            first_txnum,
-            chain,
-            &reader,
-            &mut lookup,
-            |hash, height| self.load(hash, height),
-        )?;
-        let batch = IndexBatch::from_block(
-            &block,
-            first_txnum,
-            &funding,
-            repeated.as_ref(),
-            &store.keys,
-        )?;
+        let repeated = repeated::find(&block, first_txnum, chain, &reader, &mut lookup, load)?;
+        let repeated = repeated.as_ref();
+        let mut batch = IndexBatch::from_block(&block, first_txnum, &funding, repeated, keys)?;
+        // What the block spent has no `utxo` rows.
+        let load = |hash: &BlockHash, height| self.load(hash, height);
+        let found = funding::stored(&mut wanted, Rows::Tx, chain, &reader, load)?;
+        for (wanted, txnum) in wanted.iter().zip(found) {
+            batch.delta.spent[wanted.input].txnum = txnum;
+        }
         Ok(Some(batch.delta))
     }
 
@@ -619,6 +462,3 @@ impl IndexSync {
         Ok(())
     }
 }
-
-/// A loaded block, or why there is none.
-type Loaded = Result<Result<Prepared, Inconsistent>, (Height, BlockHash, BlockSourceError)>;

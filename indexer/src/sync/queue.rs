@@ -1,53 +1,78 @@
-//! The blocks that wait between loading and indexing: bounded in number and bytes.
-//! When full, loading waits.
+//! The blocks that wait between loading and indexing, in the order of the chain: bounded in
+//! number and bytes. When full, loading waits.
 
 use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
 /// Most blocks that wait.
-const MAX_BLOCKS: usize = 16;
+const MAX_BLOCKS: usize = 256;
 
-/// Bytes in the block files after which no further block is let in.
-const MAX_BYTES: usize = 8 << 20;
-
-/// A queue between one thread that pushes and one that pops.
+/// A queue between threads that push, each item at its place, and one that pops.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    max_bytes: usize,
 }
 
 struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
+    /// Place of the next item.
+    next: u32,
     closed: bool,
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
+    /// A queue that lets no further item in when it has this many bytes.
+    pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 bytes: 0,
+                next: 0,
                 closed: false,
             }),
             changed: Condvar::new(),
+            max_bytes,
         }
     }
 
-    /// Waits for room and adds an item. `false` if the queue is closed.
-    pub(super) fn push(&self, item: T, bytes: usize) -> bool {
+    /// Waits for room and for the items before this one, and adds it. `false` if the queue is
+    /// closed.
+    pub(super) fn push(&self, place: u32, item: T, bytes: usize) -> bool {
         let mut state = self.state.lock();
-        while !state.closed && (state.items.len() >= MAX_BLOCKS || state.bytes >= MAX_BYTES) {
+        while !state.closed
+            && (state.next != place
+                || state.items.len() >= MAX_BLOCKS
+                || state.bytes >= self.max_bytes)
+        {
             self.changed.wait(&mut state);
         }
         if state.closed {
             return false;
         }
         state.bytes += bytes;
+        state.next += 1;
         state.items.push_back((item, bytes));
         self.changed.notify_all();
         true
+    }
+
+    /// Says that there is no item at this place: waits for those before it and closes the
+    /// queue.
+    pub(super) fn end(&self, place: u32) {
+        let mut state = self.state.lock();
+        while !state.closed && state.next != place {
+            self.changed.wait(&mut state);
+        }
+        state.closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether no more items are let in.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Waits for an item. `None` when the queue is closed and empty.
@@ -64,6 +89,11 @@ impl<T> Queue<T> {
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// Closes the queue if the guard goes because of a panic.
+    pub(super) fn closes_on_panic(&self) -> ClosesOnPanic<'_, T> {
+        ClosesOnPanic(self)
     }
 
     /// Closes the queue when the guard goes, also by an early return or a panic, so
@@ -83,21 +113,37 @@ impl<T> Drop for Closes<'_, T> {
     }
 }
 
+/// See [`Queue::closes_on_panic`].
+pub(super) struct ClosesOnPanic<'a, T>(&'a Queue<T>);
+
+impl<T> Drop for ClosesOnPanic<'_, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.closes());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn items_come_out_in_order_and_bounded() {
-        let queue = Queue::new();
+        const THREADS: u32 = 3;
+
+        let queue = Queue::new(400);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let _closes = queue.closes();
-                for i in 0..1000 {
-                    assert!(queue.push(i, MAX_BYTES / 4));
-                    assert!(queue.state.lock().items.len() <= 4);
-                }
-            });
+            for thread in 0..THREADS {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for i in (thread..1000).step_by(THREADS as usize) {
+                        assert!(queue.push(i, i, 100));
+                        assert!(queue.state.lock().items.len() <= 4);
+                    }
+                    queue.end(1000);
+                });
+            }
             for i in 0..1000 {
                 assert_eq!(queue.pop(), Some(i));
             }
@@ -107,12 +153,16 @@ mod tests {
 
     #[test]
     fn a_closed_queue_lets_nobody_wait() {
-        let queue = Queue::new();
+        let queue = Queue::new(1 << 20);
         std::thread::scope(|scope| {
-            let pusher = scope.spawn(|| (0..100).all(|i| queue.push(i, 0)));
+            let pusher = scope.spawn(|| (0..1000).all(|i| queue.push(i, i, 0)));
+            let ahead = scope.spawn(|| queue.push(5000, 0, 0));
+            let ending = scope.spawn(|| queue.end(6000));
             assert_eq!(queue.pop(), Some(0));
             drop(queue.closes());
             assert!(!pusher.join().unwrap());
+            assert!(!ahead.join().unwrap());
+            ending.join().unwrap();
         });
     }
 }

@@ -105,6 +105,21 @@ impl MemChain {
         self.publish(&state);
     }
 
+    /// The chain that ends with a stored block.
+    pub(super) fn up_to(&self, params: &ChainParams, hash: BlockHash) -> Self {
+        let state = self.state.lock();
+        let mut path = vec![&state.blocks[&hash]];
+        while path[path.len() - 1].height > 0 {
+            let previous = path[path.len() - 1].block.header.prev_blockhash;
+            path.push(&state.blocks[&previous]);
+        }
+        let chain = Self::new(params);
+        for stored in path.iter().rev().skip(1) {
+            chain.connect(stored.block.clone(), stored.spent.clone());
+        }
+        chain
+    }
+
     /// Takes blocks off the active chain. They stay stored.
     pub(super) fn disconnect(&self, count: usize) {
         let mut state = self.state.lock();

@@ -1,6 +1,7 @@
 //! The index as a whole, over chains kept in memory.
 
 mod coins;
+mod crash;
 mod disturbed;
 mod edges;
 mod filters;
@@ -52,8 +53,8 @@ const HOT: Hot = Hot {
 /// Small in every respect, so that short chains meet every limit.
 fn config() -> IndexConfig {
     IndexConfig {
-        cache_mib: 8,
-        write_buffer_mib: 8,
+        memory_mib: 2,
+        bulk_lag_blocks: 9,
         recent_txs: 20,
         undo_blocks: 3,
         salt: Some("00112233445566778899aabbccddeeff".to_owned()),
@@ -104,6 +105,8 @@ fn undisturbed_digest(chain: &Arc<MemChain>) -> [u8; 32] {
     let config = IndexConfig {
         recent_txs: u32::MAX,
         undo_blocks: 0,
+        // With a log from the first block to the last.
+        bulk_lag_blocks: u32::MAX,
         ..config()
     };
     let mut fixture = Fixture::open_with(dir.path(), Arc::clone(chain), &config, &params());

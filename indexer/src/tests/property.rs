@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Fixture, config, filters,
+    Fixture, config,
+    crash::{Killer, open_image},
+    filters,
     filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
@@ -36,6 +38,11 @@ enum Op {
     Reopen { filters: bool },
     /// Rows go from memory to table files.
     Flush,
+    /// The node knows so many headers more than blocks.
+    Ahead { headers: u32 },
+    /// The index follows, and the process is killed when it has come by so many points at
+    /// which the disk changes, or afterwards.
+    Kill { points: u32 },
     /// Blocks are stored elsewhere, and the node starts again some blocks behind.
     Restart { behind: u32, seed: u64 },
     /// Blocks are stored elsewhere while the node runs.
@@ -43,15 +50,19 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let txs = prop_oneof![8 => 0..12usize, 1 => 60..150usize];
+    let txs = prop_oneof![16 => 0..10usize, 1 => 60..150usize];
+    // Ten and more at once begin with a bulk load.
+    let blocks = prop_oneof![3 => 1..6usize, 1 => 10..24usize];
     prop_oneof![
-        4 => (1..6usize, txs.clone(), any::<u64>())
+        4 => (blocks, txs.clone(), any::<u64>())
             .prop_map(|(blocks, txs, seed)| Op::Mine { blocks, txs, seed }),
         3 => (1..9usize, 0..9usize, txs, any::<u64>())
             .prop_map(|(depth, blocks, txs, seed)| Op::Reorg { depth, blocks, txs, seed }),
         4 => Just(Op::CatchUp),
         1 => any::<bool>().prop_map(|filters| Op::Reopen { filters }),
         1 => Just(Op::Flush),
+        1 => prop_oneof![Just(0), 7..30u32].prop_map(|headers| Op::Ahead { headers }),
+        2 => (0..16u32).prop_map(|points| Op::Kill { points }),
         1 => (0..8u32, any::<u64>()).prop_map(|(behind, seed)| Op::Restart { behind, seed }),
         1 => any::<u64>().prop_map(|seed| Op::Move { seed }),
     ]
@@ -67,8 +78,16 @@ fn meet_stale_positions(view: &View<'_>, naive: &Naive) {
     }
 }
 
+/// Asks everything at the tip of the chain.
+fn check(fixture: &mut Fixture) {
+    let naive = Naive::new(&fixture.chain.blocks());
+    meet_stale_positions(&fixture.query.view().unwrap(), &naive);
+    fixture.catch_up().unwrap();
+    naive.check(&fixture.query.view().unwrap());
+}
+
 fn run(ops: &[Op]) {
-    let dir = scratch_dir();
+    let mut dir = scratch_dir();
     let chain = Arc::new(MemChain::new(&params()));
     let mut fixture = Fixture::open(dir.path(), Arc::clone(&chain));
     for op in ops {
@@ -84,10 +103,25 @@ fn run(ops: &[Op]) {
                 chain.disconnect(depth);
                 mine(&chain, blocks + 1, *txs, *seed);
             }
-            Op::CatchUp => fixture.catch_up().unwrap(),
+            Op::CatchUp => {
+                fixture.catch_up().unwrap();
+                check(&mut fixture);
+            }
             Op::Reopen { filters } => {
                 let config = if *filters { with_filters() } else { config() };
                 fixture = reopen(fixture, dir.path(), &config);
+            }
+            Op::Ahead { headers } => {
+                let tip = chain.active().len() as u32 - 1;
+                chain.set_best_header(tip + headers);
+            }
+            Op::Kill { points } => {
+                let killer = Killer::new(&fixture, dir.path(), *points, 1);
+                fixture.catch_up().unwrap();
+                let (image, _) = killer.take(&fixture).remove(0);
+                drop(fixture);
+                dir = image;
+                fixture = open_image(dir.path(), &chain, &config());
             }
             Op::Flush => fixture.index.flush().unwrap(),
             Op::Restart { behind, seed } => {
@@ -105,11 +139,9 @@ fn run(ops: &[Op]) {
             Op::Move { seed } => chain.move_blocks(&mut StdRng::seed_from_u64(*seed)),
         }
     }
+    chain.set_best_header(chain.active().len() as u32 - 1);
     fixture.catch_up().unwrap();
-    let naive = Naive::new(&chain.blocks());
-    meet_stale_positions(&fixture.query.view().unwrap(), &naive);
-    fixture.catch_up().unwrap();
-    naive.check(&fixture.query.view().unwrap());
+    check(&mut fixture);
     let digest = undisturbed_digest(&chain);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 

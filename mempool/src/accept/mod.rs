@@ -354,6 +354,7 @@ impl Mempool {
                 spends_coinbase: candidate.spends_coinbase,
                 local: rules.options.local,
                 bytes: 0,
+                scripts: Box::default(),
             }
         });
         let entries = entries.collect();

@@ -13,7 +13,8 @@
 //! ones. So the last chunk of all has no descendants outside itself.
 //!
 //! # Limits
-//! 64 transactions and 404,000 weight units (as policy weighs) each.
+//! 64 transactions and 404,000 weight units (as policy weighs) each. Orders are the best there
+//! are, unless finding one takes more work than a change of the mempool may cause.
 
 use std::{
     cmp::Ordering,
@@ -27,9 +28,8 @@ use crate::{
 };
 
 pub(crate) mod diagram;
+mod forest;
 pub(crate) mod linearize;
-#[cfg(test)]
-mod tests;
 
 use linearize::{ChunkRate, Graph, Set, bits};
 
@@ -304,11 +304,13 @@ impl Clusters {
         }
 
         let mut clusters = Vec::new();
+        let mut work = linearize::MAX_WORK;
         for group in joined.groups() {
             let parts = group.iter().filter(|&&i| i < pieces.len());
             let parts: Vec<_> = parts.map(|&i| pieces[i]).collect();
             let new = group.iter().filter_map(|&i| i.checked_sub(pieces.len()));
-            clusters.push(self.compose(&parts, &new.collect::<Vec<_>>(), added, links)?);
+            let new: Vec<_> = new.collect();
+            clusters.push(self.compose(&parts, &new, added, links, &mut work)?);
         }
         let mut before: Vec<ChunkRate> = Vec::new();
         for &id in &affected {
@@ -328,13 +330,15 @@ impl Clusters {
         })
     }
 
-    /// One cluster of parts of clusters and of new transactions.
+    /// One cluster of parts of clusters and of new transactions; `work` may be spent on its
+    /// order.
     fn compose(
         &self,
         parts: &[(ClusterId, Set)],
         new: &[usize],
         added: &[NewTx],
         links: &[(Slot, Slot)],
+        work: &mut u32,
     ) -> Result<Cluster<Member>, TooLarge> {
         let count: usize = parts.iter().map(|(_, set)| set.count_ones() as usize).sum();
         if count + new.len() > MAX_CLUSTER_TXS {
@@ -388,8 +392,7 @@ impl Clusters {
         }
         let graph = Graph::new(nodes.iter().map(|node| node.rate).collect(), &parents);
         let base: Vec<usize> = (0..nodes.len()).collect();
-        let grows = !new.is_empty() || !links.is_empty();
-        let order = linearize::linearize(&graph, &base, grows);
+        let order = linearize::linearize(&graph, &base, work);
         Ok(Cluster::new(&graph, &order, &nodes))
     }
 

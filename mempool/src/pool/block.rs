@@ -124,13 +124,18 @@ impl Mempool {
     ) -> Vec<(Slot, LeftReason)> {
         let mut removed = Vec::new();
         let mut seen: HashSet<Slot> = HashSet::new();
-        for txid in txids {
-            if let Some(slot) = self.slot(txid) {
-                seen.insert(slot);
-                removed.push((slot, LeftReason::Confirmed(height)));
+        let mut unknown = Vec::new();
+        for (tx, txid) in block.txdata.iter().zip(txids) {
+            match self.slot(txid) {
+                Some(slot) => {
+                    seen.insert(slot);
+                    removed.push((slot, LeftReason::Confirmed(height)));
+                }
+                None => unknown.push((tx, txid)),
             }
         }
-        for (tx, txid) in block.txdata.iter().zip(txids) {
+        // What spends the same as one that is here is that one itself.
+        for (tx, txid) in unknown {
             for input in &tx.input {
                 let Some(slot) = self.spender_slot(&input.previous_output) else {
                     continue;

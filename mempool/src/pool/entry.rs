@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid, hashes::Hash};
+use bitcoin::{Amount, Transaction, TxOut, Txid, Wtxid, hashes::Hash};
 use pulse_primitives::{Height, bitcoin, mempool::MempoolTx};
 
+use super::{scripts::ScriptSlot, table::Spend};
 use crate::{cluster::Slot, feerate::FeeFrac, memory, policy::locks::LockPoints};
 
 /// A transaction in the mempool, with what acceptance found out about it.
@@ -42,6 +43,8 @@ pub struct Entry {
     /// Whether it was submitted here, and not yet seen back from the network.
     pub local: bool,
     pub(crate) bytes: usize,
+    /// Of its outputs and of those that it spends, in order.
+    pub(crate) scripts: Box<[ScriptSlot]>,
 }
 
 impl Entry {
@@ -73,9 +76,9 @@ impl Entry {
         memory::transaction(tx)
             + memory::outputs(prevouts)
             + memory::in_vec::<Option<Self>>(1)
-            + memory::in_table::<(Txid, Slot)>(1)
-            + memory::in_table::<(Wtxid, Slot)>(1)
-            + memory::in_table::<(OutPoint, (Slot, u32))>(tx.input.len())
+            + memory::in_table::<Slot>(2)
+            + memory::in_table::<Spend>(tx.input.len())
+            + memory::allocation(size_of::<ScriptSlot>() * (tx.output.len() + prevouts.len()))
             + memory::in_tree::<(u64, Slot)>(2)
     }
 }

@@ -1,7 +1,7 @@
 //! The mempool: its transactions and everything that is looked up of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -21,6 +21,7 @@ mod block;
 pub(crate) mod entry;
 mod limit;
 mod scripts;
+mod table;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -31,7 +32,8 @@ pub use view::PoolView;
 
 use block::Reorg;
 use limit::RollingFee;
-use scripts::{ScriptIndex, script_hash, touched};
+use scripts::{ScriptIndex, script_hash};
+use table::Table;
 
 /// The unconfirmed transactions.
 ///
@@ -44,11 +46,7 @@ use scripts::{ScriptIndex, script_hash, touched};
 #[derive(Debug)]
 pub struct Mempool {
     pub(crate) config: MempoolConfig,
-    entries: Vec<Option<Entry>>,
-    free: Vec<Slot>,
-    by_txid: HashMap<Txid, Slot>,
-    by_wtxid: HashMap<Wtxid, Slot>,
-    spenders: HashMap<OutPoint, (Slot, u32)>,
+    table: Table,
     by_sequence: BTreeMap<u64, Slot>,
     by_time: BTreeSet<(u64, Slot)>,
     scripts: ScriptIndex,
@@ -88,11 +86,7 @@ impl Mempool {
     pub fn new(config: MempoolConfig) -> Self {
         Self {
             config,
-            entries: Vec::new(),
-            free: Vec::new(),
-            by_txid: HashMap::new(),
-            by_wtxid: HashMap::new(),
-            spenders: HashMap::new(),
+            table: Table::default(),
             by_sequence: BTreeMap::new(),
             by_time: BTreeSet::new(),
             scripts: ScriptIndex::default(),
@@ -125,13 +119,13 @@ impl Mempool {
     /// Number of transactions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_txid.len()
+        self.table.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_txid.is_empty()
+        self.len() == 0
     }
 
     /// Number that changes with every change of the contents or of the tip.
@@ -161,32 +155,32 @@ impl Mempool {
     /// A transaction by id.
     #[must_use]
     pub fn get(&self, txid: &Txid) -> Option<&Entry> {
-        Some(self.entry(*self.by_txid.get(txid)?))
+        Some(self.entry(self.slot(txid)?))
     }
 
     /// A transaction by its id with witnesses.
     #[must_use]
     pub fn get_wtxid(&self, wtxid: &Wtxid) -> Option<&Entry> {
-        Some(self.entry(*self.by_wtxid.get(wtxid)?))
+        Some(self.entry(self.table.by_wtxid(wtxid)?))
     }
 
     /// Whether a transaction with this id is here.
     #[must_use]
     pub fn contains(&self, txid: &Txid) -> bool {
-        self.by_txid.contains_key(txid)
+        self.slot(txid).is_some()
     }
 
     /// Whether exactly this transaction is here.
     #[must_use]
     pub fn contains_wtxid(&self, wtxid: &Wtxid) -> bool {
-        self.by_wtxid.contains_key(wtxid)
+        self.table.by_wtxid(wtxid).is_some()
     }
 
     /// Who spends `outpoint`: the transaction and the index of its input.
     #[must_use]
     pub fn spender(&self, outpoint: &OutPoint) -> Option<(&Entry, u32)> {
-        let (slot, input) = self.spenders.get(outpoint)?;
-        Some((self.entry(*slot), *input))
+        let (slot, input) = self.table.spender(outpoint)?;
+        Some((self.entry(slot), input))
     }
 
     /// All transactions, oldest arrival first.
@@ -217,7 +211,7 @@ impl Mempool {
     /// here comes last.
     #[must_use]
     pub fn compare_mining(&self, a: &Txid, b: &Txid) -> std::cmp::Ordering {
-        let key = |txid: &Txid| self.clusters.mining_key(*self.by_txid.get(txid)?);
+        let key = |txid: &Txid| self.clusters.mining_key(self.slot(txid)?);
         match (key(a), key(b)) {
             (Some(a), Some(b)) => a.cmp(&b),
             (a, b) => b.is_some().cmp(&a.is_some()),
@@ -237,7 +231,7 @@ impl Mempool {
     }
 
     fn related(&self, txid: &Txid, of: impl Fn(&Clusters, Slot) -> Vec<Slot>) -> Vec<&Entry> {
-        let slots = self.by_txid.get(txid).map(|&slot| of(&self.clusters, slot));
+        let slots = self.slot(txid).map(|slot| of(&self.clusters, slot));
         slots
             .into_iter()
             .flatten()
@@ -256,7 +250,7 @@ impl Mempool {
     /// Remembers whether `txid` was submitted here and has not been seen back from the
     /// network. `false` if it is not in the mempool.
     pub fn set_local(&mut self, txid: &Txid, local: bool) -> bool {
-        let Some(&slot) = self.by_txid.get(txid) else {
+        let Some(slot) = self.slot(txid) else {
             return false;
         };
         self.entry_mut(slot).local = local;
@@ -269,23 +263,19 @@ impl Mempool {
     }
 
     pub(crate) fn slot(&self, txid: &Txid) -> Option<Slot> {
-        self.by_txid.get(txid).copied()
+        self.table.by_txid(txid)
     }
 
     pub(crate) fn spender_slot(&self, outpoint: &OutPoint) -> Option<Slot> {
-        self.spenders.get(outpoint).map(|(slot, _)| *slot)
+        self.table.spender(outpoint).map(|(slot, _)| slot)
     }
 
     pub(crate) fn entry(&self, slot: Slot) -> &Entry {
-        self.entries[slot.0 as usize]
-            .as_ref()
-            .expect("slots of entries that are gone are not kept")
+        self.table.at(slot)
     }
 
     pub(crate) fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
-        self.entries[slot.0 as usize]
-            .as_mut()
-            .expect("slots of entries that are gone are not kept")
+        self.table.at_mut(slot)
     }
 
     /// Replaces `removed` (with the reason of each) by `added`, whose clusters `staging`
@@ -318,18 +308,6 @@ impl Mempool {
     fn put(&mut self, mut entry: Entry, in_package_or_reorg: bool) -> Slot {
         entry.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            let last = u32::try_from(self.entries.len() - 1);
-            Slot(last.expect("fewer transactions than memory allows"))
-        });
-        self.by_txid.insert(entry.txid, slot);
-        self.by_wtxid.insert(entry.wtxid, slot);
-        self.by_sequence.insert(entry.sequence, slot);
-        self.by_time.insert((entry.time, slot));
-        for (input, index) in entry.tx.input.iter().zip(0..) {
-            self.spenders.insert(input.previous_output, (slot, index));
-        }
         self.removed.forget(&entry.txid);
         entry.bytes = Entry::measure(&entry.tx, &entry.prevouts);
         self.entry_bytes += entry.bytes;
@@ -347,28 +325,26 @@ impl Mempool {
             in_package_or_reorg,
         }));
         metrics::accepted();
-        let scripts = touched(&entry.tx, &entry.prevouts);
-        let arrival = (entry.sequence, slot);
-        self.entries[slot.0 as usize] = Some(entry);
-        self.scripts.insert(arrival, &scripts);
+        let (sequence, time) = (entry.sequence, entry.time);
+        let slot = self.table.insert(entry);
+        let entry = self.table.at_mut(slot);
+        let arrival = (sequence, slot);
+        entry.scripts = self.scripts.insert(arrival, &entry.tx, &entry.prevouts);
+        self.by_sequence.insert(sequence, slot);
+        self.by_time.insert((time, slot));
         slot
     }
 
     /// Takes an entry out, clusters apart.
     fn take(&mut self, slot: Slot, reason: LeftReason, now: u64) {
-        let Some(entry) = self.entries[slot.0 as usize].take() else {
+        let Some(entry) = self.table.remove(slot) else {
             return;
         };
-        self.free.push(slot);
-        self.by_txid.remove(&entry.txid);
-        self.by_wtxid.remove(&entry.wtxid);
         self.by_sequence.remove(&entry.sequence);
         self.by_time.remove(&(entry.time, slot));
-        for input in &entry.tx.input {
-            self.spenders.remove(&input.previous_output);
-        }
-        let scripts = touched(&entry.tx, &entry.prevouts);
-        self.scripts.remove((entry.sequence, slot), &scripts);
+        let arrival = (entry.sequence, slot);
+        self.scripts
+            .remove(arrival, &entry.scripts, &entry.tx, &entry.prevouts);
         self.entry_bytes -= entry.bytes;
         self.vsize -= entry.vsize;
         self.fees -= entry.fee.to_sat();

@@ -1,8 +1,12 @@
 //! Which transactions pay a script or spend from it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+};
 
 use bitcoin::{Script, Transaction, TxOut, hashes::Hash};
+use hashbrown::HashTable;
 use pulse_primitives::{
     bitcoin,
     mempool::{ScriptHash, ScriptMempoolTotals},
@@ -13,12 +17,30 @@ use crate::{cluster::Slot, memory, policy::script::is_unspendable};
 /// A transaction by its order of arrival.
 pub(crate) type Arrival = (u64, Slot);
 
+/// Place of a script in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScriptSlot(u32);
+
+/// Stands for a script that is not in the index.
+const NOWHERE: ScriptSlot = ScriptSlot(u32::MAX);
+
 /// Index from scripts to transactions, with totals. Scripts that nobody can spend from are
 /// not in it, as in the index of confirmed transactions.
+///
+/// A transaction keeps the places of its scripts, so that it leaves without a hash of them.
 #[derive(Debug, Default)]
 pub(crate) struct ScriptIndex {
-    scripts: HashMap<ScriptHash, ScriptTxs>,
+    scripts: Vec<ScriptEntry>,
+    free: Vec<ScriptSlot>,
+    by_hash: HashTable<ScriptSlot>,
+    hasher: RandomState,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct ScriptEntry {
+    hash: ScriptHash,
+    txs: ScriptTxs,
 }
 
 /// Most scripts have one transaction: they take no further memory.
@@ -74,15 +96,63 @@ impl ScriptTx {
 }
 
 impl ScriptTxs {
+    /// Memory beyond its place.
     fn bytes(&self) -> usize {
-        let own = memory::in_table::<(ScriptHash, Self)>(1);
         match self {
-            Self::One(_) => own,
+            Self::One(_) => 0,
             Self::Many(history) => {
-                own + memory::allocation(size_of::<ScriptHistory>())
+                memory::allocation(size_of::<ScriptHistory>())
                     + memory::in_tree::<Arrival>(history.txs.len())
             }
         }
+    }
+
+    fn add(&mut self, arrival: Arrival, change: &ScriptMempoolTotals) {
+        if let Self::One(first) = self {
+            let mut totals = first.totals();
+            if first.arrival() == arrival {
+                add(&mut totals, change);
+                *first = ScriptTx::new(arrival, &totals);
+                return;
+            }
+            let txs = BTreeSet::from([first.arrival()]);
+            *self = Self::Many(Box::new(ScriptHistory { txs, totals }));
+        }
+        if let Self::Many(history) = self {
+            if history.txs.insert(arrival) {
+                history.totals.tx_count += 1;
+            }
+            add(&mut history.totals, change);
+        }
+    }
+
+    /// Whether nothing is left.
+    fn subtract(&mut self, arrival: Arrival, change: &ScriptMempoolTotals) -> bool {
+        match self {
+            Self::One(tx) => {
+                let mut totals = tx.totals();
+                subtract(&mut totals, change);
+                *tx = ScriptTx::new(tx.arrival(), &totals);
+                totals.funded_count + totals.spent_count == 0
+            }
+            Self::Many(history) => {
+                if history.txs.remove(&arrival) {
+                    history.totals.tx_count -= 1;
+                }
+                subtract(&mut history.totals, change);
+                // What is left of the leaving one's part comes off one by one.
+                if let (Some(&only), 1) = (history.txs.first(), history.txs.len()) {
+                    *self = Self::One(ScriptTx::new(only, &history.totals));
+                }
+                false
+            }
+        }
+    }
+}
+
+impl ScriptEntry {
+    fn bytes(&self) -> usize {
+        memory::in_vec::<Self>(1) + memory::in_table::<ScriptSlot>(1) + self.txs.bytes()
     }
 }
 
@@ -91,32 +161,27 @@ pub(crate) fn script_hash(script: &Script) -> ScriptHash {
     ScriptHash::hash(script.as_bytes())
 }
 
-/// What one transaction adds to the totals of each script that it touches.
-pub(crate) fn touched(
-    tx: &Transaction,
-    prevouts: &[TxOut],
-) -> HashMap<ScriptHash, ScriptMempoolTotals> {
-    let mut all: HashMap<ScriptHash, ScriptMempoolTotals> = HashMap::new();
-    for output in &tx.output {
-        if is_unspendable(output.script_pubkey.as_bytes()) {
-            continue;
-        }
-        let totals = all.entry(script_hash(&output.script_pubkey)).or_default();
-        totals.tx_count = 1;
-        totals.funded_count += 1;
-        totals.funded_sat += output.value.to_sat();
-    }
-    for output in prevouts {
-        let totals = all.entry(script_hash(&output.script_pubkey)).or_default();
-        totals.tx_count = 1;
-        totals.spent_count += 1;
-        totals.spent_sat += output.value.to_sat();
-    }
-    all
+/// Each output of a transaction and each that it spends, with what it adds to the totals of
+/// its script, the number of transactions apart.
+fn changes<'a>(
+    tx: &'a Transaction,
+    prevouts: &'a [TxOut],
+) -> impl Iterator<Item = (&'a TxOut, ScriptMempoolTotals)> {
+    let funds = |output: &TxOut| ScriptMempoolTotals {
+        funded_count: 1,
+        funded_sat: output.value.to_sat(),
+        ..ScriptMempoolTotals::default()
+    };
+    let spends = |output: &TxOut| ScriptMempoolTotals {
+        spent_count: 1,
+        spent_sat: output.value.to_sat(),
+        ..ScriptMempoolTotals::default()
+    };
+    let outputs = tx.output.iter().map(move |output| (output, funds(output)));
+    outputs.chain(prevouts.iter().map(move |output| (output, spends(output))))
 }
 
 fn add(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
-    totals.tx_count += other.tx_count;
     totals.funded_count += other.funded_count;
     totals.funded_sat += other.funded_sat;
     totals.spent_count += other.spent_count;
@@ -124,7 +189,6 @@ fn add(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
 }
 
 fn subtract(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
-    totals.tx_count -= other.tx_count;
     totals.funded_count -= other.funded_count;
     totals.funded_sat -= other.funded_sat;
     totals.spent_count -= other.spent_count;
@@ -132,57 +196,103 @@ fn subtract(totals: &mut ScriptMempoolTotals, other: &ScriptMempoolTotals) {
 }
 
 impl ScriptIndex {
-    /// Adds a transaction.
-    pub fn insert(&mut self, arrival: Arrival, touched: &HashMap<ScriptHash, ScriptMempoolTotals>) {
-        for (script, totals) in touched {
-            let Some(txs) = self.scripts.get_mut(script) else {
-                let txs = ScriptTxs::One(ScriptTx::new(arrival, totals));
-                self.bytes += txs.bytes();
-                self.scripts.insert(*script, txs);
+    /// Adds a transaction. The places of the scripts of its outputs and of those that it
+    /// spends, to be handed in when it leaves.
+    pub fn insert(
+        &mut self,
+        arrival: Arrival,
+        tx: &Transaction,
+        prevouts: &[TxOut],
+    ) -> Box<[ScriptSlot]> {
+        let changes = changes(tx, prevouts).map(|(output, change)| {
+            let script = &output.script_pubkey;
+            if is_unspendable(script.as_bytes()) {
+                return NOWHERE;
+            }
+            self.add(script_hash(script), arrival, &change)
+        });
+        changes.collect()
+    }
+
+    fn add(
+        &mut self,
+        hash: ScriptHash,
+        arrival: Arrival,
+        change: &ScriptMempoolTotals,
+    ) -> ScriptSlot {
+        if let Some(slot) = self.find(&hash) {
+            let script = &mut self.scripts[slot.0 as usize];
+            let before = script.txs.bytes();
+            script.txs.add(arrival, change);
+            self.bytes = self.bytes + script.txs.bytes() - before;
+            return slot;
+        }
+        let entry = ScriptEntry {
+            hash,
+            txs: ScriptTxs::One(ScriptTx::new(arrival, change)),
+        };
+        self.bytes += entry.bytes();
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.scripts[slot.0 as usize] = entry;
+                slot
+            }
+            None => {
+                self.scripts.push(entry);
+                let last = u32::try_from(self.scripts.len() - 1);
+                ScriptSlot(last.expect("fewer scripts than memory allows"))
+            }
+        };
+        let scripts = &self.scripts;
+        let hash_of = |hash: &ScriptHash| self.hasher.hash_one(hash);
+        self.by_hash.insert_unique(hash_of(&hash), slot, |slot| {
+            hash_of(&scripts[slot.0 as usize].hash)
+        });
+        slot
+    }
+
+    /// Takes a transaction out again; `slots` are what [`Self::insert`] gave.
+    pub fn remove(
+        &mut self,
+        arrival: Arrival,
+        slots: &[ScriptSlot],
+        tx: &Transaction,
+        prevouts: &[TxOut],
+    ) {
+        for (&slot, (_, change)) in slots.iter().zip(changes(tx, prevouts)) {
+            if slot == NOWHERE {
                 continue;
-            };
-            self.bytes -= txs.bytes();
-            if let ScriptTxs::One(first) = *txs {
-                *txs = ScriptTxs::Many(Box::new(ScriptHistory {
-                    txs: BTreeSet::from([first.arrival()]),
-                    totals: first.totals(),
-                }));
             }
-            if let ScriptTxs::Many(history) = txs {
-                history.txs.insert(arrival);
-                add(&mut history.totals, totals);
+            let script = &mut self.scripts[slot.0 as usize];
+            let before = script.bytes();
+            if !script.txs.subtract(arrival, &change) {
+                self.bytes = self.bytes + script.bytes() - before;
+                continue;
             }
-            self.bytes += txs.bytes();
+            self.bytes -= before;
+            let hash = self.hasher.hash_one(script.hash);
+            if let Ok(found) = self.by_hash.find_entry(hash, |other| *other == slot) {
+                found.remove();
+            }
+            self.free.push(slot);
         }
     }
 
-    /// Takes a transaction out again.
-    pub fn remove(&mut self, arrival: Arrival, touched: &HashMap<ScriptHash, ScriptMempoolTotals>) {
-        for (script, totals) in touched {
-            let Some(txs) = self.scripts.get_mut(script) else {
-                continue;
-            };
-            self.bytes -= txs.bytes();
-            match txs {
-                ScriptTxs::One(_) => {
-                    self.scripts.remove(script);
-                    continue;
-                }
-                ScriptTxs::Many(history) => {
-                    history.txs.remove(&arrival);
-                    subtract(&mut history.totals, totals);
-                    if let (Some(&only), 1) = (history.txs.first(), history.txs.len()) {
-                        *txs = ScriptTxs::One(ScriptTx::new(only, &history.totals));
-                    }
-                }
-            }
-            self.bytes += txs.bytes();
-        }
+    fn find(&self, hash: &ScriptHash) -> Option<ScriptSlot> {
+        let is_it = |slot: &ScriptSlot| self.scripts[slot.0 as usize].hash == *hash;
+        self.by_hash
+            .find(self.hasher.hash_one(hash), is_it)
+            .copied()
+    }
+
+    fn get(&self, hash: &ScriptHash) -> Option<&ScriptTxs> {
+        let slot = self.find(hash)?;
+        Some(&self.scripts[slot.0 as usize].txs)
     }
 
     /// Transactions of a script, oldest arrival first.
     pub fn arrivals(&self, script: &ScriptHash) -> impl Iterator<Item = Slot> + '_ {
-        let (one, many) = match self.scripts.get(script) {
+        let (one, many) = match self.get(script) {
             None => (None, None),
             Some(ScriptTxs::One(tx)) => (Some(tx.slot), None),
             Some(ScriptTxs::Many(history)) => (None, Some(&history.txs)),
@@ -193,7 +303,7 @@ impl ScriptIndex {
 
     /// Totals of a script.
     pub fn totals(&self, script: &ScriptHash) -> ScriptMempoolTotals {
-        match self.scripts.get(script) {
+        match self.get(script) {
             None => ScriptMempoolTotals::default(),
             Some(ScriptTxs::One(tx)) => tx.totals(),
             Some(ScriptTxs::Many(history)) => history.totals,
@@ -202,7 +312,7 @@ impl ScriptIndex {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.scripts.len()
+        self.by_hash.len()
     }
 
     /// Memory, in bytes.

@@ -88,7 +88,7 @@ impl Mempool {
             let Some(bytes) = &bytes else { continue };
             for (output, vout) in entry.tx.output.iter().zip(0..) {
                 let outpoint = OutPoint::new(entry.txid, vout);
-                if output.script_pubkey == *bytes && !self.spenders.contains_key(&outpoint) {
+                if output.script_pubkey == *bytes && self.spender_slot(&outpoint).is_none() {
                     outputs.unspent.push((outpoint, output.value));
                 }
             }

@@ -1,10 +1,15 @@
 //! Orders of clusters against the best order there is.
 
-use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use std::cmp::Ordering;
 
-use super::model::{Model, compare, fee_at};
+use proptest::prelude::*;
+
+use super::{
+    flow,
+    model::{Model, compare},
+};
 use crate::{
-    cluster::linearize::{ChunkRate, chunks, linearize},
+    cluster::linearize::{ChunkRate, MAX_WORK, bits, chunks, linearize},
     feerate::FeeFrac,
 };
 
@@ -50,9 +55,9 @@ fn sponsored(parents: usize, children: usize) -> impl Strategy<Value = Model> {
     )
 }
 
-fn linearized(model: &Model, base: &[usize], greedy: bool) -> (Vec<usize>, Vec<ChunkRate>) {
+fn linearized(model: &Model, base: &[usize]) -> (Vec<usize>, Vec<ChunkRate>) {
     let graph = model.graph();
-    let order = linearize(&graph, base, greedy);
+    let order = linearize(&graph, base, &mut { MAX_WORK });
     let chunks = chunks(&graph, &order);
     (order, chunks)
 }
@@ -62,7 +67,7 @@ fn identity(model: &Model) -> Vec<usize> {
 }
 
 fn at_least(a: &[ChunkRate], b: &[ChunkRate]) -> bool {
-    compare(a, b).is_some_and(std::cmp::Ordering::is_ge)
+    compare(a, b).is_some_and(Ordering::is_ge)
 }
 
 proptest! {
@@ -73,14 +78,12 @@ proptest! {
         let mut base = identity(&model);
         // Any base will do, also one that ignores dependencies.
         base.sort_by_key(|&i| (i as u64 + 1).wrapping_mul(seed | 1));
-        for greedy in [false, true] {
-            prop_assert!(model.is_order(&linearized(&model, &base, greedy).0));
-        }
+        prop_assert!(model.is_order(&linearized(&model, &base).0));
     }
 
     #[test]
     fn chunks_are_those_of_the_order(model in models(20)) {
-        let (order, chunks) = linearized(&model, &identity(&model), true);
+        let (order, chunks) = linearized(&model, &identity(&model));
         prop_assert_eq!(&chunks, &model.chunks(&order));
         prop_assert!(chunks.is_sorted_by(|a, b| a.rate.cmp_rate(&b.rate).is_ge()));
     }
@@ -88,77 +91,107 @@ proptest! {
     #[test]
     fn orders_are_never_worse_than_the_base(model in models(20)) {
         let base = identity(&model);
-        for greedy in [false, true] {
-            let (_, chunks) = linearized(&model, &base, greedy);
-            prop_assert!(at_least(&chunks, &model.chunks(&base)));
-        }
+        let (_, chunks) = linearized(&model, &base);
+        prop_assert!(at_least(&chunks, &model.chunks(&base)));
     }
 
     #[test]
     fn orders_are_never_worse_than_greedy_ones(
         model in prop_oneof![models(16), sponsored(6, 6), sponsored(10, 8)],
     ) {
-        let (_, chunks) = linearized(&model, &identity(&model), true);
+        let (_, chunks) = linearized(&model, &identity(&model));
         prop_assert!(at_least(&chunks, &model.greedy()), "{:?} {:?}", chunks, model.greedy());
     }
 
     #[test]
-    fn no_order_beats_the_best(model in models(8)) {
-        let (_, chunks) = linearized(&model, &identity(&model), true);
-        prop_assert!(at_least(&model.best(), &chunks));
+    fn clusters_are_ordered_best(model in prop_oneof![models(9), sponsored(4, 4)]) {
+        let (_, chunks) = linearized(&model, &identity(&model));
+        prop_assert_eq!(compare(&chunks, &model.best()), Some(Ordering::Equal));
     }
 
-    #[test]
-    fn trees_are_ordered_best(model in models(8), upwards in any::<bool>()) {
-        // One parent each, or one child each.
-        let mut model = model;
-        for i in 0..model.len() {
-            model.parents[i] &= model.parents[i].wrapping_neg();
+}
+
+/// One parent each, or one child each.
+fn trees(most: usize) -> impl Strategy<Value = Model> {
+    (models(most), any::<bool>()).prop_map(|(mut model, upwards)| {
+        for set in &mut model.parents {
+            *set &= set.wrapping_neg();
         }
         if upwards {
+            let mirrored = |i: usize| model.len() - 1 - i;
             let mut parents = vec![0; model.len()];
             for (i, set) in model.parents.iter().enumerate() {
-                if *set != 0 {
-                    let (child, parent) = (set.trailing_zeros() as usize, i);
-                    parents[model.len() - 1 - child] |= 1 << (model.len() - 1 - parent);
+                for parent in bits(*set) {
+                    parents[mirrored(parent)] |= 1 << mirrored(i);
                 }
             }
             model.parents = parents;
         }
-        let (_, chunks) = linearized(&model, &identity(&model), true);
-        prop_assert!(at_least(&chunks, &model.best()), "{:?} {:?}", chunks, model.best());
-    }
+        model
+    })
 }
 
-/// Share of `cases` models that are ordered best, and the greatest share of the fee that is
-/// missing at a corner of the best diagram.
-fn optimality(strategy: &impl Strategy<Value = Model>, cases: u32) -> (f64, f64) {
-    let mut runner = TestRunner::deterministic();
-    let (mut best, mut gap) = (0, 0.0_f64);
-    for _ in 0..cases {
-        let model = strategy.new_tree(&mut runner).unwrap().current();
-        let (_, chunks) = linearized(&model, &identity(&model), true);
-        let ideal = model.best();
-        best += u32::from(at_least(&chunks, &ideal));
-        let mut size = 0;
-        for chunk in &ideal {
-            size += chunk.rate.size;
-            let ((fee, over), (most, most_over)) = (fee_at(&chunks, size), fee_at(&ideal, size));
-            if most > 0 {
-                let share = (fee * most_over) as f64 / (most * over) as f64;
-                gap = gap.max(1.0 - share);
-            }
-        }
-    }
-    (f64::from(best) / f64::from(cases), gap)
+/// Full clusters.
+fn full() -> impl Strategy<Value = Model> {
+    prop_oneof![
+        models(64),
+        sparse(64),
+        sponsored(32, 32),
+        sponsored(50, 14),
+        sponsored(10, 54),
+    ]
 }
 
-/// Not all clusters are ordered best. How often, and how far off they are at worst, must not
-/// get worse unnoticed.
-#[test]
-fn orders_are_close_to_the_best() {
-    let (best, gap) = optimality(&models(10), 3_000);
-    assert!(best > 0.999 && gap < 0.02, "any: {best} {gap}");
-    let (best, gap) = optimality(&sponsored(5, 5), 3_000);
-    assert!(best > 0.995 && gap < 0.06, "sponsored: {best} {gap}");
+/// Up to three parents each, as wallets make them.
+fn sparse(count: usize) -> impl Strategy<Value = Model> {
+    let tx = (
+        0..1_000_i64,
+        1..400_i64,
+        prop::collection::vec(any::<usize>(), 0..4),
+    );
+    prop::collection::vec(tx, count).prop_map(|txs| Model {
+        rates: txs
+            .iter()
+            .map(|&(fee, size, _)| FeeFrac::new(fee, size))
+            .collect(),
+        parents: (0..)
+            .zip(&txs)
+            .map(|(i, (.., parents))| {
+                let before = parents.iter().filter_map(|p| p.checked_rem(i));
+                before.fold(0, |set, parent| set | 1 << parent)
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn trees_are_ordered_best_without_work(model in trees(64)) {
+        let graph = model.graph();
+        let found = chunks(&graph, &linearize(&graph, &identity(&model), &mut 0));
+        prop_assert_eq!(compare(&found, &flow::best(&graph, &model.rates)), Some(Ordering::Equal));
+    }
+
+    #[test]
+    fn full_clusters_are_ordered_best(model in full()) {
+        let graph = model.graph();
+        let order = linearize(&graph, &identity(&model), &mut { MAX_WORK });
+        prop_assert!(model.is_order(&order));
+        let found = chunks(&graph, &order);
+        prop_assert_eq!(compare(&found, &flow::best(&graph, &model.rates)), Some(Ordering::Equal));
+    }
+
+    #[test]
+    fn without_time_orders_are_still_good(model in full(), work in 0..20_000_u32) {
+        let graph = model.graph();
+        let base = identity(&model);
+        let order = linearize(&graph, &base, &mut { work });
+        prop_assert!(model.is_order(&order));
+        let found = chunks(&graph, &order);
+        prop_assert!(at_least(&found, &model.chunks(&base)));
+        let best = chunks(&graph, &linearize(&graph, &base, &mut { MAX_WORK }));
+        prop_assert!(at_least(&best, &found));
+    }
 }

@@ -75,6 +75,26 @@ impl ActiveChain {
         }
     }
 
+    /// Becomes the chain with the given hashes. Nothing happens if it is that already.
+    pub fn become_chain(&self, hashes: Vec<BlockHash>, tip: ChainTip) {
+        {
+            let mut stale = self.stale.write();
+            let mut old = self.hashes.write();
+            if *old == hashes {
+                return;
+            }
+            let same = old.iter().zip(&hashes).take_while(|(a, b)| a == b).count();
+            for hash in &old[same..] {
+                if stale.len() == MAX_STALE {
+                    stale.pop_front();
+                }
+                stale.push_back(*hash);
+            }
+            *old = hashes;
+        }
+        self.tip.send_replace(tip);
+    }
+
     /// Hash at `height`, `None` above the tip.
     pub fn hash_at(&self, height: Height) -> Option<BlockHash> {
         self.hashes.read().get(height as usize).copied()
@@ -140,5 +160,20 @@ mod tests {
         assert!(chain.was_in(&block(2, 2).hash));
         assert!(!chain.was_in(&block(2, 12).hash));
         assert_eq!(chain.hash_at(4), None);
+    }
+
+    #[test]
+    fn a_chain_that_was_read_anew_replaces_what_differs() {
+        let genesis = block(0, 0);
+        let chain = ActiveChain::new(vec![genesis.hash, block(1, 1).hash], block(1, 1));
+        let mut watch = chain.tip();
+        watch.mark_unchanged();
+        chain.become_chain(vec![genesis.hash, block(1, 1).hash], block(1, 1));
+        assert!(!watch.has_changed().unwrap());
+        let other = vec![genesis.hash, block(1, 11).hash, block(2, 12).hash];
+        chain.become_chain(other, block(2, 12));
+        assert_eq!(*watch.borrow_and_update(), block(2, 12));
+        assert!(chain.was_in(&block(1, 1).hash));
+        assert!(chain.contains(&block(2, 12).hash, 2));
     }
 }

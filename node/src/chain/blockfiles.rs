@@ -58,14 +58,14 @@ const OPEN_FILES: usize = 128;
 
 /// Which of the two kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     Block,
     Undo,
 }
 
 /// A frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frame {
+pub(super) struct Frame {
     file: u32,
     offset: u32,
     len: u32,
@@ -73,7 +73,7 @@ struct Frame {
 
 impl Frame {
     /// Offset behind the payload and what follows it.
-    fn end(self, trailer: usize) -> u64 {
+    pub fn end(self, trailer: usize) -> u64 {
         u64::from(self.offset) + u64::from(self.len) + trailer as u64
     }
 }
@@ -272,7 +272,7 @@ impl BlockFiles {
     }
 
     /// The frame at `offset`, if it is one.
-    fn frame_at(&self, kind: Kind, file: u32, offset: u64) -> Option<Frame> {
+    pub(super) fn frame_at(&self, kind: Kind, file: u32, offset: u64) -> Option<Frame> {
         let head = self.read(kind, file, offset, FRAME_HEAD).ok()?;
         let (magic, len) = head.split_first_chunk::<4>()?;
         let len = u32::from_le_bytes(len.try_into().ok()?);
@@ -293,7 +293,7 @@ impl BlockFiles {
         self.header_hash(frame) == Some(*hash)
     }
 
-    fn header_hash(&self, frame: Frame) -> Option<BlockHash> {
+    pub(super) fn header_hash(&self, frame: Frame) -> Option<BlockHash> {
         if (frame.len as usize) < HEADER {
             return None;
         }
@@ -398,7 +398,7 @@ impl BlockFiles {
         (sha256d::Hash::from_engine(engine).as_byte_array()[..] == checksum[..]).then_some(bytes)
     }
 
-    fn path(&self, kind: Kind, file: u32) -> PathBuf {
+    pub(super) fn path(&self, kind: Kind, file: u32) -> PathBuf {
         let prefix = match kind {
             Kind::Block => "blk",
             Kind::Undo => "rev",
@@ -406,7 +406,7 @@ impl BlockFiles {
         self.dir.join(format!("{prefix}{file:05}.dat"))
     }
 
-    fn file_count(&self) -> u32 {
+    pub(super) fn file_count(&self) -> u32 {
         (0..)
             .find(|file| !self.path(Kind::Block, *file).exists())
             .unwrap_or(u32::MAX)
@@ -438,4 +438,4 @@ fn unmask(bytes: &mut [u8], key: [u8; 8], offset: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

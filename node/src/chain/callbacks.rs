@@ -3,7 +3,10 @@
 //! Callbacks run on the kernel's thread under its main lock: they copy, push, and
 //! return. They never call back into the kernel, never block, and never panic.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bitcoinkernel::{
     Block, BlockTreeEntry, BlockValidationStateRef, ContextBuilder, ValidationMode,
@@ -24,12 +27,18 @@ use super::{ChainEvent, InvalidBlock, active::ChainStep};
 pub(super) struct Observed {
     steps: Mutex<Vec<ChainStep>>,
     invalid: Mutex<Vec<InvalidBlock>>,
+    failed: AtomicBool,
 }
 
 impl Observed {
     /// Steps of the active chain since the last call, in order.
     pub fn take_steps(&self) -> Vec<ChainStep> {
         std::mem::take(&mut *self.steps.lock())
+    }
+
+    /// Whether the kernel has ever said that it could not write or go on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Blocks found invalid since the last call.
@@ -49,6 +58,7 @@ pub(super) fn register(
     let disconnected = Arc::clone(observed);
     let checked = Arc::clone(observed);
     let flush_events = events.clone();
+    let (flush_failed, failed) = (Arc::clone(observed), Arc::clone(observed));
     builder
         .with_block_connected_validation(move |block: Block, entry: BlockTreeEntry<'_>| {
             let step = ChainStep::Connected(tip_of(&block, &entry));
@@ -71,10 +81,12 @@ pub(super) fn register(
         })
         .with_block_tip_notification(move |_, _, _| on_tip())
         .with_flush_error_notification(move |message: String| {
+            flush_failed.failed.store(true, Ordering::Relaxed);
             // The receiver is gone only while the node stops.
             let _ = flush_events.send(ChainEvent::Fatal(message));
         })
         .with_fatal_error_notification(move |message: String| {
+            failed.failed.store(true, Ordering::Relaxed);
             let _ = events.send(ChainEvent::Fatal(message));
         })
 }

@@ -1,7 +1,15 @@
 //! The kernel's own thread: it owns the chainstate manager, takes headers and
 //! blocks one after the other, and flushes when it is told to stop.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use bitcoinkernel::{
     Block as KernelBlock, BlockHash as KernelHash, BlockHeader as KernelHeader, ChainType,
@@ -21,7 +29,7 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{
     BlockVerdict, ChainConfig, ChainError, ChainEvent, HeadersVerdict, InvalidBlock, StoredBlocks,
@@ -43,8 +51,14 @@ pub(super) enum Command {
     Block(Vec<u8>, oneshot::Sender<Result<BlockVerdict, ChainError>>),
     /// `None` when the kernel cannot read them.
     SpentOutputs(BlockHash, oneshot::Sender<Option<SpentOutputs>>),
+    /// To be called while the kernel is closed.
+    WhileClosed(WhileClosed),
     Stop,
 }
+
+/// Work for while the kernel is closed. It gets the tip at which the kernel was closed, or
+/// why it cannot be done; it answers whoever asked by itself.
+pub(super) type WhileClosed = Box<dyn FnOnce(Result<ChainTip, ChainError>) + Send>;
 
 /// The kernel, opened, with what it knew.
 pub(super) struct Engine {
@@ -54,6 +68,9 @@ pub(super) struct Engine {
     active: Arc<ActiveChain>,
     files: Arc<BlockFiles>,
     stored: Arc<RwLock<StoredBlocks>>,
+    config: ChainConfig,
+    context: Arc<Context>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -89,21 +106,17 @@ impl Engine {
         let context = callbacks::register(builder, &observed, events.clone(), on_tip)
             .build()
             .map_err(failed("creating the kernel's context"))?;
-        let (dir_text, blocks_text) = (path_text(dir)?, path_text(&blocks_dir)?);
-        let chainman = ChainstateManager::builder(&context, dir_text, blocks_text)
-            .map(|builder| builder.worker_threads(config.script_threads.min(15).into()))
-            .and_then(|builder| builder.build())
-            .map_err(failed("opening the kernel's databases"))?;
-        chainman
-            .import_blocks()
-            .map_err(failed("connecting stored blocks"))?;
+        let chainman = open_chainman(config, &context)?;
         observed.take_steps();
         observed.take_invalid();
-        let active = active_chain(&chainman);
+        let (hashes, tip) = active_chain(&chainman);
+        let active = ActiveChain::new(hashes, tip);
         *published.write() = Some(Arc::clone(&active));
         let files = BlockFiles::open(&blocks_dir, params.magic)
             .map(Arc::new)
             .map_err(|err| ChainError::Failed(format!("opening the block files: {err}")))?;
+        let context = Arc::new(context);
+        let closing = Arc::new(AtomicBool::new(false));
         let engine = Self {
             chainman,
             observed,
@@ -111,18 +124,22 @@ impl Engine {
             active: Arc::clone(&active),
             files: Arc::clone(&files),
             stored,
+            config: config.clone(),
+            context: Arc::clone(&context),
+            closing: Arc::clone(&closing),
         };
         let view = View {
-            context: Arc::new(context),
+            context,
             active,
             files,
+            closing,
         };
         Ok((engine, view))
     }
 
     /// Works until told to stop or until every handle is gone, then flushes and
     /// closes the kernel.
-    pub fn run(self, mut commands: mpsc::Receiver<Command>) {
+    pub fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.blocking_recv() {
             // A caller that no longer waits has its reasons.
             match command {
@@ -135,9 +152,71 @@ impl Engine {
                 Command::SpentOutputs(hash, reply) => {
                     let _ = reply.send(self.spent_outputs(&hash));
                 }
+                Command::WhileClosed(work) => match self.while_closed(work) {
+                    Some(reopened) => self = reopened,
+                    None => return,
+                },
                 Command::Stop => break,
             }
         }
+    }
+
+    /// Closes the kernel, which flushes it, does the work, and opens it again. `None` when
+    /// it stays closed, because the node stops or because it does not open.
+    fn while_closed(self, work: WhileClosed) -> Option<Self> {
+        let started = Instant::now();
+        let Self {
+            chainman,
+            observed,
+            events,
+            active,
+            files,
+            stored,
+            config,
+            context,
+            closing,
+        } = self;
+        drop(chainman);
+        let closed = match observed.has_failed() {
+            true => Err(ChainError::Failed(
+                "the kernel could not write its state".to_owned(),
+            )),
+            false => Ok(active.current_tip()),
+        };
+        // Whoever waits for the work learns from its silence that it panicked.
+        if catch_unwind(AssertUnwindSafe(|| work(closed))).is_err() {
+            error!("work beside the closed kernel panicked");
+        }
+        if closing.load(Ordering::Relaxed) {
+            return None;
+        }
+        let closed_ms = started.elapsed().as_millis();
+        let chainman = match open_chainman(&config, &context) {
+            Ok(chainman) => chainman,
+            Err(err) => {
+                if !closing.load(Ordering::Relaxed) {
+                    let _ = events.send(ChainEvent::Fatal(err.to_string()));
+                }
+                return None;
+            }
+        };
+        // What it connected while it opened has been told; what it has lost has not.
+        follow(&observed, &active, &stored);
+        let (hashes, tip) = active_chain(&chainman);
+        active.become_chain(hashes, tip);
+        let elapsed_ms = started.elapsed().as_millis();
+        info!(height = tip.height, hash = %tip.hash, closed_ms, elapsed_ms, "chain closed and opened again");
+        Some(Self {
+            chainman,
+            observed,
+            events,
+            active,
+            files,
+            stored,
+            config,
+            context,
+            closing,
+        })
     }
 
     /// Header of the active chain's block at `height`, from the kernel's block tree.
@@ -272,7 +351,22 @@ fn header_hash(header: &[u8]) -> BlockHash {
     BlockHash::hash(header)
 }
 
-fn active_chain(chainman: &ChainstateManager) -> Arc<ActiveChain> {
+/// Opens the kernel's databases and connects what is stored.
+fn open_chainman(config: &ChainConfig, context: &Context) -> Result<ChainstateManager, ChainError> {
+    let blocks_dir = config.dir.join("blocks");
+    let (dir, blocks) = (path_text(&config.dir)?, path_text(&blocks_dir)?);
+    let chainman = ChainstateManager::builder(context, dir, blocks)
+        .map(|builder| builder.worker_threads(config.script_threads.min(15).into()))
+        .and_then(|builder| builder.build())
+        .map_err(failed("opening the kernel's databases"))?;
+    chainman
+        .import_blocks()
+        .map_err(failed("connecting stored blocks"))?;
+    Ok(chainman)
+}
+
+/// The kernel's active chain: hashes from genesis, and the tip.
+fn active_chain(chainman: &ChainstateManager) -> (Vec<BlockHash>, ChainTip) {
     let chain = chainman.active_chain();
     let count = usize::try_from(chain.height()).unwrap_or(0) + 1;
     let hashes: Vec<BlockHash> = (0..count)
@@ -287,7 +381,7 @@ fn active_chain(chainman: &ChainstateManager) -> Arc<ActiveChain> {
             .at_height(last)
             .map_or(0, |entry| entry.header().timestamp()),
     };
-    ActiveChain::new(hashes, tip)
+    (hashes, tip)
 }
 
 fn chain_type(network: Network) -> ChainType {

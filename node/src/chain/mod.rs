@@ -18,10 +18,19 @@ mod callbacks;
 mod engine;
 mod judge;
 mod log;
+mod settled;
 mod source;
 mod undo;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, thread};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use bitcoinkernel::Context;
 use parking_lot::{Mutex, RwLock};
@@ -140,6 +149,8 @@ struct View {
     context: Arc<Context>,
     active: Arc<ActiveChain>,
     files: Arc<BlockFiles>,
+    /// Set when the kernel is not to be opened again.
+    closing: Arc<AtomicBool>,
 }
 
 impl Chain {
@@ -284,12 +295,48 @@ impl Chain {
         self.inner.events.lock().take()
     }
 
+    /// Closes the kernel, which flushes it, calls `work` with its tip, and opens it again.
+    /// Until then nothing writes to its folder. Requests wait meanwhile; block files are
+    /// read as ever. Blocks the caller until `work` is done; must not be called from async
+    /// code, and `work` must not ask the kernel.
+    ///
+    /// # Errors
+    /// [`ChainError::Stopped`], [`ChainError::Failed`] when the kernel could not flush; the
+    /// work was not done then. The latter also when it panicked.
+    pub fn while_closed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(ChainTip) -> T + Send + 'static,
+    ) -> Result<T, ChainError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::WhileClosed(Box::new(move |closed| {
+            // A caller that no longer waits has its reasons.
+            let _ = reply.send(closed.map(work));
+        }));
+        let sent = self.inner.commands.blocking_send(command);
+        sent.map_err(|_| ChainError::Stopped)?;
+        match answer.blocking_recv() {
+            Ok(done) => done,
+            Err(_) if self.inner.view.closing.load(Ordering::Relaxed) => Err(ChainError::Stopped),
+            Err(_) => Err(ChainError::Failed(
+                "work beside the closed kernel was not done".to_owned(),
+            )),
+        }
+    }
+
+    /// Numbers of the pairs of block and undo files that the kernel will never write again,
+    /// whatever happens, once it has flushed. Reads the head of every block.
+    #[must_use]
+    pub fn settled_files(&self) -> Vec<u32> {
+        self.inner.view.files.settled(|hash| self.is_active(hash))
+    }
+
     /// Interrupts what the kernel is doing, flushes it to disk, and ends its thread.
     /// Blocks the caller until that is done. Later calls do nothing.
     pub fn close(&self) {
         let Some(thread) = self.inner.thread.lock().take() else {
             return;
         };
+        self.inner.view.closing.store(true, Ordering::Relaxed);
         if let Err(err) = self.inner.view.context.interrupt() {
             warn!(%err, "interrupting the kernel");
         }

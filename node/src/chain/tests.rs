@@ -245,3 +245,89 @@ fn wrong_blocks_are_refused_and_told_apart() {
     ));
     chain.close();
 }
+
+#[test]
+fn the_kernel_closes_for_a_while_and_goes_on() {
+    let Some(blocks) = run_blocks("regtest-kernel-1-206.txt") else {
+        return;
+    };
+    let fixture = Fixture::new();
+    let chain = fixture.open();
+    feed(&chain, &blocks[..150]);
+    let parsed = decoded(&blocks);
+    let hash = parsed[99].block_hash();
+    let kernel = fixture.dir.path().join("kernel");
+    let copy = tempfile::tempdir().unwrap();
+    let (inner, to) = (chain.clone(), copy.path().join("kernel"));
+    let tip = chain
+        .while_closed(move |tip| {
+            assert!(inner.load(&hash, 100).is_ok());
+            copy_dir(&kernel, &to);
+            tip
+        })
+        .unwrap();
+    assert_eq!(tip.height, 150);
+    // A panic is nobody else's.
+    let panicked = chain.while_closed(|_| panic!("on purpose"));
+    assert!(matches!(panicked, Err::<(), _>(ChainError::Failed(_))));
+    assert_eq!(chain.active_height(), 150);
+    feed(&chain, &blocks[150..]);
+    assert_eq!(chain.active_height(), 206);
+    assert!(chain.settled_files().is_empty());
+    chain.close();
+    assert!(matches!(
+        chain.while_closed(|_| ()),
+        Err(ChainError::Stopped)
+    ));
+
+    // What was copied is the chain up to then.
+    let copied = Fixture {
+        dir: copy,
+        params: fixture.params,
+    };
+    let chain = copied.open();
+    assert_eq!(chain.active_tip(), tip);
+    feed(&chain, &blocks[150..]);
+    assert_eq!(chain.active_height(), 206);
+    assert_eq!(chain.load(&hash, 100).unwrap().block, parsed[99]);
+    chain.close();
+}
+
+#[test]
+fn a_node_that_stops_does_not_open_the_kernel_again() {
+    let fixture = Fixture::new();
+    let chain = fixture.open();
+    let mut events = chain.take_events().unwrap();
+    let (started, wait_started) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let worker = chain.clone();
+    let working = thread::spawn(move || {
+        worker.while_closed(move |_| {
+            started.send(()).unwrap();
+            wait.recv().unwrap();
+        })
+    });
+    wait_started.recv().unwrap();
+    let closer = chain.clone();
+    let closing = thread::spawn(move || closer.close());
+    while !chain.inner.view.closing.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+    go_on.send(()).unwrap();
+    working.join().unwrap().unwrap();
+    closing.join().unwrap();
+    assert!(events.try_recv().is_err());
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

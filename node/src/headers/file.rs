@@ -145,6 +145,20 @@ impl HeaderFile {
         self.file.sync_data()
     }
 
+    /// Copies what is known to be good to a new file, and waits until it is on the disk.
+    pub fn copy_to(&self, path: &Path) -> Result<(), HeaderStoreError> {
+        let copy = || {
+            let source = File::open(&self.path)?;
+            let mut target = OpenOptions::new().write(true).create_new(true).open(path)?;
+            io::copy(&mut source.take(self.len), &mut target)?;
+            target.sync_all()
+        };
+        copy().map_err(|source| HeaderStoreError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     /// Waits until the file and its metadata are on the disk.
     pub fn sync(&self) -> Result<(), HeaderStoreError> {
         self.file.sync_all().map_err(|source| self.io(source))

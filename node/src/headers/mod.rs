@@ -336,6 +336,17 @@ impl HeaderStore {
         }
     }
 
+    /// Writes all headers that are known now to a new file at `path`, and waits until it is
+    /// on the disk.
+    ///
+    /// # Errors
+    /// [`HeaderStoreError::Io`], also when the file exists already.
+    pub fn copy_to(&self, path: &Path) -> Result<(), HeaderStoreError> {
+        // Nothing is appended meanwhile, so that the copy ends with a whole header.
+        let file = self.file.lock();
+        file.as_ref().map_or(Ok(()), |file| file.copy_to(path))
+    }
+
     /// Waits until the file and its metadata are on the disk.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use pulse_primitives::{
     mempool::{MempoolView, ScriptHash, ScriptMempoolTotals},
 };
 
-use super::{Entry, Mempool, scripts::touched};
-use crate::feerate::FeeFrac;
+use super::{Entry, Mempool, scripts::script_hash};
+use crate::{feerate::FeeFrac, policy::script::is_unspendable};
 
 mod blocks;
 mod limits;
@@ -20,16 +20,15 @@ mod views;
 impl Mempool {
     /// Panics unless all indexes agree with the transactions.
     pub(crate) fn assert_consistent(&self) {
-        let all: Vec<&Entry> = self.entries.iter().flatten().collect();
+        let all: Vec<&Entry> = self.table.entries().collect();
         assert_eq!(all.len(), self.len());
-        assert_eq!(all.len(), self.by_wtxid.len());
         assert_eq!(all.len(), self.by_time.len());
         assert_eq!(all.len(), self.iter().count());
         let sum = |of: fn(&Entry) -> u64| all.iter().map(|e| of(e)).sum::<u64>();
         assert_eq!(self.total_vsize(), sum(|e| e.vsize));
         assert_eq!(self.total_fees(), sum(|e| e.fee.to_sat()));
         let inputs: usize = all.iter().map(|e| e.tx.input.len()).sum();
-        assert_eq!(self.spenders.len(), inputs, "no output is spent twice");
+        assert_eq!(self.table.spend_count(), inputs, "no output is spent twice");
         for entry in &all {
             for input in &entry.tx.input {
                 assert_eq!(
@@ -46,13 +45,23 @@ impl Mempool {
     fn assert_scripts(&self, all: &[&Entry]) {
         let mut naive: HashMap<ScriptHash, ScriptMempoolTotals> = HashMap::new();
         for entry in all {
-            for (script, add) in touched(&entry.tx, &entry.prevouts) {
+            let mut touched = HashSet::new();
+            for output in &entry.tx.output {
+                if is_unspendable(output.script_pubkey.as_bytes()) {
+                    continue;
+                }
+                let script = script_hash(&output.script_pubkey);
                 let totals = naive.entry(script).or_default();
-                totals.tx_count += 1;
-                totals.funded_count += add.funded_count;
-                totals.funded_sat += add.funded_sat;
-                totals.spent_count += add.spent_count;
-                totals.spent_sat += add.spent_sat;
+                totals.tx_count += u64::from(touched.insert(script));
+                totals.funded_count += 1;
+                totals.funded_sat += output.value.to_sat();
+            }
+            for output in &*entry.prevouts {
+                let script = script_hash(&output.script_pubkey);
+                let totals = naive.entry(script).or_default();
+                totals.tx_count += u64::from(touched.insert(script));
+                totals.spent_count += 1;
+                totals.spent_sat += output.value.to_sat();
             }
         }
         assert_eq!(self.scripts.len(), naive.len());

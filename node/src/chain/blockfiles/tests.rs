@@ -8,12 +8,12 @@ const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 const XOR: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 /// A directory with block files as the kernel would write them.
-struct Fixture {
-    dir: tempfile::TempDir,
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("xor.dat"), XOR).unwrap();
         Self { dir }
@@ -32,7 +32,7 @@ impl Fixture {
         offset + plain.len() as u64
     }
 
-    fn block(&self, file: &str, offset: u64, block: &Block) -> u64 {
+    pub fn block(&self, file: &str, offset: u64, block: &Block) -> u64 {
         let bytes = serialize(block);
         let mut frame = MAGIC.to_vec();
         frame
@@ -52,12 +52,12 @@ impl Fixture {
         self.write_at(file, offset, &frame)
     }
 
-    fn open(&self) -> BlockFiles {
+    pub fn open(&self) -> BlockFiles {
         BlockFiles::open(self.dir.path(), MAGIC).unwrap()
     }
 }
 
-fn block(nonce: u32) -> Block {
+pub fn block(nonce: u32) -> Block {
     let mut block = genesis_block(Network::Regtest);
     block.header.nonce = nonce;
     block
