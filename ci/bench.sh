@@ -16,7 +16,7 @@ peers="${PEERS:-1}"
 patience="${PATIENCE:-3600}"
 
 bench_dir="$target_dir/bench"
-chain="$bench_dir/chain-$blocks-$txs_per_block-$seed.blk"
+chain="$bench_dir/chain-$blocks-$txs_per_block-$seed-uneven.blk"
 node="$target_dir/release/pulse-node"
 report=docs/benchmarks.md
 server_pids=()
@@ -54,9 +54,16 @@ wait_until() {
     done
 }
 
-# Sum of a metric over its labels, from $dir/metrics.
+# Bytes of files, 0 if there are none.
+bytes_of() {
+    { cat "$@" 2>/dev/null || true; } | wc -c
+}
+
+# Sum of a metric over its labels, from $dir/metrics. With a second argument only of the lines
+# that have it.
 metric() {
-    awk -v name="$1" '{ split($1, parts, "{") } parts[1] == name { sum += $NF } END { printf "%.0f", sum }' \
+    awk -v name="$1" -v label="${2:-}" '{ split($1, parts, "{") }
+        parts[1] == name && index($0, label) { sum += $NF } END { printf "%.0f", sum }' \
         "$dir/metrics"
 }
 
@@ -70,10 +77,17 @@ index_is_at_tip() {
     [ "$(api /blocks/tip/height)" = "$blocks" ]
 }
 
+# Whether what a bulk load left has been merged, if there was one.
+index_is_merged() {
+    ! grep -q 'bulk load of the index begins' "$dir/log" ||
+        grep -q 'bulk load are merged' "$dir/log"
+}
+
 # run NAME CONDITION SETTING...: syncs until the condition holds, stops cleanly, and sets
-# wall_s, stop_s, cpu_s and peak_mib.
+# wall_s, stop_s, cpu_s, peak_mib and, with an index, merge_s (from the tip to the end of
+# merging). Processor time and memory are those of all of it.
 run() {
-    local name="$1" condition="$2" started synced stopped pid_file timer user system
+    local name="$1" condition="$2" started synced merged measured stopped pid_file timer user system
     shift 2
     dir="$bench_dir/$name"
     pid_file="$dir/data/.lock"
@@ -92,15 +106,21 @@ run() {
     wait_until "the end of the sync ($name)" "$condition"
     synced="$(now_us)"
     if [ "$condition" = index_is_at_tip ]; then
+        wait_until "the index to be merged" index_is_merged
+        merged="$(now_us)"
+        merge_s="$(calc 1 "($merged - $synced) / 1e6")"
+        # The sizes are noted after the end of merging.
+        sleep 2
         api /metrics >"$dir/metrics"
     fi
+    measured="$(now_us)"
     peak_mib="$(awk '/^VmHWM/ { printf "%.0f", $2 / 1024 }' "/proc/$node_pid/status")"
     kill -TERM "$node_pid"
     node_pid=
     wait "$timer" || fail "the node did not stop cleanly: see $dir/log"
     stopped="$(now_us)"
     wall_s="$(calc 1 "($synced - $started) / 1e6")"
-    stop_s="$(calc 1 "($stopped - $synced) / 1e6")"
+    stop_s="$(calc 1 "($stopped - $measured) / 1e6")"
     read -r user system <"$dir/cpu"
     cpu_s="$(calc 1 "$user + $system")"
     echo "$name: $wall_s s, then $stop_s s to stop; $cpu_s CPU s; peak $peak_mib MiB"
@@ -110,7 +130,7 @@ step build cargo build --release --locked -p pulse-bin -p pulse-testkit
 mkdir -p "$bench_dir"
 if [ ! -s "$chain" ]; then
     step "generating the chain" "$node" simulate --blocks "$blocks" \
-        --txs-per-block "$txs_per_block" --seed "$seed" --out "$chain" | tee "$chain.summary"
+        --txs-per-block "$txs_per_block" --seed "$seed" --uneven --out "$chain" | tee "$chain.summary"
 fi
 txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
 [ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"
@@ -131,6 +151,26 @@ index_bytes="$(du -sb "$dir/data/index" | cut -f1)"
 rows="$(metric pulse_index_rows_written_total)"
 ratio="$(calc 2 "$wall_s / $kernel_wall")"
 bytes_per_tx="$(calc 1 "$index_bytes / $txs")"
+
+# What of the index grows with the chain, and what does not.
+table_bytes="$(metric pulse_db_file_bytes)"
+undo_bytes="$(metric pulse_db_file_bytes 'family="undo"')"
+filter_bytes="$(metric pulse_db_file_bytes 'family="filter')"
+row_bytes="$((table_bytes - undo_bytes - filter_bytes))"
+wal_bytes="$(bytes_of "$dir"/data/index/*.log)"
+log_bytes="$(bytes_of "$dir"/data/index/{LOG,LOG.old.*,MANIFEST-*,OPTIONS-*})"
+sled_bytes="$(du -sb "$dir/data/meta" 2>/dev/null | cut -f1 || true)"
+written="$(($(metric pulse_db_flushed_bytes_total) + $(metric pulse_db_compacted_bytes_total)))"
+families=
+for family in hist spend tx txpos utxo agg blk pos; do
+    bytes="$(metric pulse_db_file_bytes "family=\"$family\"")"
+    families+="$family $(calc 1 "$bytes / $txs"), "
+done
+ingest="| $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) | $blocks | $txs \
+| $(calc 1 "$row_bytes / $txs") (${families%, }) \
+| $(calc 1 "$undo_bytes / 1e6"), $(calc 1 "$wal_bytes / 1e6"), $(calc 1 "$log_bytes / 1e6"), $(calc 1 "${sled_bytes:-0} / 1e6") \
+| $(calc 1 "($cpu_s - $kernel_cpu) * 1e6 / $txs") | $peak_mib | $(calc 2 "$written / $row_bytes") | $merge_s | $ratio |"
+echo "ingestion: $ingest"
 
 machine="$(nproc) x $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB"
 commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"

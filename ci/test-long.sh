@@ -5,5 +5,7 @@ set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+export PULSE_INDEX_CASES="${PULSE_INDEX_CASES:-10000}"
 export PULSE_META_DAMAGES="${PULSE_META_DAMAGES:-2500}"
+export PULSE_INDEX_DAMAGES="${PULSE_INDEX_DAMAGES:-2000}"
 step "all tests" cargo test --release --locked --workspace -- --include-ignored

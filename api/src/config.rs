@@ -21,8 +21,8 @@ pub struct ApiConfig {
     /// Value of `Access-Control-Allow-Origin` on every answer of the public listener;
     /// empty sends no CORS headers. Default `*`, since all of it is public data.
     pub cors: CorsOrigin,
-    /// Most unspent outputs in one answer; an address with more gets a 400.
-    /// Default 10000.
+    /// Most unspent outputs in one answer; an address with more gets a 400 unless it asks
+    /// for pages. Default 100000.
     pub utxos_limit: usize,
     /// Most open connections of a listener; further ones wait in the backlog of the
     /// operating system. Default 1024.
@@ -48,7 +48,7 @@ impl Default for ApiConfig {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             ops_addr: None,
             cors: CorsOrigin(Some(HeaderValue::from_static("*"))),
-            utxos_limit: 10_000,
+            utxos_limit: 100_000,
             max_connections: const { count(1024) },
             max_queries: const { count(16) },
             queue_wait_secs: const { secs(5) },

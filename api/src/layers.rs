@@ -72,7 +72,7 @@ async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Ne
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after"),
+            HeaderValue::from_static("retry-after, x-indexed-height, x-next-cursor"),
         );
         if preflight {
             for (name, value) in [

@@ -15,8 +15,10 @@
 
 mod blocking;
 mod config;
+pub mod electrum;
 mod layers;
 mod metrics;
+mod opening;
 mod ops;
 mod rest;
 mod server;
@@ -24,11 +26,15 @@ mod state;
 
 pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
+pub use crate::opening::{Door, Opening};
 pub use crate::ops::sampler::run as run_sampler;
 pub use crate::server::{ServerLimits, serve};
 pub use crate::state::{ApiState, MempoolPorts};
 
+use std::sync::Arc;
+
 use axum::Router;
+use pulse_primitives::peers::PeerControl;
 
 /// Everything of the public listener: the Esplora API at `/` and under `/api`,
 /// `/health`, `/health/live`, `/stats`, and `/metrics` unless the operator has given
@@ -42,10 +48,12 @@ pub fn main_router(state: ApiState) -> Router {
     layers::wrap(router.fallback(rest::handle).with_state(state), cors)
 }
 
-/// Everything of the operator's listener: `/metrics`, `/health`, `/health/live` and
-/// `/stats`. Sends no CORS header, so that web pages cannot read it.
-pub fn ops_router(state: ApiState) -> Router {
+/// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
+/// `/stats`, and the peers that `control` reaches. Sends no CORS header, so that web
+/// pages cannot read it.
+pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>) -> Router {
     let router = ops::health_routes().merge(ops::metrics_route());
     let router = router.fallback(rest::no_endpoint).with_state(state);
+    let router = router.merge(ops::peer_routes(control));
     layers::wrap(router, CorsOrigin::none())
 }

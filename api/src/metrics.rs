@@ -10,6 +10,12 @@ const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
 const REFUSED: &str = "pulse_rest_queries_refused_total";
 const PANICS: &str = "pulse_rest_handler_panics_total";
+const ELECTRUM_SECONDS: &str = "pulse_electrum_request_seconds";
+const ELECTRUM_CONNECTIONS: &str = "pulse_electrum_connections";
+const ELECTRUM_SUBSCRIPTIONS: &str = "pulse_electrum_subscriptions";
+const ELECTRUM_NOTIFICATIONS: &str = "pulse_electrum_notifications_total";
+const ELECTRUM_REFUSED: &str = "pulse_electrum_refused_total";
+const ELECTRUM_ROUND: &str = "pulse_electrum_round_seconds";
 
 /// Upper bounds for histograms of request times, in seconds.
 pub const SECONDS_BUCKETS: [f64; 12] = [
@@ -31,6 +37,26 @@ pub fn describe() {
         "Requests answered with 503 because no query slot became free in time"
     );
     describe_counter!(PANICS, "Requests whose handler panicked");
+    describe_histogram!(
+        ELECTRUM_SECONDS,
+        Unit::Seconds,
+        "Time from an Electrum request to its result, by method and whether it has one"
+    );
+    describe_gauge!(ELECTRUM_CONNECTIONS, "Open Electrum connections");
+    describe_gauge!(
+        ELECTRUM_SUBSCRIPTIONS,
+        "Scripts that Electrum clients subscribe to"
+    );
+    describe_counter!(ELECTRUM_NOTIFICATIONS, "Notifications to Electrum clients");
+    describe_counter!(
+        ELECTRUM_REFUSED,
+        "Electrum requests and connections refused because of a limit"
+    );
+    describe_histogram!(
+        ELECTRUM_ROUND,
+        Unit::Seconds,
+        "Time to renew the statuses of all subscribed scripts that a change has touched"
+    );
 }
 
 /// Records an answered request. `route` is a template, never a path.
@@ -47,26 +73,53 @@ pub(crate) fn handler_panicked() {
     counter!(PANICS).increment(1);
 }
 
+/// Records an Electrum request. `method` is one of those that exist, or a fixed word.
+pub(crate) fn electrum_request(method: &'static str, is_ok: bool, elapsed: Duration) {
+    let status = if is_ok { "ok" } else { "error" };
+    metrics::histogram!(ELECTRUM_SECONDS, "method" => method, "status" => status).record(elapsed);
+}
+
+/// Electrum subscriptions that began, or ended.
+pub(crate) fn electrum_subscriptions(change: i32) {
+    gauge!(ELECTRUM_SUBSCRIPTIONS).increment(f64::from(change));
+}
+
+pub(crate) fn electrum_notified() {
+    counter!(ELECTRUM_NOTIFICATIONS).increment(1);
+}
+
+pub(crate) fn electrum_refused(limit: &'static str) {
+    counter!(ELECTRUM_REFUSED, "limit" => limit).increment(1);
+}
+
+pub(crate) fn electrum_round(elapsed: Duration) {
+    metrics::histogram!(ELECTRUM_ROUND).record(elapsed);
+}
+
 /// Counts something that is open, from its creation until it is dropped.
-pub(crate) struct Open(&'static str);
+pub(crate) struct Open(metrics::Gauge);
 
 impl Open {
     pub(crate) fn request() -> Self {
-        Self::enter(IN_FLIGHT)
+        Self::enter(gauge!(IN_FLIGHT))
     }
 
     pub(crate) fn connection() -> Self {
-        Self::enter(CONNECTIONS)
+        Self::enter(gauge!(CONNECTIONS))
     }
 
-    fn enter(name: &'static str) -> Self {
-        gauge!(name).increment(1);
-        Self(name)
+    pub(crate) fn electrum(transport: &'static str) -> Self {
+        Self::enter(gauge!(ELECTRUM_CONNECTIONS, "transport" => transport))
+    }
+
+    fn enter(gauge: metrics::Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        gauge!(self.0).decrement(1);
+        self.0.decrement(1);
     }
 }

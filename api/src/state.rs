@@ -3,8 +3,10 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration, time::Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use pulse_indexer::query::Query;
 use pulse_primitives::{
+    Height,
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
     ports::NodeStatus,
@@ -27,7 +29,33 @@ pub struct MempoolPorts {
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Clone)]
-pub struct ApiState(Arc<Inner>);
+pub struct ApiState {
+    inner: Arc<Inner>,
+    patience: Duration,
+    partial: Option<Arc<Partial>>,
+}
+
+/// A request that takes what is indexed so far for the whole.
+#[derive(Debug, Default)]
+pub(crate) struct Partial {
+    /// Height of the view that answers it.
+    indexed: Mutex<Option<Height>>,
+}
+
+impl Partial {
+    /// Notes the view that the answer is drawn from.
+    pub(crate) fn note(&self, indexed: Option<Height>) {
+        *self.indexed.lock() = indexed;
+    }
+
+    /// Height of the view that answered; `None` if there was none, or it was empty.
+    pub(crate) fn indexed(&self) -> Option<Height> {
+        *self.indexed.lock()
+    }
+}
+
+/// How long a request waits for index and mempool to meet.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Inner {
     query: Query,
@@ -61,7 +89,7 @@ impl ApiState {
                 Duration::from_secs(config.request_timeout_secs.get()),
             )
         };
-        Self(Arc::new(Inner {
+        let inner = Inner {
             query,
             blocking: slots(config.max_queries),
             submitting: slots(MAX_SUBMISSIONS),
@@ -72,49 +100,82 @@ impl ApiState {
             prometheus,
             sampler: Sampler::default(),
             started: Instant::now(),
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            patience: PATIENCE,
+            partial: None,
+        }
+    }
+
+    /// The same, for one request that takes a part of the chain for the whole.
+    pub(crate) fn partial(&self) -> (Self, Arc<Partial>) {
+        let partial = Arc::<Partial>::default();
+        let state = Self {
+            partial: Some(Arc::clone(&partial)),
+            ..self.clone()
+        };
+        (state, partial)
+    }
+
+    /// Whether this request takes a part of the chain for the whole.
+    pub(crate) fn takes_part(&self) -> Option<&Partial> {
+        self.partial.as_deref()
+    }
+
+    /// The same, for work that must not wait.
+    pub(crate) fn impatient(&self) -> Self {
+        Self {
+            patience: Duration::ZERO,
+            ..self.clone()
+        }
+    }
+
+    /// How long an answer may wait for index and mempool to meet.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The settings in force.
     #[must_use]
     pub fn config(&self) -> &ApiConfig {
-        &self.0.config
+        &self.inner.config
     }
 
     pub(crate) fn query(&self) -> &Query {
-        &self.0.query
+        &self.inner.query
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {
-        &*self.0.status
+        &*self.inner.status
     }
 
     pub(crate) fn mempool(&self) -> Option<&MempoolPorts> {
-        self.0.mempool.as_ref()
+        self.inner.mempool.as_ref()
     }
 
     pub(crate) fn params(&self) -> &ChainParams {
-        &self.0.params
+        &self.inner.params
     }
 
     pub(crate) fn prometheus(&self) -> &PrometheusHandle {
-        &self.0.prometheus
+        &self.inner.prometheus
     }
 
     pub(crate) fn blocking(&self) -> &Blocking {
-        &self.0.blocking
+        &self.inner.blocking
     }
 
     /// The slots for submissions.
     pub(crate) fn submitting(&self) -> &Blocking {
-        &self.0.submitting
+        &self.inner.submitting
     }
 
     pub(crate) fn sampler(&self) -> &Sampler {
-        &self.0.sampler
+        &self.inner.sampler
     }
 
     pub(crate) fn uptime(&self) -> Duration {
-        self.0.started.elapsed()
+        self.inner.started.elapsed()
     }
 }

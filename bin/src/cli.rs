@@ -92,6 +92,75 @@ pub enum Command {
     /// Print a digest over all rows of the index of a node that is not running. Two
     /// nodes at the same tip have the same digest.
     Digest,
+    /// Check every row of the index against the blocks, and print the hashes and counts
+    /// that Bitcoin Core's gettxoutsetinfo prints. The node must not be running. Ends with
+    /// code 1 if anything differs.
+    Verify(VerifyArgs),
+    /// Build the index anew from the blocks on disk, without the network. The old one is
+    /// kept as index.old-N. The node must not be running.
+    Reindex(ReindexArgs),
+    /// Make, prove or restore a snapshot: a copy of chain and index without anything that
+    /// is of this node alone.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Write what a snapshot does not have, the identity of this node, to a new file that
+    /// is to be kept secret.
+    Export {
+        /// File to write; it must not exist.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Take the identity from a file that export has written. The node must not be running.
+    Import {
+        /// File to read.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// What to do with a snapshot.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a snapshot, also of a running node, which goes on answering.
+    Create {
+        /// Folder to make; it must not exist.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Make a data directory, which must be empty or absent, of a snapshot. The same command
+    /// goes on after an interruption.
+    Restore {
+        /// Folder of the snapshot.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Read and hash a whole snapshot.
+    Verify {
+        /// Folder of the snapshot.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Check the rows of blocks from this height on only. What other blocks left unspent is
+    /// checked by the commitment alone, and Bitcoin Core's numbers are not computed.
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
+    pub from: u32,
+    /// Compute hash_serialized_3 too, which needs about 80 bytes of disk per unspent output
+    /// meanwhile.
+    #[arg(long)]
+    pub hash_serialized: bool,
+}
+
+/// How to build the index anew.
+#[derive(Debug, Clone, Args)]
+pub struct ReindexArgs {
+    /// Go on with the index that is there, after a reindex was interrupted.
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// Size and seed of a generated chain.
@@ -106,6 +175,10 @@ pub struct SimulateArgs {
     /// Seed of all keys and all choices.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+    /// Make the traffic as uneven as that of mainnet: one address in about a twelfth of all
+    /// transactions, and one with thousands of unspent outputs on a long chain.
+    #[arg(long)]
+    pub uneven: bool,
     /// File to write; one that exists is replaced.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

@@ -2,14 +2,23 @@
 
 use std::{
     io::{IsTerminal, Write},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use pulse_meta::MetaStore;
 use pulse_simulator::{ChainSummary, SimulateFileOptions, write_chain};
+use pulse_snapshot::Progress;
 
-use crate::{cli::SimulateArgs, config::Config, data_dir::DataDir};
+use crate::{
+    cli::{SimulateArgs, SnapshotCommand},
+    config::Config,
+    control,
+    data_dir::DataDir,
+    snapshot::{self, Summary},
+};
 
 /// How often the progress of a long command is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -35,12 +44,75 @@ pub fn id(config: &Config, mut out: impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `pulse-node snapshot`: made by the running node if there is one, else here.
+pub fn snapshot(
+    config: &Config,
+    command: &SnapshotCommand,
+    mut out: impl Write,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let summary = match command {
+        SnapshotCommand::Create { dir } => {
+            let mut shown = started;
+            let asked = control::ask_for_snapshot(&config.data_dir, dir, |step, done, total| {
+                if shown.elapsed() >= PROGRESS_INTERVAL {
+                    shown = Instant::now();
+                    show(step, done, total);
+                }
+            })?;
+            match asked {
+                Some(summary) => summary,
+                None => watched(|progress| snapshot::create_offline(config, dir, progress))?,
+            }
+        }
+        SnapshotCommand::Restore { dir } => {
+            watched(|progress| snapshot::restore(config, dir, progress))?
+        }
+        SnapshotCommand::Verify { dir } => watched(|progress| snapshot::verify(dir, progress))?,
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    writeln!(out, "{summary}, {seconds:.1} s").context("standard output")?;
+    Ok(())
+}
+
+/// Works, and shows now and then how far it has come.
+fn watched(work: impl FnOnce(&Progress) -> anyhow::Result<Summary>) -> anyhow::Result<Summary> {
+    let progress = Progress::default();
+    let shown = &progress;
+    let (done, wait) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while wait.recv_timeout(PROGRESS_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let (step, done, total) = shown.now();
+                show(step, done, total);
+            }
+        });
+        let result = work(&progress);
+        drop(done);
+        result
+    })
+}
+
+fn show(step: &str, done: u64, total: u64) {
+    // Only for a person or a log that looks; it may fail.
+    let _ = match total {
+        0 => writeln!(std::io::stderr(), "{step}"),
+        total => writeln!(
+            std::io::stderr(),
+            "{step}: {} of {} MiB",
+            done >> 20,
+            total >> 20
+        ),
+    };
+}
+
 /// `pulse-node simulate`: a generated chain in a file.
 pub fn simulate(args: &SimulateArgs, mut out: impl Write) -> anyhow::Result<()> {
     let options = SimulateFileOptions {
         blocks: args.blocks,
         txs_per_block: args.txs_per_block,
         seed: args.seed,
+        uneven: args.uneven,
         out: args.out.clone(),
     };
     let started = Instant::now();
@@ -113,6 +185,7 @@ mod tests {
                 blocks: 5,
                 txs_per_block: 2,
                 seed: 3,
+                uneven: true,
                 out: dir.path().join(name),
             };
             let mut out = Vec::new();

@@ -5,12 +5,15 @@
 //! .lock            held while a process uses the directory
 //! kernel/          of the kernel: blocks, undo data, its databases
 //! index/           RocksDB
+//! index.old-N/     an index that reindex replaced
 //! meta/            sled
 //! identity.key     mirror of the identity that meta/ holds
 //! headers.dat      headers of all known chains
 //! mempool.dat      unconfirmed transactions of the last run
 //! fees.dat         what fee estimates are learned from
 //! listen.json      addresses that the running process listens on
+//! control.sock     where it takes commands
+//! restore.partial/ while a snapshot is being restored; there is no node.json then
 //! ```
 //!
 //! # Correctness
@@ -19,6 +22,7 @@
 //! ever deleted.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
@@ -27,6 +31,7 @@ use std::{
 
 use pulse_meta::durable;
 use pulse_primitives::{bitcoin::BlockHash, network::ChainParams};
+use pulse_snapshot::{Origin, STAGING_FOLDER};
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout of the directory.
@@ -53,6 +58,21 @@ pub enum DataDirError {
         dir.display()
     )]
     Foreign {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A restore into it was cut short.
+    #[error(
+        "data directory {} holds a restore that was not finished. Hint: run pulse-node snapshot restore again",
+        dir.display()
+    )]
+    Unfinished {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A snapshot is to be restored into it, and it is not empty.
+    #[error("data directory {} is not empty, and nothing is written over. Hint: give another --data-dir", dir.display())]
+    NotEmpty {
         /// The directory.
         dir: PathBuf,
     },
@@ -125,6 +145,8 @@ pub struct Listen {
     pub ops: Option<String>,
     /// Other Bitcoin nodes, if they are served.
     pub p2p: Option<String>,
+    /// Electrum clients, by transport: `tcp`, `tls`, `ws`, `wss`.
+    pub electrum: BTreeMap<String, String>,
     /// The process, so that a reader can tell a file left behind.
     pub pid: u32,
 }
@@ -157,6 +179,11 @@ impl DataDir {
             .map_err(|err| io_error(root, err))?;
         let path = root.join(BINDING_FILE);
         // Before the lock file is made: a stranger's directory stays as it is.
+        if !exists(&path)? && exists(&root.join(STAGING_FOLDER))? {
+            return Err(DataDirError::Unfinished {
+                dir: root.to_owned(),
+            });
+        }
         if !exists(&path)? && holds_anything(root)? {
             return Err(DataDirError::Foreign {
                 dir: root.to_owned(),
@@ -170,10 +197,7 @@ impl DataDir {
             found.refuse_other_than(&asked, root)?;
             found
         } else {
-            let mut text = serde_json::to_string_pretty(&asked)
-                .expect("a struct of strings and numbers serialises");
-            text.push('\n');
-            durable::write(&path, text.as_bytes(), 0o644).map_err(|err| io_error(&path, err))?;
+            asked.write(&path)?;
             asked
         };
         let dir = Self {
@@ -185,6 +209,62 @@ impl DataDir {
         match fs::remove_file(dir.listen()) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(io_error(&dir.listen(), err)),
             _ => Ok(dir),
+        }
+    }
+
+    /// Whether there is a bound directory.
+    pub fn exists(root: &Path) -> bool {
+        root.join(BINDING_FILE).is_file()
+    }
+
+    /// Locks a directory into which a snapshot of `origin` is to be restored, making it if it
+    /// is not there. It may hold what an earlier restore has left, and nothing else.
+    ///
+    /// # Errors
+    /// [`DataDirError`], when the snapshot is not of `chain`, too.
+    pub fn for_restore(
+        root: &Path,
+        chain: &ChainParams,
+        simulated: Option<u64>,
+        origin: &Origin,
+    ) -> Result<Unbound, DataDirError> {
+        let binding = Binding::of(origin);
+        if binding.format != FORMAT {
+            return Err(DataDirError::Format {
+                dir: root.to_owned(),
+                found: binding.format,
+            });
+        }
+        binding.refuse_other_than(&Binding::new(chain, simulated), root)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|err| io_error(root, err))?;
+        let goes_on = exists(&root.join(STAGING_FOLDER))?;
+        let is_bound = exists(&root.join(BINDING_FILE))?;
+        if is_bound || (!goes_on && holds_anything(root)?) {
+            return Err(DataDirError::NotEmpty {
+                dir: root.to_owned(),
+            });
+        }
+        Ok(Unbound {
+            _lock: lock(root)?,
+            root: root.to_owned(),
+            binding,
+        })
+    }
+
+    /// What it is bound to, for a snapshot.
+    pub fn origin(&self) -> Origin {
+        let binding = self.binding.clone();
+        Origin {
+            layout: binding.format,
+            network: binding.network,
+            genesis: binding.genesis,
+            signet_challenge: binding.signet_challenge,
+            simulated: binding.simulated,
+            seed: binding.seed,
         }
     }
 
@@ -201,6 +281,31 @@ impl DataDir {
     /// The index.
     pub fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    /// Renames the index to `index.old-N`, with the lowest N that is free, and returns where
+    /// it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn move_index_aside(&self) -> Result<Option<PathBuf>, DataDirError> {
+        let index = self.index();
+        if !exists(&index)? {
+            return Ok(None);
+        }
+        let mut number = 1;
+        let aside = loop {
+            let aside = self.root.join(format!("index.old-{number}"));
+            if !exists(&aside)? {
+                break aside;
+            }
+            number += 1;
+        };
+        fs::rename(&index, &aside).map_err(|err| io_error(&index, err))?;
+        File::open(&self.root)
+            .and_then(|root| root.sync_all())
+            .map_err(|err| io_error(&self.root, err))?;
+        Ok(Some(aside))
     }
 
     /// The header store.
@@ -229,7 +334,49 @@ impl DataDir {
     }
 }
 
+/// A directory that is being filled. Locked until it is dropped.
+#[derive(Debug)]
+pub struct Unbound {
+    root: PathBuf,
+    binding: Binding,
+    _lock: File,
+}
+
+impl Unbound {
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes it a data directory: everything is in its place.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn bind(&self) -> Result<(), DataDirError> {
+        self.binding.write(&self.root.join(BINDING_FILE))
+    }
+}
+
 impl Binding {
+    fn of(origin: &Origin) -> Self {
+        let origin = origin.clone();
+        Self {
+            format: origin.layout,
+            network: origin.network,
+            genesis: origin.genesis,
+            signet_challenge: origin.signet_challenge,
+            simulated: origin.simulated,
+            seed: origin.seed,
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), DataDirError> {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("a struct of strings and numbers serialises");
+        text.push('\n');
+        durable::write(path, text.as_bytes(), 0o644).map_err(|err| io_error(path, err))
+    }
+
     fn new(chain: &ChainParams, simulated: Option<u64>) -> Self {
         Self {
             format: FORMAT,
@@ -300,7 +447,7 @@ impl Binding {
 fn holds_anything(root: &Path) -> Result<bool, DataDirError> {
     for entry in fs::read_dir(root).map_err(|err| io_error(root, err))? {
         let name = entry.map_err(|err| io_error(root, err))?.file_name();
-        if name != LOCK_FILE && name != "node.json.tmp" {
+        if name != LOCK_FILE && name != "node.json.tmp" && name != "lost+found" {
             return Ok(true);
         }
     }
@@ -462,6 +609,7 @@ mod tests {
             http: "127.0.0.1:8080".to_owned(),
             ops: None,
             p2p: None,
+            electrum: BTreeMap::new(),
             pid: 1,
         };
         open.write_listen(&listen).unwrap();

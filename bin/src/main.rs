@@ -9,11 +9,14 @@
 mod cli;
 mod commands;
 mod config;
+mod control;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cpu;
 mod data_dir;
+mod export;
 mod listen;
 mod run;
+mod snapshot;
 mod tasks;
 mod telemetry;
 
@@ -72,6 +75,11 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Config => commands::config(&config, stdout().lock()),
         Command::Id => commands::id(&config, stdout().lock()),
         Command::Digest => run::digest(&config, stdout().lock()),
+        Command::Verify(args) => run::offline::verify::run(&config, args, stdout().lock()),
+        Command::Reindex(args) => run::offline::reindex::run(&config, args, stdout().lock()),
+        Command::Snapshot(command) => commands::snapshot(&config, command, stdout().lock()),
+        Command::Export { file } => export::export(&config, file, stdout().lock()),
+        Command::Import { file } => export::import(&config, file, stdout().lock()),
         Command::Simulate(args) => commands::simulate(args, stdout().lock()),
     }
 }

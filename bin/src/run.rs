@@ -1,10 +1,14 @@
 //! The whole node on one screen: open, connect, spawn; and stop in the reverse order.
 //!
+//! The listeners answer before everything else, with what the node is doing.
+//!
 //! Stop order: servers and peers end together with the block in hand; then the kernel
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
+mod electrum;
 mod index;
 mod mempool;
+pub mod offline;
 mod simulate;
 
 use std::{
@@ -15,7 +19,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pulse_api::{ApiState, MempoolPorts, ServerLimits};
+use pulse_api::{ApiState, CorsOrigin, MempoolPorts, Opening, ServerLimits};
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
@@ -30,8 +34,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
+    control,
     data_dir::{DataDir, Listen},
-    listen, tasks,
+    listen, snapshot, tasks,
     tasks::Tasks,
     telemetry,
 };
@@ -60,13 +65,57 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(addr) => Some(listen::bind("http.ops_addr", addr).await?),
         None => None,
     };
+    let electrum = electrum::bind(&config.electrum, data_dir.root()).await?;
     let p2p = match config.p2p.listen {
         Some(addr) => Some(listen::bind("p2p.listen", addr).await?),
         None => None,
     };
+    let p2p_addr = p2p.as_ref().map(|p2p| p2p.local_addr()).transpose()?;
+    let listening = Listen {
+        http: http.local_addr()?.to_string(),
+        ops: ops
+            .as_ref()
+            .map(|ops| ops.local_addr())
+            .transpose()?
+            .map(|addr| addr.to_string()),
+        p2p: p2p_addr.map(|addr| addr.to_string()),
+        electrum: (electrum.addrs()?.into_iter())
+            .map(|(name, addr)| (name.to_owned(), addr.to_string()))
+            .collect(),
+        pid: std::process::id(),
+    };
     info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
 
+    let mut tasks = Tasks::new(stop);
+    let opening = Opening::new(metrics.clone());
+    let limits = ServerLimits::from(&config.http);
+    let door = opening.door(config.http.cors.clone(), ops.is_none());
+    tasks.spawn("http", {
+        let (router, limits) = (door.router(), limits.clone());
+        |stop| async move {
+            pulse_api::serve(http, router, limits, stop).await;
+            Ok(())
+        }
+    });
+    let ops_door = opening.door(CorsOrigin::none(), true);
+    if let Some(ops) = ops {
+        let router = ops_door.router();
+        tasks.spawn("ops", |stop| async move {
+            pulse_api::serve(ops, router, limits, stop).await;
+            Ok(())
+        });
+    }
+    data_dir.write_listen(&listening)?;
+    info!(
+        addr = listening.http,
+        ops = listening.ops,
+        p2p = listening.p2p,
+        electrum = ?listening.electrum,
+        "listening"
+    );
+
     let stores = {
+        let opening = opening.clone();
         let paths = (
             data_dir.root().to_owned(),
             data_dir.headers(),
@@ -76,12 +125,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let config = config.clone();
         blocking(move || {
             let (root, headers, kernel) = paths;
+            opening.doing("the node is starting: opening the metadata and the headers");
             let meta = open_meta(&root)?;
             let headers = Arc::new(HeaderStore::open(&headers, &config.chain)?);
+            opening.doing("the node is starting: opening the index");
             let index = match config.index.enabled {
                 true => Some(Index::open(&index_path, &config.index, &config.chain)?),
                 false => None,
             };
+            opening.doing(
+                "the node is starting: opening the chain, which takes minutes after a crash",
+            );
             let chain = Chain::open(
                 &ChainConfig {
                     dir: kernel,
@@ -109,7 +163,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let meta = Arc::new(meta);
     let source: Arc<dyn BlockSource> = Arc::new(chain.clone());
 
-    let p2p_addr = p2p.as_ref().map(|p2p| p2p.local_addr()).transpose()?;
     let (net, peers, events) = Net::new(
         &config.p2p,
         &config.chain,
@@ -129,12 +182,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.chain.clone(),
         chain.clone(),
         Arc::clone(&headers),
-        peers,
+        peers.clone(),
         events.sync,
     );
     let status: Arc<dyn NodeStatus> = Arc::new(handle.clone());
 
-    let mut tasks = Tasks::new(stop);
     // Without an index there are no coins to judge transactions by, and no relay.
     let mempool = index.as_ref().map(|index| {
         mempool::spawn(
@@ -151,16 +203,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(mempool) => sync.with_compact_source(Arc::new(mempool.clone())),
         None => sync,
     };
-    let listening = Listen {
-        http: http.local_addr()?.to_string(),
-        ops: ops
-            .as_ref()
-            .map(|ops| ops.local_addr())
-            .transpose()?
-            .map(|addr| addr.to_string()),
-        p2p: p2p_addr.map(|addr| addr.to_string()),
-        pid: std::process::id(),
-    };
     tasks.spawn("net", |stop| async move { Ok(net.run(stop).await?) });
     tasks.spawn("upkeep", {
         let metrics = metrics.clone();
@@ -172,7 +214,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     });
     if let (Some(index), Some(mempool)) = (&index, &mempool) {
         let query = index.query(Arc::clone(&source));
-        let limits = ServerLimits::from(&config.http);
         let state = ApiState::new(
             query,
             Arc::clone(&status),
@@ -195,19 +236,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 Ok(())
             }
         });
-        if let Some(ops) = ops {
-            let (router, limits) = (pulse_api::ops_router(state.clone()), limits.clone());
-            tasks.spawn("ops", |stop| async move {
-                pulse_api::serve(ops, router, limits, stop).await;
-                Ok(())
-            });
-        }
-        let router = pulse_api::main_router(state);
-        tasks.spawn("http", |stop| async move {
-            pulse_api::serve(http, router, limits, stop).await;
-            Ok(())
-        });
+        electrum.spawn(&mut tasks, &config.electrum, state.clone())?;
+        ops_door.open(pulse_api::ops_router(state.clone(), Arc::new(peers)));
+        door.open(pulse_api::main_router(state));
+    } else {
+        opening.doing("the node runs without an index and has no answers");
     }
+    let commands = control::bind(data_dir.root()).context("control.sock")?;
+    let source = snapshot::Source {
+        root: data_dir.root().to_owned(),
+        origin: data_dir.origin(),
+        chain: chain.clone(),
+        headers: Arc::clone(&headers),
+        index: index.clone(),
+    };
+    tasks.spawn("control", |stop| control::run(commands, source, stop));
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);
@@ -224,13 +267,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             )
         });
     }
-    data_dir.write_listen(&listening)?;
-    info!(
-        addr = listening.http,
-        ops = listening.ops,
-        p2p = listening.p2p,
-        "listening"
-    );
+    info!("open");
 
     let result = tasks.finish(config.stop_timeout).await;
     blocking(move || {
@@ -307,7 +344,7 @@ fn indexed_height(index: Option<&Index>) -> u64 {
 }
 
 /// Script checks get all processors but one, which the kernel's own thread uses.
-fn script_threads() -> u8 {
+pub fn script_threads() -> u8 {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     u8::try_from(cores.saturating_sub(1).clamp(1, 15)).unwrap_or(15)
 }

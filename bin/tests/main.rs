@@ -9,13 +9,17 @@ mod e2e {
     pub mod common;
     mod contract;
     mod crash;
+    mod electrum;
     mod filters;
     mod golden;
     mod hostile;
     mod operation;
+    mod operator;
+    mod proof;
     mod reorg;
     mod signet;
     mod simulate;
+    mod snapshot;
     mod wallet;
 }
 
@@ -28,5 +32,6 @@ mod interop {
 
 /// Measurements, by hand and with `--ignored`.
 mod speed {
+    mod electrum;
     mod tip;
 }

@@ -23,7 +23,7 @@ pub struct IndexConfig {
     /// Threads for flushing and compacting the index. Default 2.
     pub background_jobs: u32,
     /// Recent transactions whose numbers stay in memory, so that spending them needs
-    /// no look-up in the index; about 20 bytes each. Default 2,097,152.
+    /// no look-up in the index; about 20 bytes each. Default 524,288.
     pub recent_txs: u32,
     /// Newest blocks whose changes are stored so that they can be taken back without
     /// their block files. Default 288.
@@ -46,7 +46,7 @@ impl Default for IndexConfig {
             txids_cache_mib: 64,
             max_open_files: 512,
             background_jobs: 2,
-            recent_txs: 2_097_152,
+            recent_txs: 524_288,
             undo_blocks: 288,
             block_filters: false,
             salt: None,

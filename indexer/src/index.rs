@@ -1,16 +1,24 @@
 //! The index as a whole: opened once, shared by the sync loop and the queries.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use parking_lot::Mutex;
 use pulse_primitives::{
-    bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
+    Height, bitcoin::BlockHash, network::ChainParams, ports::BlockSource, tip::ChainTip,
 };
 use tokio::sync::{Notify, watch};
 
 use crate::{
     config::IndexConfig,
     metrics,
+    proof::{
+        self, CoreStats, ProofError, UtxoSummary, VerifyOptions, VerifyReport, VerifyStep,
+        commitment,
+    },
     query::Query,
     stale::StalePositions,
     store::{Store, StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError},
@@ -125,6 +133,55 @@ impl Index {
     /// [`StoreError`] if it cannot be read.
     pub fn digest(&self) -> Result<[u8; 32], StoreError> {
         self.shared.store.digest()
+    }
+
+    /// Adds up all `utxo` rows and compares the sum with the commitment that was kept with
+    /// the cursor. `Some` when they are equal, `None` if it was stopped or nothing is
+    /// indexed. `progress` is told now and then how many rows were read. One sequential
+    /// read of a snapshot, while the index may go on.
+    ///
+    /// # Errors
+    /// [`ProofError::UtxosDiffer`] with what to do, [`ProofError::Store`].
+    pub fn check_utxos(
+        &self,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<UtxoSummary>, ProofError> {
+        commitment::check(&self.shared.store, stop, progress)
+    }
+
+    /// Checks every row of the blocks from `options.from` on against those blocks, which
+    /// `source` has, the commitment against all `utxo` rows, and the totals of all scripts.
+    /// Checks a snapshot, while the index may go on. `None` if it was stopped.
+    ///
+    /// # Errors
+    /// [`ProofError`] if the check could not be made. Differences are no error: they are
+    /// in the report.
+    pub fn verify(
+        &self,
+        source: &dyn BlockSource,
+        options: &VerifyOptions<'_>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(VerifyStep),
+    ) -> Result<Option<VerifyReport>, ProofError> {
+        proof::verify::verify(&self.shared, source, options, stop, progress)
+    }
+
+    /// What Bitcoin Core's `gettxoutsetinfo` prints at the index's tip, computed from the rows
+    /// and the blocks. With a directory for temporary files, which is made and removed,
+    /// `hash_serialized_3` too. `None` if it was stopped. `progress` is told the
+    /// height of each block that was read.
+    ///
+    /// # Errors
+    /// [`ProofError::BlockUnavailable`], [`ProofError::Store`], [`ProofError::Temporary`].
+    pub fn core_stats(
+        &self,
+        source: &dyn BlockSource,
+        sorted_in: Option<&Path>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Height),
+    ) -> Result<Option<CoreStats>, ProofError> {
+        proof::core_stats(&self.shared, source, sorted_in, stop, progress)
     }
 
     /// Exact number of rows by column family. Reads the whole index.

@@ -11,6 +11,8 @@ use pulse_primitives::bitcoin::{
 };
 use siphasher::{sip, sip128};
 
+use crate::proof::commitment::UtxoHasher;
+
 /// 16 random bytes, one value per database.
 pub(crate) type Salt = [u8; 16];
 
@@ -29,6 +31,8 @@ pub(crate) struct Keys {
     /// Bits that script keys lose, so that tests meet collisions.
     #[cfg(test)]
     pub(crate) lost_bits: u32,
+    /// Hashes unspent outputs for the commitment over all of them.
+    pub(crate) utxos: UtxoHasher,
 }
 
 impl Keys {
@@ -43,6 +47,7 @@ impl Keys {
             undo: derive(b"undo"),
             #[cfg(test)]
             lost_bits: 0,
+            utxos: UtxoHasher::new(salt),
         }
     }
 

@@ -25,6 +25,7 @@ mod index;
 mod keys;
 pub mod metrics;
 mod prepared;
+pub mod proof;
 pub mod query;
 mod rows;
 mod stale;
@@ -36,6 +37,9 @@ mod tests;
 pub use config::IndexConfig;
 pub use index::Index;
 pub use prepared::Inconsistent;
+pub use proof::{
+    CoreStats, Difference, ProofError, UtxoSummary, VerifyOptions, VerifyReport, VerifyStep, Wrong,
+};
 pub use query::Query;
 pub use store::{StoreError, audit::FamilyStats, durability::WrittenBytes, open::OpenError};
 pub use sync::{IndexSync, SyncError, progress::Progress};

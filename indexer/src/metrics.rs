@@ -27,6 +27,8 @@ const DB_FILE_BYTES: &str = "pulse_db_file_bytes";
 const DB_MEMORY_BYTES: &str = "pulse_db_memory_bytes";
 const DB_ROWS: &str = "pulse_db_rows";
 const DB_CACHE_BYTES: &str = "pulse_db_cache_bytes";
+const DB_BLOCK_READS: &str = "pulse_db_block_reads_total";
+const DB_CACHE_HITS: &str = "pulse_db_cache_hits_total";
 
 /// Registers the help texts. Call once, after the recorder is installed.
 pub fn describe() {
@@ -77,6 +79,14 @@ pub fn describe() {
     );
     describe_gauge!(DB_ROWS, "Estimated number of rows, by column family");
     describe_gauge!(DB_CACHE_BYTES, "Bytes of the block cache in use");
+    describe_counter!(
+        DB_BLOCK_READS,
+        "Blocks of table files that were not in the cache when they were needed"
+    );
+    describe_counter!(
+        DB_CACHE_HITS,
+        "Blocks of table files that were in the cache when they were needed"
+    );
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]
@@ -126,6 +136,13 @@ pub(crate) fn family(name: &'static str, stats: &FamilyStats) {
     gauge!(DB_FILE_BYTES, "family" => name).set(float(stats.file_bytes));
     gauge!(DB_MEMORY_BYTES, "family" => name).set(float(stats.memory_bytes));
     gauge!(DB_ROWS, "family" => name).set(float(stats.rows));
+}
+
+/// Blocks of table files that were read from the files and from the cache, since the
+/// start.
+pub(crate) fn blocks_read(from_files: u64, from_cache: u64) {
+    counter!(DB_BLOCK_READS).absolute(from_files);
+    counter!(DB_CACHE_HITS).absolute(from_cache);
 }
 
 /// Bytes of the block cache in use.

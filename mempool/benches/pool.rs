@@ -199,7 +199,7 @@ fn crossed(scene: &mut Scene) -> Arc<Transaction> {
         })
         .collect();
     let mut spent = |child: usize| -> Vec<Spendable> {
-        let near = (0..32).filter(|parent| (child * 37 + parent * 101) % 97 % 3 == 0);
+        let near = (0..32).filter(|parent| ((child * 37 + parent * 101) % 97).is_multiple_of(3));
         near.filter_map(|parent: usize| parents[parent].pop())
             .collect()
     };

@@ -1,7 +1,7 @@
 //! Every metric of this crate: its name, its meaning, and how it is recorded.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
-use pulse_primitives::mempool::RemovalReason;
+use pulse_primitives::mempool::{FeeEstimates, RemovalReason};
 
 use crate::{error::RejectClass, events::LeftReason};
 
@@ -12,6 +12,10 @@ const MIN_FEE_RATE: &str = "pulse_mempool_min_fee_rate_sat_per_kvb";
 const ACCEPTED: &str = "pulse_mempool_accepted_total";
 const REJECTED: &str = "pulse_mempool_rejected_total";
 const LEFT: &str = "pulse_mempool_left_total";
+const FEE_ESTIMATE: &str = "pulse_fee_estimate_sat_vb";
+
+/// Targets whose estimates are shown, in blocks.
+const SHOWN_TARGETS: [u16; 9] = [1, 2, 3, 6, 12, 25, 144, 504, 1008];
 
 /// Registers the HELP text of every metric. Call once, when the recorder is installed.
 pub fn describe() {
@@ -41,6 +45,10 @@ pub fn describe() {
         Unit::Count,
         "Transactions that left the mempool, by reason"
     );
+    describe_gauge!(
+        FEE_ESTIMATE,
+        "Estimated fee rate in satoshis per virtual byte, by confirmation target in blocks; NaN if it cannot be told"
+    );
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]
@@ -53,6 +61,15 @@ pub(crate) fn size(transactions: usize, vsize: u64, usage_bytes: u64) {
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]
 pub(crate) fn min_fee_rate(sat_kvb: u64) {
     gauge!(MIN_FEE_RATE).set(sat_kvb as f64);
+}
+
+/// The estimates of now.
+pub fn fee_estimates(estimates: &FeeEstimates) {
+    for target in SHOWN_TARGETS {
+        let known = estimates.by_target.iter().find(|(of, _)| *of == target);
+        let rate = known.map_or(f64::NAN, |(_, rate)| *rate);
+        gauge!(FEE_ESTIMATE, "target" => target.to_string()).set(rate);
+    }
 }
 
 pub(crate) fn accepted() {

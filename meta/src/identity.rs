@@ -27,7 +27,7 @@ pub enum Found {
 /// Whatever the operating system says; a missing file is [`Found::Nothing`].
 pub fn read(path: &Path) -> io::Result<Found> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(decode_text(&bytes).map_or(Found::Damaged, Found::Key)),
+        Ok(bytes) => Ok(from_text(&bytes).map_or(Found::Damaged, Found::Key)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
         Err(err) => Err(err),
     }
@@ -38,9 +38,21 @@ pub fn read(path: &Path) -> io::Result<Found> {
 /// # Errors
 /// Whatever the operating system says.
 pub fn write(path: &Path, key: &Keypair) -> io::Result<()> {
-    let mut text = hex::encode(encode(key));
+    let mut text = to_text(key);
     text.push('\n');
     durable::write(path, text.as_bytes(), 0o600)
+}
+
+/// The key as it stands in the identity file, without the end of the line.
+#[must_use]
+pub fn to_text(key: &Keypair) -> String {
+    hex::encode(encode(key))
+}
+
+/// Reverse of [`to_text`]; `None` when the text holds no key.
+#[must_use]
+pub fn from_text(text: &[u8]) -> Option<Keypair> {
+    decode(&hex::decode(text.trim_ascii()).ok()?)
 }
 
 /// The key in libp2p's protobuf encoding.
@@ -52,10 +64,6 @@ pub(crate) fn encode(key: &Keypair) -> Vec<u8> {
 /// Reverse of [`encode`]; `None` when the bytes are not an Ed25519 key pair.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Keypair> {
     Keypair::from_protobuf_encoding(bytes).ok()
-}
-
-fn decode_text(text: &[u8]) -> Option<Keypair> {
-    decode(&hex::decode(text.trim_ascii()).ok()?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stderr))]
 
 pub mod chain;
+pub mod clock;
 pub mod config;
 pub mod headers;
 pub mod mempool;

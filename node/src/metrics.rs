@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 const P2P_PEERS: &str = "pulse_p2p_peers";
 const P2P_DISCONNECTS: &str = "pulse_p2p_disconnects_total";
 const P2P_INBOUND_PEERS: &str = "pulse_p2p_inbound_peers";
 const P2P_BLOCKS_SERVED: &str = "pulse_p2p_blocks_served_total";
+const BLOCKFILE_READS: &str = "pulse_blockfile_reads_total";
+const BLOCKFILE_READ_BYTES: &str = "pulse_blockfile_read_bytes_total";
 const SYNC_HEADERS_HEIGHT: &str = "pulse_sync_headers_height";
 const SYNC_PRESYNCS: &str = "pulse_sync_presyncs";
 const SYNC_COMPACT_BLOCKS: &str = "pulse_sync_compact_blocks_total";
@@ -43,6 +45,12 @@ pub fn describe() {
         "Peers that connected to the node, with a finished handshake"
     );
     describe_counter!(P2P_BLOCKS_SERVED, Unit::Count, "Blocks sent to peers");
+    describe_counter!(
+        BLOCKFILE_READS,
+        Unit::Count,
+        "Reads of the kernel's block and undo files, by queries and by the index"
+    );
+    describe_counter!(BLOCKFILE_READ_BYTES, Unit::Bytes, "Bytes of them");
     describe_gauge!(
         SYNC_HEADERS_HEIGHT,
         Unit::Count,
@@ -176,4 +184,26 @@ pub(crate) fn relay_judged(verdict: &'static str) {
 
 pub(crate) fn relay_announced(count: usize) {
     counter!(RELAY_ANNOUNCED).increment(count as u64);
+}
+
+/// Counts reads of block files; looked up once, because there are many.
+pub(crate) struct BlockfileReads {
+    reads: Counter,
+    bytes: Counter,
+}
+
+impl BlockfileReads {
+    /// To be made after the recorder is installed.
+    pub(crate) fn new() -> Self {
+        Self {
+            reads: counter!(BLOCKFILE_READS),
+            bytes: counter!(BLOCKFILE_READ_BYTES),
+        }
+    }
+
+    /// `len` bytes were read.
+    pub(crate) fn read(&self, len: usize) {
+        self.reads.increment(1);
+        self.bytes.increment(len as u64);
+    }
 }

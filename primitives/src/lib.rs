@@ -18,9 +18,11 @@ pub mod coins;
 pub mod filters;
 pub mod mempool;
 pub mod network;
+pub mod peers;
 pub mod ports;
 pub mod status;
 pub mod tip;
+pub mod touched;
 
 /// Height of a block: its distance from genesis, in blocks. Genesis is 0.
 pub type Height = u32;

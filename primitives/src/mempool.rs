@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid, hashes::sha256};
 
-use crate::tip::ChainTip;
+use crate::{tip::ChainTip, touched::TouchedScripts};
 
 /// SHA-256 of an output's script, not reversed.
 pub type ScriptHash = sha256::Hash;
@@ -162,6 +162,15 @@ pub struct FeeEstimates {
     pub by_target: Vec<(u16, f64)>,
 }
 
+/// Fee rates by which a node relays, in sat per 1000 vB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayFees {
+    /// Least that a transaction has to pay, however empty the mempool is.
+    pub min_relay_sat_kvb: u64,
+    /// Least by which a replacement has to pay more.
+    pub incremental_sat_kvb: u64,
+}
+
 /// The mempool, from the node to the API. Calls may wait for a lock: not for async code.
 pub trait MempoolSource: Send + Sync + 'static {
     /// The mempool now.
@@ -175,6 +184,10 @@ pub trait MempoolSource: Send + Sync + 'static {
     fn fee_estimates(&self) -> Arc<FeeEstimates>;
     /// Lowest fee rate that is accepted now, in sat per 1000 vB.
     fn min_fee_rate_sat_kvb(&self) -> u64;
+    /// Fee rates that are settings of the node.
+    fn relay_fees(&self) -> RelayFees;
+    /// Scripts of every transaction that enters or leaves, whatever for.
+    fn touched(&self) -> Arc<TouchedScripts>;
 }
 
 /// What a client of [`TxSubmitter`] limits.

@@ -36,6 +36,9 @@ pub enum BlockSourceError {
         /// Hash of the block.
         hash: BlockHash,
     },
+    /// The chain is closed already: the node is stopping. The data is as it was.
+    #[error("the chain is closed")]
+    Closed,
     /// The bytes do not decode.
     #[error("block data does not decode: {what}")]
     Malformed {

@@ -1,6 +1,6 @@
 //! What the node knows about itself, and the one definition of "synced".
 
-use bitcoin::Work;
+use bitcoin::{BlockHash, Work};
 use serde::Serialize;
 
 use crate::{Height, tip::ChainTip};
@@ -13,6 +13,9 @@ pub const SYNCED_LAG_BLOCKS: Height = 2;
 pub struct NodeReport {
     /// Tip of the best valid header chain.
     pub best_header: ChainTip,
+    /// Hashes of the last blocks of that chain, newest first: as many as the index may
+    /// be behind, and one.
+    pub best_hashes: Vec<BlockHash>,
     /// Total work of that chain.
     pub best_header_work: Work,
     /// Work that a chain must have before it is trusted (`--min-chain-work`).
@@ -71,8 +74,8 @@ pub enum Readiness {
 
 impl NodeReport {
     /// The definition of "synced": a peer has answered our header request once, the
-    /// best header chain has the minimum work, and the index is within
-    /// [`SYNCED_LAG_BLOCKS`] of it. The age of the tip never decides.
+    /// best header chain has the minimum work, and the tip of the index is a block of it,
+    /// at most [`SYNCED_LAG_BLOCKS`] from its end. The age of the tip never decides.
     #[must_use]
     pub fn readiness(&self, index_tip: Option<ChainTip>) -> Readiness {
         let reason = if !self.headers_answered {
@@ -89,9 +92,57 @@ impl NodeReport {
                     "indexed {} of {} blocks",
                     tip.height, self.best_header.height
                 ),
+                Some(tip) if !self.best_hashes.contains(&tip.hash) => format!(
+                    "the indexed block {} of height {} is not on the best header chain",
+                    tip.hash, tip.height
+                ),
                 Some(_) => return Readiness::Synced,
             }
         };
         Readiness::NotSynced { reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn tip(height: Height, branch: u8) -> ChainTip {
+        let mut hash = [branch; 32];
+        hash[..4].copy_from_slice(&height.to_le_bytes());
+        ChainTip {
+            height,
+            hash: BlockHash::from_byte_array(hash),
+            time: 0,
+        }
+    }
+
+    #[test]
+    fn an_index_is_synced_only_near_the_end_of_the_best_chain_and_on_it() {
+        let work = Work::from_be_bytes([0; 32]);
+        let report = NodeReport {
+            best_header: tip(100, 1),
+            best_hashes: [100, 99, 98].map(|height| tip(height, 1).hash).to_vec(),
+            best_header_work: work,
+            min_chain_work: work,
+            headers_answered: true,
+            active_tip: tip(100, 1),
+            peers: Vec::new(),
+            blocks_in_flight: 0,
+            blocks_received: 0,
+            bytes_received: 0,
+            peers_dropped: 0,
+        };
+        for height in 98..=100 {
+            assert_eq!(report.readiness(Some(tip(height, 1))), Readiness::Synced);
+            // As high, and of another branch.
+            let stale = report.readiness(Some(tip(height, 2)));
+            assert_ne!(stale, Readiness::Synced);
+        }
+        assert_ne!(report.readiness(Some(tip(97, 1))), Readiness::Synced);
+        assert_ne!(report.readiness(Some(tip(101, 2))), Readiness::Synced);
+        assert_ne!(report.readiness(None), Readiness::Synced);
     }
 }

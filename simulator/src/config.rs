@@ -22,6 +22,9 @@ pub struct GeneratorConfig {
     /// Whether to keep a [`Ledger`](crate::Ledger). Costs memory for every output
     /// ever made, so big chains go without.
     pub ledger: bool,
+    /// Whether the traffic is as uneven as that of mainnet: one address is in about a
+    /// twelfth of all transactions, and one only ever receives, in one of 140.
+    pub uneven: bool,
 }
 
 impl GeneratorConfig {
@@ -43,6 +46,7 @@ impl GeneratorConfig {
             start_time: 1_700_000_000,
             block_interval: 600,
             ledger: false,
+            uneven: false,
         }
     }
 
@@ -50,6 +54,13 @@ impl GeneratorConfig {
     #[must_use]
     pub fn txs_per_block(mut self, txs_per_block: u32) -> Self {
         self.txs_per_block = txs_per_block;
+        self
+    }
+
+    /// The same with uneven traffic.
+    #[must_use]
+    pub fn uneven(mut self) -> Self {
+        self.uneven = true;
         self
     }
 

@@ -37,6 +37,8 @@ pub struct SimulateFileOptions {
     pub txs_per_block: u32,
     /// Seed of the chain.
     pub seed: u64,
+    /// Whether the traffic is as uneven as that of mainnet ([`GeneratorConfig::uneven`]).
+    pub uneven: bool,
     /// The file, which is replaced if it exists.
     pub out: PathBuf,
 }
@@ -88,7 +90,8 @@ pub fn write_chain(
     options: &SimulateFileOptions,
     mut progress: impl FnMut(&ChainSummary),
 ) -> Result<ChainSummary, SimulateError> {
-    let config = GeneratorConfig::regtest(options.seed).txs_per_block(options.txs_per_block);
+    let mut config = GeneratorConfig::regtest(options.seed).txs_per_block(options.txs_per_block);
+    config.uneven = options.uneven;
     let mut generator = Generator::new(config);
     let genesis = generator.genesis();
     let mut partial = options.out.clone().into_os_string();

@@ -20,7 +20,7 @@ use crate::{
     hd::HdWallet,
     ledger::Ledger,
     mine::{BlockParts, mine_with_ids, next_bits, subsidy},
-    plan::{Payee, PlannedTx, Planner},
+    plan::{Payee, PlannedTx, Planner, Uneven},
     sign::{SignedTx, build},
 };
 
@@ -61,6 +61,7 @@ pub struct Generator {
     period_start: u32,
     salt: u64,
     ledger: Option<Ledger>,
+    uneven: Option<Uneven>,
 }
 
 impl Generator {
@@ -80,8 +81,10 @@ impl Generator {
             ledger.connect(0, &genesis);
             ledger
         });
+        let book = AddressBook::new(config.seed, config.wallets);
         Self {
-            book: AddressBook::new(config.seed, config.wallets),
+            uneven: config.uneven.then(|| Uneven::of(&book)),
+            book,
             pool: CoinPool::default(),
             next_address: 0,
             height: 0,
@@ -169,7 +172,7 @@ impl Generator {
             &plan,
             height,
         );
-        self.pool.close_block(height, made.into_iter());
+        self.close_block(height, made);
         self.advance(&block);
         block
     }
@@ -315,6 +318,7 @@ impl Generator {
             &mut rng,
             self.height + 1,
             self.config.txs_per_block,
+            self.uneven,
         );
         let coinbase_addresses = planner.coinbase_addresses();
         let plan = planner.plan(self.config.txs_per_block);
@@ -405,8 +409,16 @@ impl Generator {
             }
         }
         self.book.extend_to(self.next_address);
-        self.pool.close_block(height, made.into_iter());
+        self.close_block(height, made);
         self.advance(block);
+    }
+
+    /// Puts the new coins into the pool, those that are never spent aside.
+    fn close_block(&mut self, height: Height, made: Vec<(Coin, Height)>) {
+        let hoard = self.uneven.map(|uneven| uneven.hoard);
+        let made = made.into_iter();
+        self.pool
+            .close_block(height, made.filter(|(coin, _)| Some(coin.address) != hoard));
     }
 
     /// Moves the tip to `block`.

@@ -28,6 +28,38 @@ const FAN_OUT_WIDTH: u64 = 600;
 /// Addresses with far more traffic than others: the first ones.
 const HOT_ADDRESSES: AddressId = 12;
 
+/// Of a hundred payments to the first addresses of an uneven chain, those to the busiest.
+const BUSIEST_PERCENT: u32 = 35;
+/// And those to the one that never spends.
+const HOARD_PERCENT: u32 = 6;
+
+/// The two addresses that stand out when traffic is uneven
+/// ([`GeneratorConfig::uneven`](crate::GeneratorConfig::uneven)).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Uneven {
+    /// In about a twelfth of all transactions.
+    busiest: AddressId,
+    /// Receives and never spends.
+    pub(crate) hoard: AddressId,
+}
+
+impl Uneven {
+    /// The first two addresses whose scripts every wallet knows.
+    pub(crate) fn of(book: &AddressBook) -> Self {
+        let mut plain = (0..HOT_ADDRESSES).filter(|id| {
+            matches!(
+                book.kind(*id),
+                ScriptKind::P2pkh { .. } | ScriptKind::P2wpkh | ScriptKind::P2trKey
+            )
+        });
+        let mut next = |or| plain.next().unwrap_or(or);
+        Self {
+            busiest: next(0),
+            hoard: next(1),
+        }
+    }
+}
+
 /// Where the coin of an input comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
@@ -90,6 +122,7 @@ pub(crate) struct Planner<'a> {
     next_address: &'a mut AddressId,
     rng: &'a mut ChaCha8Rng,
     height: Height,
+    uneven: Option<Uneven>,
     fresh: Vec<FreshCoin>,
     txs: Vec<PlannedTx>,
     /// Number of coins below which the pool grows, and above which it shrinks.
@@ -104,6 +137,7 @@ impl<'a> Planner<'a> {
         rng: &'a mut ChaCha8Rng,
         height: Height,
         txs_per_block: u32,
+        uneven: Option<Uneven>,
     ) -> Self {
         let txs = usize::try_from(txs_per_block).expect("fits");
         Self {
@@ -112,6 +146,7 @@ impl<'a> Planner<'a> {
             next_address,
             rng,
             height,
+            uneven,
             fresh: Vec::new(),
             txs: Vec::new(),
             pool_bounds: (25 * txs, (250 * txs).max(2_000)),
@@ -183,6 +218,7 @@ impl<'a> Planner<'a> {
         for (vout, output) in (0..).zip(&outputs) {
             if let Payee::Address(address) = output.payee
                 && level < MAX_LEVEL
+                && self.uneven.is_none_or(|uneven| address != uneven.hoard)
                 && !matches!(self.book.kind(address), ScriptKind::P2wshCsv { .. })
             {
                 self.fresh.push(FreshCoin {
@@ -379,11 +415,26 @@ impl<'a> Planner<'a> {
     fn address(&mut self) -> AddressId {
         let used = *self.next_address;
         match self.rng.gen_range(0..100) {
-            0..5 => self.rng.gen_range(0..HOT_ADDRESSES.min(used)),
+            0..5 => self.hot_address(used),
             5..13 => self.rng.gen_range(used - used.min(500)..used),
             13..25 => self.rng.gen_range(0..used),
             _ => self.fresh_address(),
         }
+    }
+
+    fn hot_address(&mut self, used: AddressId) -> AddressId {
+        if let Some(uneven) = self.uneven
+            && used > HOT_ADDRESSES
+        {
+            let draw = self.rng.gen_range(0..100);
+            if draw < BUSIEST_PERCENT {
+                return uneven.busiest;
+            }
+            if draw < BUSIEST_PERCENT + HOARD_PERCENT {
+                return uneven.hoard;
+            }
+        }
+        self.rng.gen_range(0..HOT_ADDRESSES.min(used))
     }
 
     fn fresh_address(&mut self) -> AddressId {

@@ -169,12 +169,13 @@ fn wallet_kinds(generator: &Generator) -> HashMap<ScriptKind, Vec<bitcoin::Scrip
 #[test]
 fn same_seed_gives_the_same_bytes_and_another_seed_others() {
     let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, seed| {
+    let write = |name: &str, seed, uneven| {
         let out = dir.path().join(name);
         let options = SimulateFileOptions {
             blocks: 140,
             txs_per_block: 30,
             seed,
+            uneven,
             out: out.clone(),
         };
         let summary = write_chain(&options, |_| {}).unwrap();
@@ -183,9 +184,11 @@ fn same_seed_gives_the_same_bytes_and_another_seed_others() {
         assert_eq!(summary.height, 140);
         bytes
     };
-    let first = write("a", 5);
-    assert_eq!(first, write("b", 5));
-    assert_ne!(first, write("c", 6));
+    for uneven in [false, true] {
+        let first = write("a", 5, uneven);
+        assert_eq!(first, write("b", 5, uneven));
+        assert_ne!(first, write("c", 6, uneven));
+    }
 }
 
 #[test]

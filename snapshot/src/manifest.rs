@@ -8,7 +8,7 @@
 //! Everything is checked here before a name is used: only known folders, only plain names,
 //! sorted and therefore each once, sizes that fit the number of chunks.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{fmt, fs, io::ErrorKind, path::Path};
 
 use pulse_primitives::{Height, bitcoin::BlockHash};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -125,6 +125,12 @@ impl ChunkHash {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl fmt::Display for ChunkHash {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&hex::encode(self.0))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starts the built `pulse-node` and watches it from outside, as an operator would.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     net::SocketAddr,
@@ -80,12 +81,32 @@ impl NodeOptions {
         self
     }
 
-    /// Starts the node and waits until it listens.
+    /// Starts the node and waits until it is open.
     ///
     /// # Panics
     /// If it ends instead, or takes longer than a minute; the end of its log is shown.
     #[must_use]
     pub fn start(self) -> PulseNode {
+        let timeout = self.start_timeout;
+        let node = self.start_listening();
+        let deadline = Instant::now() + timeout;
+        while node.is_starting() {
+            assert!(
+                Instant::now() < deadline,
+                "the node does not open\n{}",
+                node.log_tail()
+            );
+            thread::sleep(POLL);
+        }
+        node
+    }
+
+    /// Starts the node and waits until it listens, which it does before it is open.
+    ///
+    /// # Panics
+    /// As [`NodeOptions::start`].
+    #[must_use]
+    pub fn start_listening(self) -> PulseNode {
         let (temp_dir, data_dir) = self.make_data_dir();
         let log = data_dir.with_extension("log");
         let listen = data_dir.join(LISTEN_FILE);
@@ -221,6 +242,8 @@ struct Listen {
     http: SocketAddr,
     ops: Option<SocketAddr>,
     p2p: Option<SocketAddr>,
+    #[serde(default)]
+    electrum: BTreeMap<String, SocketAddr>,
     pid: u32,
 }
 
@@ -285,6 +308,13 @@ impl PulseNode {
         self.listen.p2p
     }
 
+    /// Where Electrum clients are served over a transport (`tcp`, `tls`, `ws`, `wss`), if
+    /// they are.
+    #[must_use]
+    pub fn electrum_addr(&self, transport: &str) -> Option<SocketAddr> {
+        self.listen.electrum.get(transport).copied()
+    }
+
     /// Address of the operators' listener, if the node has one.
     #[must_use]
     pub fn ops_addr(&self) -> Option<SocketAddr> {
@@ -327,6 +357,16 @@ impl PulseNode {
         get(&self.agent, self.listen.http, path)
     }
 
+    /// Whether it listens and is not open yet.
+    ///
+    /// # Panics
+    /// If it ends.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        let reply = self.get("/health");
+        reply.status == 503 && reply.text().contains("the node is starting")
+    }
+
     /// Posts a body to a path of the HTTP listener.
     ///
     /// # Panics
@@ -347,6 +387,40 @@ impl PulseNode {
         let addr = self.listen.ops.unwrap_or(self.listen.http);
         get(&self.agent, addr, path)
             .unwrap_or_else(|err| panic!("GET {path}: {err}\n{}", self.log_tail()))
+    }
+
+    /// Posts a body to a path of the operators' listener.
+    ///
+    /// # Panics
+    /// If there is none, or no answer within ten seconds.
+    #[must_use]
+    pub fn post_ops(&self, path: &str, body: &str) -> Reply {
+        self.agent
+            .post(self.ops_url(path))
+            .send(body)
+            .and_then(reply)
+            .unwrap_or_else(|err| panic!("POST {path}: {err}\n{}", self.log_tail()))
+    }
+
+    /// Sends DELETE for a path of the operators' listener.
+    ///
+    /// # Panics
+    /// As [`PulseNode::post_ops`].
+    #[must_use]
+    pub fn delete_ops(&self, path: &str) -> Reply {
+        self.agent
+            .delete(self.ops_url(path))
+            .call()
+            .and_then(reply)
+            .unwrap_or_else(|err| panic!("DELETE {path}: {err}\n{}", self.log_tail()))
+    }
+
+    fn ops_url(&self, path: &str) -> String {
+        let addr = self
+            .listen
+            .ops
+            .expect("the node has an operators' listener");
+        format!("http://{addr}{path}")
     }
 
     /// Gets JSON from the API, with status 200.
@@ -422,7 +496,7 @@ impl PulseNode {
     /// Height of the tip as the API tells it; `None` if it does not (yet).
     #[must_use]
     pub fn tip_height(&self) -> Option<Height> {
-        let reply = self.try_get("/api/blocks/tip/height").ok()?;
+        let reply = (self.try_get("/api/blocks/tip/height?partial=true")).ok()?;
         (reply.status == 200).then(|| reply.text().parse().expect("a height"))
     }
 

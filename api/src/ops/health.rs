@@ -11,7 +11,7 @@ use super::{answer, json};
 use crate::state::ApiState;
 
 /// `/health/live`: 200 as long as the process answers at all.
-pub(super) async fn live() -> Response {
+pub(crate) async fn live() -> Response {
     answer("/health/live", StatusCode::OK, "text/plain", b"ok".to_vec())
 }
 

@@ -1,7 +1,8 @@
 //! Answers for operators and their monitors: `/health`, `/health/live`, `/stats` and
-//! `/metrics`. Nothing here may be cached.
+//! `/metrics`; and what operators do to peers. Nothing here may be cached.
 
 mod health;
+mod peers;
 pub(crate) mod sampler;
 mod stats;
 
@@ -13,7 +14,12 @@ use axum::{
     response::{Extension, IntoResponse, Response},
     routing::{MethodRouter, get},
 };
+use metrics_exporter_prometheus::PrometheusHandle;
+use pulse_primitives::status::Readiness;
 use serde::Serialize;
+
+pub(crate) use health::live;
+pub(crate) use peers::routes as peer_routes;
 
 use crate::{layers::RouteTemplate, rest, state::ApiState};
 
@@ -37,13 +43,23 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 
 /// What the process has recorded, in the text format of Prometheus.
 async fn metrics(State(state): State<ApiState>) -> Response {
-    let body = state.prometheus().render();
+    state.query().record_reads();
+    rendered(state.prometheus())
+}
+
+/// The answer to `/metrics`.
+pub(crate) fn rendered(prometheus: &PrometheusHandle) -> Response {
     answer(
         "/metrics",
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",
-        body.into_bytes(),
+        prometheus.render().into_bytes(),
     )
+}
+
+/// The answer to `/health`.
+pub(crate) fn health_answer(status: StatusCode, readiness: &Readiness) -> Response {
+    json("/health", status, readiness)
 }
 
 fn json(route: &'static str, status: StatusCode, value: &impl Serialize) -> Response {

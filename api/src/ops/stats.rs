@@ -65,13 +65,17 @@ impl From<ChainTip> for TipJson {
 pub(super) async fn stats(State(state): State<ApiState>) -> Response {
     let index_tip = *state.query().tip_watch().borrow();
     let report = state.status().report();
-    let body = StatsJson::new(
+    let mut body = StatsJson::new(
         state.params().name(),
         state.uptime().as_secs(),
         index_tip,
         report,
         state.sampler().rates(),
     );
+    // Initial sync knows better: it counts transactions, which later blocks have more of.
+    if let Some(left) = state.query().time_left() {
+        body.sync_eta_seconds = Some(left.as_secs());
+    }
     json("/stats", StatusCode::OK, &body)
 }
 
@@ -144,6 +148,7 @@ mod tests {
         let work = Work::from_be_bytes([0; 32]);
         let report = NodeReport {
             best_header: tip(99),
+            best_hashes: vec![BlockHash::all_zeros()],
             best_header_work: work,
             min_chain_work: work,
             headers_answered: true,

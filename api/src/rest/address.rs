@@ -1,9 +1,11 @@
 //! Addresses and scripthashes: A1 to A5 of the Esplora contract (docs/api.md).
 //!
-//! A later block can change every answer here, so all of them need a synced node.
+//! A later block can change every answer here, so all of them need a synced node or a
+//! client that takes what is indexed so far for the whole.
 
 use std::collections::HashSet;
 
+use pulse_indexer::query::{Cursor, HistoryPage};
 use pulse_primitives::{
     bitcoin::{Txid, hashes::Hash},
     mempool::ScriptHash,
@@ -11,8 +13,9 @@ use pulse_primitives::{
 
 use super::{
     error::RestError,
+    list::{List, Outlet},
     model::{StatsJson, TxJson, UtxoJson},
-    params::Subject,
+    params::{Asked, Page, Subject},
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::with_mempool,
@@ -21,6 +24,8 @@ use crate::state::ApiState;
 
 /// Confirmed transactions in one list.
 const TXS_PER_PAGE: usize = 25;
+/// Most of them that a client can ask for at once.
+const MOST_TXS: usize = 1_000;
 /// Unconfirmed transactions in one list; the newest beyond that are left out.
 const MEMPOOL_TXS: usize = 50;
 
@@ -35,38 +40,90 @@ pub(super) fn stats(state: &ApiState, of: &Subject) -> Answer {
 }
 
 /// A2: up to 50 unconfirmed transactions, oldest arrival first, then the newest 25
-/// confirmed ones, newest first.
-pub(super) fn txs(state: &ApiState, of: &Subject) -> Answer {
+/// confirmed ones, newest first. A client may ask for more of these, and for those behind a
+/// cursor, which no unconfirmed ones go before.
+pub(super) fn txs(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outlet) -> Answer {
+    let asked = asked.page(TXS_PER_PAGE, MOST_TXS)?;
+    let (limit, cursor) = limit_and_cursor(asked, TXS_PER_PAGE);
+    if cursor.is_some() {
+        let at = Snapshot::take(state)?;
+        at.require_synced()?;
+        let page = at.view.history_page(&of.hash, cursor.as_ref(), limit)?;
+        let page = page.ok_or(RestError::CursorGone)?;
+        return confirmed(&at, of, &page, asked, outlet);
+    }
     let (at, unconfirmed) =
         with_mempool(state, |mempool| mempool.script_txs(&hash(of), MEMPOOL_TXS))?;
-    let confirmed = at.view.script_txs(&of.hash, None, TXS_PER_PAGE)?;
     let unconfirmed = unconfirmed.unwrap_or_default();
-    let known: HashSet<Txid> = confirmed.iter().map(|detail| detail.txid).collect();
-    let unconfirmed = (unconfirmed.iter())
-        .filter(|entry| !known.contains(&entry.txid))
-        .map(|entry| TxJson::unconfirmed(entry, at.network()));
-    let confirmed = confirmed
-        .iter()
-        .map(|detail| TxJson::new(detail, at.network()));
-    let txs = unconfirmed
-        .chain(confirmed)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Reply::json(&txs, Cache::Short))
+    let page = at.view.history_page(&of.hash, None, limit)?;
+    let page = page.ok_or(RestError::CursorGone)?;
+    let mut list = List::new(
+        outlet,
+        Cache::Short,
+        page.next().filter(|_| asked.is_some()),
+    );
+    for entry in &unconfirmed {
+        // Whatever the mempool says, what is confirmed is listed once, as confirmed.
+        if at.view.tx_block(&entry.txid)?.is_none() {
+            list.push(&TxJson::unconfirmed(entry, at.network())?)?;
+        }
+    }
+    for detail in at.view.page_txs(&of.hash, &page) {
+        list.push(&TxJson::new(&detail?, at.network())?)?;
+    }
+    list.finish()
 }
 
 /// A3: up to 25 confirmed transactions, newest first, starting after `after`. Empty if
 /// `after` is not in the history.
-pub(super) fn chain_txs(at: &Snapshot<'_>, of: &Subject, after: Option<&Txid>) -> Answer {
+pub(super) fn chain_txs(
+    state: &ApiState,
+    of: &Subject,
+    after: Option<&Txid>,
+    asked: &Asked,
+    outlet: Outlet,
+) -> Answer {
+    let asked = asked.page(TXS_PER_PAGE, MOST_TXS)?;
+    let (limit, cursor) = limit_and_cursor(asked, TXS_PER_PAGE);
+    let at = Snapshot::take(state)?;
     at.require_synced()?;
-    let details = at.view.script_txs(&of.hash, after, TXS_PER_PAGE)?;
-    let txs = (details.iter())
-        .map(|detail| TxJson::new(detail, at.network()))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Reply::json(&txs, Cache::Short))
+    let page = match (after, cursor) {
+        (Some(after), None) => match at.view.history_page_after(&of.hash, after, limit)? {
+            Some(page) => page,
+            None => return List::new(outlet, Cache::Short, None).finish(),
+        },
+        (_, cursor) => (at.view.history_page(&of.hash, cursor.as_ref(), limit)?)
+            .ok_or(RestError::CursorGone)?,
+    };
+    confirmed(&at, of, &page, asked, outlet)
+}
+
+/// The transactions of a page. Where the next one begins is told to who asked for a page.
+fn confirmed(
+    at: &Snapshot<'_>,
+    of: &Subject,
+    page: &HistoryPage,
+    asked: Option<Page>,
+    outlet: Outlet,
+) -> Answer {
+    let mut list = List::new(
+        outlet,
+        Cache::Short,
+        page.next().filter(|_| asked.is_some()),
+    );
+    for detail in at.view.page_txs(&of.hash, page) {
+        list.push(&TxJson::new(&detail?, at.network())?)?;
+    }
+    list.finish()
+}
+
+fn limit_and_cursor(asked: Option<Page>, usual: usize) -> (usize, Option<Cursor>) {
+    asked.map_or((usual, None), |page| (page.limit, page.cursor))
 }
 
 /// A4: up to 50 unconfirmed transactions, oldest arrival first.
 pub(super) fn mempool_txs(state: &ApiState, of: &Subject) -> Answer {
+    Snapshot::take(state)?.require_complete()?;
     let (at, unconfirmed) =
         with_mempool(state, |mempool| mempool.script_txs(&hash(of), MEMPOOL_TXS))?;
     let unconfirmed = unconfirmed.unwrap_or_default();
@@ -77,27 +134,50 @@ pub(super) fn mempool_txs(state: &ApiState, of: &Subject) -> Answer {
 }
 
 /// A5: outputs that nothing spends, neither a block nor the mempool: confirmed ones in
-/// chain order, then unconfirmed ones.
-pub(super) fn utxos(state: &ApiState, of: &Subject) -> Answer {
+/// chain order, then unconfirmed ones. A client may ask for pages of them; the unconfirmed
+/// ones are on the last, and those that the mempool spends leave gaps.
+pub(super) fn utxos(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outlet) -> Answer {
+    let most = state.config().utxos_limit;
+    let asked = asked.page(most, most)?;
+    let (limit, cursor) = limit_and_cursor(asked, most);
     let (at, unconfirmed) = with_mempool(state, |mempool| mempool.script_outputs(&hash(of)))?;
     let unconfirmed = unconfirmed.unwrap_or_default();
     let spent: HashSet<_> = unconfirmed.spent.into_iter().collect();
-    // The limit is on what is left after the mempool's spends.
-    let limit = at.utxos_limit();
-    let confirmed = at
-        .view
-        .script_utxos(&of.hash, limit.saturating_add(spent.len()))?;
-    let confirmed = confirmed.ok_or(RestError::TooManyUtxos)?;
-    let mut utxos: Vec<UtxoJson> = (confirmed.into_iter())
-        .filter(|utxo| !spent.contains(&utxo.outpoint))
-        .map(Into::into)
-        .collect();
-    let unconfirmed = unconfirmed.unspent.into_iter();
-    utxos.extend(unconfirmed.map(|(outpoint, value)| UtxoJson::unconfirmed(outpoint, value)));
-    if utxos.len() > limit {
-        return Err(RestError::TooManyUtxos);
+    // Of a whole answer the limit is on what is left after the mempool's spends.
+    let rows = match asked {
+        Some(_) => limit,
+        None => limit.saturating_add(spent.len()),
+    };
+    let page = at.view.unspent_page(&of.hash, cursor.as_ref(), rows)?;
+    let page = page.ok_or(RestError::CursorGone)?;
+    if asked.is_none() {
+        if page.has_more() {
+            return Err(RestError::TooManyUtxos);
+        }
+        if page.len() + unconfirmed.unspent.len() > limit {
+            let mut left = unconfirmed.unspent.len();
+            at.view.page_utxos(&of.hash, &page, |utxo| {
+                left += usize::from(!spent.contains(&utxo.outpoint));
+                Ok::<_, RestError>(())
+            })?;
+            if left > limit {
+                return Err(RestError::TooManyUtxos);
+            }
+        }
     }
-    Ok(Reply::json(&utxos, Cache::Short))
+    let mut list = List::new(outlet, Cache::Short, page.next());
+    at.view.page_utxos(&of.hash, &page, |utxo| {
+        match spent.contains(&utxo.outpoint) {
+            true => Ok(()),
+            false => list.push(&UtxoJson::from(utxo)),
+        }
+    })?;
+    if page.next().is_none() {
+        for (outpoint, value) in unconfirmed.unspent {
+            list.push(&UtxoJson::unconfirmed(outpoint, value))?;
+        }
+    }
+    list.finish()
 }
 
 /// The script's hash as the mempool names it.

@@ -8,7 +8,7 @@ use pulse_primitives::{
 
 use super::{
     error::RestError,
-    model::{BlockJson, BlockStatusJson, TxJson},
+    model::{BlockJson, BlockStatusJson, Id, TxJson},
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
@@ -22,18 +22,23 @@ type Answer = Result<Reply, RestError>;
 
 /// B1: hash of the tip.
 pub(super) fn tip_hash(at: &Snapshot<'_>) -> Answer {
+    at.require_synced()?;
     Ok(Reply::text(at.tip()?.hash, Cache::Short))
 }
 
 /// B2: height of the tip.
 pub(super) fn tip_height(at: &Snapshot<'_>) -> Answer {
+    at.require_synced()?;
     Ok(Reply::text(at.tip()?.height, Cache::Short))
 }
 
 /// B3: up to ten blocks downwards from `start`, or from the tip.
 pub(super) fn newest(at: &Snapshot<'_>, start: Option<u64>) -> Answer {
     let start = match start {
-        None => at.tip()?.height,
+        None => {
+            at.require_synced()?;
+            at.tip()?.height
+        }
         // What does not fit is above every tip.
         Some(height) => {
             Height::try_from(height).map_err(|_| at.absent(RestError::BlockNotFound))?
@@ -76,6 +81,9 @@ pub(super) fn status(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
         Some(height) => at.view.block_at(height)?,
         None => None,
     };
+    if next.is_none() {
+        at.require_synced()?;
+    }
     let status = BlockStatusJson {
         in_best_chain: true,
         height: Some(block.height),
@@ -100,7 +108,8 @@ pub(super) fn raw(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
 pub(super) fn txids(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
     let block = known(at, hash)?;
     let txids = at.view.block_txids(&block)?;
-    Ok(Reply::json(&*txids, Cache::Long))
+    let txids: Vec<Id> = txids.iter().copied().map(Id::from).collect();
+    Ok(Reply::json(&txids, Cache::Long))
 }
 
 /// B10: id of one transaction of the block.

@@ -30,6 +30,13 @@ pub(crate) enum RestError {
     InvalidNumber,
     #[error("Invalid scripthash")]
     InvalidScripthash,
+    #[error("Invalid limit")]
+    InvalidLimit,
+    #[error("Invalid cursor")]
+    InvalidCursor,
+    /// The block that a cursor names was replaced.
+    #[error("Cursor left the chain with a reorganisation; start again without it")]
+    CursorGone,
     /// A string that is no address of any network.
     #[error("{}", address_text(.0))]
     InvalidAddress(ParseError),
@@ -137,6 +144,8 @@ impl RestError {
             Self::InvalidHex
             | Self::InvalidNumber
             | Self::InvalidScripthash
+            | Self::InvalidLimit
+            | Self::InvalidCursor
             | Self::InvalidAddress(_)
             | Self::WrongNetwork
             | Self::StartIndexNotMultiple
@@ -157,6 +166,7 @@ impl RestError {
             | Self::ProofNotFound
             | Self::NotRemoved
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
+            Self::CursorGone => StatusCode::GONE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -27,6 +27,7 @@ pub(super) fn backlog(state: &ApiState) -> Answer {
 
 /// M2: all txids, oldest arrival first.
 pub(super) fn txids(state: &ApiState) -> Answer {
+    Snapshot::take(state)?.require_complete()?;
     let (_, txids) = with_mempool(state, |mempool| mempool.txids())?;
     Ok(Reply::json(&txids.unwrap_or_default(), Cache::Short))
 }
@@ -53,7 +54,7 @@ pub(super) fn projected_blocks(state: &ApiState) -> Answer {
 
 /// The mempool, once it follows the chain.
 fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, RestError> {
-    Snapshot::take(state)?.require_synced()?;
+    Snapshot::take(state)?.require_complete()?;
     let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
     if mempool.source.view().tip().is_none() {
         return Err(RestError::MempoolBehind);

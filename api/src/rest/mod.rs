@@ -13,6 +13,7 @@
 mod address;
 mod block;
 pub(crate) mod error;
+mod list;
 mod mempool;
 mod model;
 mod params;
@@ -29,13 +30,18 @@ mod unconfirmed;
 use axum::{
     body::to_bytes,
     extract::{Request, State},
-    http::Uri,
+    http::{HeaderName, HeaderValue, Uri, header},
     response::{Extension, IntoResponse, Response},
 };
 
 use crate::{layers::RouteTemplate, state::ApiState};
 use error::RestError;
-use router::Target;
+use params::Asked;
+use reply::Reply;
+use router::{Endpoint, Target};
+
+/// Height up to which the answer to a `?partial=true` knows the chain.
+const INDEXED_HEIGHT: HeaderName = HeaderName::from_static("x-indexed-height");
 
 /// Answers every path that belongs to no other route.
 pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> Response {
@@ -49,9 +55,11 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
     let answer = match found.target {
         Err(error) => Err(error),
         Ok(Target::Read(endpoint)) => {
-            let work = move || endpoint.answer(&worker);
-            let answer = state.blocking().run(work).await;
-            answer.unwrap_or_else(|error| Err(error.into()))
+            let asked = Asked::of(parts.uri.query());
+            if asked.partial {
+                return answer_part(&state, endpoint, asked, found.template).await;
+            }
+            answer(&state, endpoint, asked).await
         }
         Ok(Target::Submit(submission)) => {
             // The layers have read and bounded it.
@@ -71,6 +79,49 @@ pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> R
         error.log(found.template);
     }
     (Extension(RouteTemplate(found.template)), answer).into_response()
+}
+
+/// The answer of an endpoint for a client that takes what is indexed so far for the whole.
+/// It says how far that is, and caches must not take it for more.
+async fn answer_part(
+    state: &ApiState,
+    endpoint: Endpoint,
+    asked: Asked,
+    template: &'static str,
+) -> Response {
+    let (state, partial) = state.partial();
+    let answer = answer(&state, endpoint, asked).await;
+    if let Err(error) = &answer {
+        error.log(template);
+    }
+    let mut response = (Extension(RouteTemplate(template)), answer).into_response();
+    let headers = response.headers_mut();
+    if let Some(height) = partial.indexed() {
+        headers.insert(INDEXED_HEIGHT, HeaderValue::from(height));
+    }
+    if headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The answer of an endpoint: on this thread if it is short and need not wait.
+async fn answer(state: &ApiState, endpoint: Endpoint, asked: Asked) -> Result<Reply, RestError> {
+    if endpoint.is_short() {
+        let (worker, endpoint) = (state.impatient(), endpoint.clone());
+        let work = move || endpoint.answer(&worker);
+        match state.blocking().run_short(work).await? {
+            Err(RestError::MempoolBehind) => {}
+            answer => return answer,
+        }
+    }
+    let worker = state.clone();
+    if endpoint.is_list() {
+        let work = move |early| endpoint.list(&worker, &asked, early);
+        return state.blocking().run_long(work).await?;
+    }
+    let work = move || endpoint.answer(&worker);
+    state.blocking().run(work).await?
 }
 
 /// The answer to a path or method that does not exist.

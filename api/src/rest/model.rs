@@ -12,7 +12,7 @@ use pulse_primitives::{
     },
     mempool::{MempoolTx, ScriptMempoolTotals},
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     error::RestError,
@@ -22,11 +22,13 @@ use super::{
 
 mod mempool;
 mod submit;
+mod text;
 
 pub(super) use mempool::{
     BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
 };
 pub(super) use submit::{PackageJson, test_json};
+pub(super) use text::Id;
 
 /// A block, without its transactions.
 #[derive(Debug, Serialize)]
@@ -85,7 +87,7 @@ pub(super) struct StatusJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     block_height: Option<Height>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    block_hash: Option<BlockHash>,
+    block_hash: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block_time: Option<u32>,
 }
@@ -95,7 +97,7 @@ impl From<Option<BlockRef>> for StatusJson {
         Self {
             confirmed: block.is_some(),
             block_height: block.map(|block| block.height),
-            block_hash: block.map(|block| block.hash),
+            block_hash: block.map(|block| block.hash.into()),
             block_time: block.map(|block| block.time),
         }
     }
@@ -104,7 +106,7 @@ impl From<Option<BlockRef>> for StatusJson {
 /// A transaction with the outputs that it spends.
 #[derive(Debug, Serialize)]
 pub(super) struct TxJson<'a> {
-    txid: Txid,
+    txid: Id,
     /// The signed version, as unsigned.
     version: u32,
     locktime: u32,
@@ -165,7 +167,7 @@ impl<'a> TxJson<'a> {
         // A coinbase has one input and no spent output.
         let spent = prevouts.iter().map(Some).chain(std::iter::repeat(None));
         Ok(Self {
-            txid,
+            txid: txid.into(),
             version: tx.version.0.cast_unsigned(),
             locktime: tx.lock_time.to_consensus_u32(),
             vin: (tx.input.iter().zip(spent))
@@ -190,20 +192,30 @@ fn total(outputs: &[bitcoin::TxOut]) -> Option<u64> {
 /// An input.
 #[derive(Debug, Serialize)]
 struct InputJson<'a> {
-    txid: Txid,
+    txid: Id,
     vout: u32,
     /// `null` for a coinbase.
     prevout: Option<OutputJson<'a>>,
+    #[serde(serialize_with = "text::script")]
     scriptsig: &'a Script,
-    #[serde(serialize_with = "asm")]
+    #[serde(serialize_with = "text::asm")]
     scriptsig_asm: &'a Script,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "text::witness"
+    )]
     witness: Option<&'a Witness>,
     is_coinbase: bool,
     sequence: u32,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "asm_if_any")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "text::asm_if_any"
+    )]
     inner_redeemscript_asm: Option<&'a Script>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "asm_if_any")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "text::asm_if_any"
+    )]
     inner_witnessscript_asm: Option<&'a Script>,
 }
 
@@ -216,7 +228,7 @@ impl<'a> InputJson<'a> {
     ) -> Self {
         let inner = prevout.map(|out| script::InnerScripts::of(input, &out.script_pubkey));
         Self {
-            txid: input.previous_output.txid,
+            txid: input.previous_output.txid.into(),
             vout: input.previous_output.vout,
             prevout: prevout.map(|out| OutputJson::new(out, network)),
             scriptsig: &input.script_sig,
@@ -233,11 +245,15 @@ impl<'a> InputJson<'a> {
 /// An output.
 #[derive(Debug, Serialize)]
 struct OutputJson<'a> {
+    #[serde(serialize_with = "text::script")]
     scriptpubkey: &'a Script,
-    #[serde(serialize_with = "asm")]
+    #[serde(serialize_with = "text::asm")]
     scriptpubkey_asm: &'a Script,
     scriptpubkey_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "text::address"
+    )]
     scriptpubkey_address: Option<Address>,
     /// In satoshis.
     value: u64,
@@ -256,23 +272,12 @@ impl<'a> OutputJson<'a> {
     }
 }
 
-fn asm<S: Serializer>(script: &Script, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(script)
-}
-
-fn asm_if_any<S: Serializer>(script: &Option<&Script>, to: S) -> Result<S::Ok, S::Error> {
-    match script {
-        Some(script) => asm(script, to),
-        None => to.serialize_none(),
-    }
-}
-
 /// Whether and by what an output is spent.
 #[derive(Debug, Serialize)]
 pub(super) struct OutspendJson {
     spent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    txid: Option<Txid>,
+    txid: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vin: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,7 +289,7 @@ impl OutspendJson {
     pub(super) fn unconfirmed(txid: Txid, vin: u32) -> Self {
         Self {
             spent: true,
-            txid: Some(txid),
+            txid: Some(txid.into()),
             vin: Some(vin),
             status: Some(None.into()),
         }
@@ -305,7 +310,7 @@ impl From<Spender> for OutspendJson {
     fn from(spender: Spender) -> Self {
         Self {
             spent: true,
-            txid: Some(spender.txid),
+            txid: Some(spender.txid.into()),
             vin: Some(spender.vin),
             status: Some(Some(spender.block).into()),
         }
@@ -316,7 +321,7 @@ impl From<Spender> for OutspendJson {
 #[derive(Debug, Serialize)]
 pub(super) struct MerkleProofJson {
     block_height: Height,
-    merkle: Vec<Txid>,
+    merkle: Vec<Id>,
     pos: u32,
 }
 
@@ -324,7 +329,7 @@ impl From<MerkleProof> for MerkleProofJson {
     fn from(proof: MerkleProof) -> Self {
         Self {
             block_height: proof.block_height,
-            merkle: proof.merkle,
+            merkle: proof.merkle.into_iter().map(Id::from).collect(),
             pos: proof.pos,
         }
     }
@@ -390,7 +395,7 @@ impl From<ScriptMempoolTotals> for TotalsJson {
 /// An unspent output.
 #[derive(Debug, Serialize)]
 pub(super) struct UtxoJson {
-    txid: Txid,
+    txid: Id,
     vout: u32,
     status: StatusJson,
     /// In satoshis.
@@ -401,7 +406,7 @@ impl UtxoJson {
     /// An output of a transaction in the mempool.
     pub(super) fn unconfirmed(outpoint: OutPoint, value: Amount) -> Self {
         Self {
-            txid: outpoint.txid,
+            txid: outpoint.txid.into(),
             vout: outpoint.vout,
             status: None.into(),
             value: value.to_sat(),
@@ -412,7 +417,7 @@ impl UtxoJson {
 impl From<Utxo> for UtxoJson {
     fn from(utxo: Utxo) -> Self {
         Self {
-            txid: utxo.outpoint.txid,
+            txid: utxo.outpoint.txid.into(),
             vout: utxo.outpoint.vout,
             status: Some(utxo.block).into(),
             value: utxo.value,

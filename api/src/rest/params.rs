@@ -4,11 +4,11 @@
 
 use std::str::FromStr;
 
-use pulse_indexer::query::ScriptHash;
+use pulse_indexer::query::{Cursor, ScriptHash};
 use pulse_primitives::bitcoin::{
     Address, BlockHash, Network, Txid,
     hashes::{Hash, sha256},
-    hex::FromHex,
+    hex::{DisplayHex, FromHex},
 };
 
 use super::error::RestError;
@@ -31,6 +31,92 @@ pub(super) enum SubjectKind {
     Address,
     /// `/scripthash/:hash`
     Scripthash,
+}
+
+/// What a client asks for behind the path, on any route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Whether it takes what is indexed so far for the whole.
+    pub(super) partial: bool,
+    /// Entries of a list that it wants at most, as it said so.
+    limit: Option<String>,
+    /// Where the list is to begin, as it said so.
+    cursor: Option<String>,
+}
+
+/// The part of a list that a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Most entries.
+    pub(super) limit: usize,
+    /// What they come after.
+    pub(super) cursor: Option<Cursor>,
+}
+
+impl Asked {
+    /// Reads a query string; of a key that is repeated the last value counts, and keys that
+    /// mean nothing are ignored.
+    pub(super) fn of(query: Option<&str>) -> Self {
+        let mut asked = Self::default();
+        for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*key {
+                "partial" => asked.partial = value == "true" || value == "1",
+                "limit" => asked.limit = Some(value.into_owned()),
+                "cursor" => asked.cursor = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        asked
+    }
+
+    /// The page of a list, `None` if the client asks for none. `most` bounds its length,
+    /// which is `usual` if it says nothing.
+    ///
+    /// # Errors
+    /// [`RestError::InvalidLimit`] and [`RestError::InvalidCursor`].
+    pub(super) fn page(&self, usual: usize, most: usize) -> Result<Option<Page>, RestError> {
+        if self.limit.is_none() && self.cursor.is_none() {
+            return Ok(None);
+        }
+        let limit = match &self.limit {
+            None => usual,
+            Some(limit) => match limit.parse() {
+                Ok(0) | Err(_) => return Err(RestError::InvalidLimit),
+                Ok(limit) => limit,
+            },
+        };
+        let cursor = self.cursor.as_deref().map(cursor).transpose()?;
+        let limit = limit.min(most);
+        Ok(Some(Page { limit, cursor }))
+    }
+}
+
+/// A cursor as clients see it: 40 hex digits that mean nothing to them.
+pub(super) fn cursor_text(cursor: &Cursor) -> String {
+    let mut bytes = Vec::with_capacity(20);
+    bytes.extend_from_slice(&cursor.height.to_be_bytes());
+    bytes.extend_from_slice(&cursor.check);
+    bytes.extend_from_slice(&cursor.index.to_be_bytes());
+    bytes.extend_from_slice(&cursor.vout.to_be_bytes());
+    bytes.to_lower_hex_string()
+}
+
+/// The other way round.
+fn cursor(text: &str) -> Result<Cursor, RestError> {
+    let bytes = <[u8; 20]>::from_hex(text).map_err(|_| RestError::InvalidCursor)?;
+    let number = |at: usize| {
+        let mut number = [0; 4];
+        number.copy_from_slice(&bytes[at..at + 4]);
+        u32::from_be_bytes(number)
+    };
+    let mut check = [0; 8];
+    check.copy_from_slice(&bytes[4..12]);
+    Ok(Cursor {
+        height: number(0),
+        check,
+        index: number(12),
+        vout: number(16),
+    })
 }
 
 /// 64 hex digits in display order; upper case is accepted.

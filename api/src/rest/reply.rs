@@ -1,11 +1,17 @@
 //! Answers: body, content type and how long caches may keep them.
 
 use axum::{
-    body::{Body, Bytes},
-    http::{HeaderValue, header},
+    body::Body,
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use pulse_indexer::query::Cursor;
 use serde::Serialize;
+
+use super::params;
+
+/// Where the next page of a list begins; absent on the last page.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 /// How long a cache may keep an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +27,13 @@ pub(super) enum Cache {
 }
 
 /// An answer with status 200.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Reply {
     content_type: &'static str,
     cache: Cache,
-    body: Bytes,
+    body: Body,
+    /// Where the next page of a list begins.
+    next: Option<Cursor>,
 }
 
 impl Reply {
@@ -48,7 +56,18 @@ impl Reply {
         Self {
             content_type,
             cache,
-            body: Bytes::from(body),
+            body: Body::from(body),
+            next: None,
+        }
+    }
+
+    /// A list in JSON that is sent as it is made.
+    pub(super) fn list(body: Body, cache: Cache, next: Option<Cursor>) -> Self {
+        Self {
+            content_type: "application/json",
+            cache,
+            body,
+            next,
         }
     }
 }
@@ -61,7 +80,7 @@ impl IntoResponse for Reply {
             Cache::Short => "public, max-age=10",
             Cache::Long => "public, max-age=157784630",
         };
-        let mut response = Response::new(Body::from(self.body));
+        let mut response = Response::new(self.body);
         for (name, value) in [
             (header::CONTENT_TYPE, self.content_type),
             (header::CACHE_CONTROL, cache),
@@ -69,6 +88,11 @@ impl IntoResponse for Reply {
             response
                 .headers_mut()
                 .insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(cursor) = self.next {
+            let text = params::cursor_text(&cursor);
+            let value = HeaderValue::try_from(text).expect("hex digits");
+            response.headers_mut().insert(NEXT_CURSOR, value);
         }
         response
     }

@@ -11,14 +11,17 @@ use pulse_primitives::bitcoin::{BlockHash, Network, OutPoint, Txid};
 use super::{
     address, block,
     error::RestError,
+    list::Outlet,
     mempool,
-    params::{self, Subject},
+    params::{self, Asked, Subject},
     reply::Reply,
     snapshot::Snapshot,
     submit::Submission,
     tx,
 };
 use crate::state::ApiState;
+
+type Answer = Result<Reply, RestError>;
 
 /// Segments that take part in the match.
 const MATCHED_SEGMENTS: usize = 5;
@@ -193,6 +196,60 @@ fn segments(path: &str) -> Vec<&str> {
 }
 
 impl Endpoint {
+    /// Whether its answer is a list that may be long: [`Endpoint::list`] makes it.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self, Self::Txs(_) | Self::ChainTxs { .. } | Self::Utxos(_))
+    }
+
+    /// The answer of an endpoint that is a list.
+    pub(super) fn list(&self, state: &ApiState, asked: &Asked, outlet: Outlet) -> Answer {
+        match self {
+            Self::Txs(of) => address::txs(state, of, asked, outlet),
+            Self::ChainTxs { of, after } => {
+                address::chain_txs(state, of, after.as_ref(), asked, outlet)
+            }
+            Self::Utxos(of) => address::utxos(state, of, asked, outlet),
+            _ => self.answer(state),
+        }
+    }
+
+    /// Whether it reads a few rows and pieces of the block files, however much the script
+    /// or the block holds.
+    pub(super) fn is_short(&self) -> bool {
+        match self {
+            Self::TipHash
+            | Self::TipHeight
+            | Self::BlockHashAt { .. }
+            | Self::Block(_)
+            | Self::BlockStatus(_)
+            | Self::BlockHeader(_)
+            | Self::Tx(_)
+            | Self::TxHex(_)
+            | Self::TxRaw(_)
+            | Self::TxStatus(_)
+            | Self::MerkleProof(_)
+            | Self::Outspend(_)
+            | Self::Outspends(_)
+            | Self::Stats(_) => true,
+            Self::Blocks { .. }
+            | Self::BlockRaw(_)
+            | Self::BlockTxids(_)
+            | Self::BlockTxid { .. }
+            | Self::BlockTxs { .. }
+            | Self::MerkleBlockProof(_)
+            | Self::Removed(_)
+            | Self::Txs(_)
+            | Self::ChainTxs { .. }
+            | Self::MempoolTxs(_)
+            | Self::Utxos(_)
+            | Self::Mempool
+            | Self::MempoolTxids
+            | Self::MempoolRecent
+            | Self::ProjectedBlocks
+            | Self::FeeEstimates => false,
+        }
+    }
+
     /// The answer, from one snapshot of the index and the mempool of the same block.
     pub(super) fn answer(&self, state: &ApiState) -> Result<Reply, RestError> {
         let at = || Snapshot::take(state);
@@ -218,10 +275,9 @@ impl Endpoint {
             Self::Outspends(txid) => tx::outspends(state, txid),
             Self::Removed(txid) => tx::removed(state, txid),
             Self::Stats(of) => address::stats(state, of),
-            Self::Txs(of) => address::txs(state, of),
-            Self::ChainTxs { of, after } => address::chain_txs(&at()?, of, after.as_ref()),
             Self::MempoolTxs(of) => address::mempool_txs(state, of),
-            Self::Utxos(of) => address::utxos(state, of),
+            // Made by `list`.
+            Self::Txs(_) | Self::ChainTxs { .. } | Self::Utxos(_) => Err(RestError::Internal),
             Self::Mempool => mempool::backlog(state),
             Self::MempoolTxids => mempool::txids(state),
             Self::MempoolRecent => mempool::recent(state),

@@ -13,9 +13,10 @@ const FINAL_DEPTH_BLOCKS: Height = 10;
 /// One view of the index with the state of the node.
 ///
 /// # Correctness
-/// Blocks and confirmed transactions are answered at any time. An answer that a later
-/// block could change (anything about a script or a spender, and "there is no such
-/// thing") goes through [`Snapshot::require_synced`] or [`Snapshot::absent`]. The report
+/// Blocks, confirmed transactions and their spenders are answered at any time. An answer
+/// that a later block could change (the tip, anything about a script, "it is not spent",
+/// and "there is no such thing") goes through [`Snapshot::require_synced`] or
+/// [`Snapshot::absent`]. The report
 /// of the node is drawn after the view, so a view is never called synced because of an
 /// older, lower best header.
 pub(super) struct Snapshot<'a> {
@@ -26,6 +27,9 @@ pub(super) struct Snapshot<'a> {
 impl<'a> Snapshot<'a> {
     pub(super) fn take(state: &'a ApiState) -> Result<Self, RestError> {
         let view = state.query().view()?;
+        if let Some(partial) = state.takes_part() {
+            partial.note(view.tip().map(|tip| tip.height));
+        }
         Ok(Self { view, state })
     }
 
@@ -40,14 +44,19 @@ impl<'a> Snapshot<'a> {
         self.state.params().network
     }
 
-    pub(super) fn utxos_limit(&self) -> usize {
-        self.state.config().utxos_limit
+    /// # Errors
+    /// [`RestError::NotSynced`] as long as a block that the node does not have yet could
+    /// change the answer, unless the client takes a part for the whole.
+    pub(super) fn require_synced(&self) -> Result<(), RestError> {
+        match self.state.takes_part() {
+            Some(_) => Ok(()),
+            None => self.require_complete(),
+        }
     }
 
     /// # Errors
-    /// [`RestError::NotSynced`] as long as a block that the node does not have yet could
-    /// change the answer.
-    pub(super) fn require_synced(&self) -> Result<(), RestError> {
+    /// [`RestError::NotSynced`] as long as the node is, whatever the client takes.
+    pub(super) fn require_complete(&self) -> Result<(), RestError> {
         match self.state.status().report().readiness(self.view.tip()) {
             Readiness::Synced => Ok(()),
             Readiness::NotSynced { reason } => Err(RestError::NotSynced { reason }),

@@ -52,7 +52,7 @@ impl Submission {
     /// # Errors
     /// What is wrong with query, body or transaction.
     pub(super) fn answer(self, state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
-        Snapshot::take(state)?.require_synced()?;
+        Snapshot::take(state)?.require_complete()?;
         let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
         let submitter = &*mempool.submitter;
         match self {

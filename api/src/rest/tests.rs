@@ -6,6 +6,8 @@
 mod memchain;
 
 mod fakes;
+mod paging;
+mod partial;
 mod submissions;
 mod together;
 mod unconfirmed;

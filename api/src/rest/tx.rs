@@ -91,7 +91,6 @@ pub(super) fn merkle_block_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
 /// T7: what spends an output, a confirmed transaction before one in the mempool. Unknown
 /// and unspendable outputs are unspent; that is an answer, not an error.
 pub(super) fn outspend(state: &ApiState, outpoint: &OutPoint) -> Answer {
-    Snapshot::take(state)?.require_synced()?;
     let (at, found) = find(
         state,
         |view| view.spender(outpoint),
@@ -112,33 +111,55 @@ pub(super) fn outspend(state: &ApiState, outpoint: &OutPoint) -> Answer {
 
 /// T8: what spends each output.
 pub(super) fn outspends(state: &ApiState, txid: &Txid) -> Answer {
-    Snapshot::take(state)?.require_synced()?;
+    let at = Snapshot::take(state)?;
+    let confirmed = at.view.spenders(txid)?;
+    let tip = at.view.tip();
+    if let Some(spenders) = &confirmed
+        && spenders.iter().all(Option::is_some)
+    {
+        // Nothing is left for a later block or the mempool to spend.
+        return Ok(outspend_list(spenders, &[]));
+    }
+    drop(at);
     // How many outputs there are never changes, wherever the transaction moves meanwhile.
-    let (_, found) = find(
-        state,
-        |view| Ok(view.spenders(txid)?.map(|spenders| spenders.len())),
-        |mempool| Some(mempool.tx(txid)?.tx.output.len()),
-    )?;
-    let (Found::Confirmed(count) | Found::Unconfirmed(count)) =
-        found.ok_or(RestError::TxNotFound)?;
+    let count = match &confirmed {
+        Some(spenders) => spenders.len(),
+        None => {
+            let (_, found) = find(
+                state,
+                |view| Ok(view.spenders(txid)?.map(|spenders| spenders.len())),
+                |mempool| Some(mempool.tx(txid)?.tx.output.len()),
+            )?;
+            let (Found::Confirmed(count) | Found::Unconfirmed(count)) =
+                found.ok_or(RestError::TxNotFound)?;
+            count
+        }
+    };
     let (at, unconfirmed) = with_mempool(state, |mempool| {
         outpoints(*txid, count)
             .map(|outpoint| mempool.spender(&outpoint))
             .collect::<Vec<_>>()
     })?;
-    let confirmed: Vec<Option<Spender>> = match at.view.spenders(txid)? {
-        Some(spenders) => spenders,
-        None => vec![None; count],
+    let confirmed = match confirmed {
+        Some(spenders) if at.view.tip() == tip => Some(spenders),
+        _ => at.view.spenders(txid)?,
     };
-    let unconfirmed = unconfirmed.unwrap_or_else(|| vec![None; count]);
-    let outspends: Vec<OutspendJson> = (confirmed.into_iter().zip(unconfirmed))
+    let confirmed = confirmed.unwrap_or_else(|| vec![None; count]);
+    Ok(outspend_list(&confirmed, &unconfirmed.unwrap_or_default()))
+}
+
+/// One outspend per output: its confirmed spender, else the unconfirmed one at the same
+/// place.
+fn outspend_list(confirmed: &[Option<Spender>], unconfirmed: &[Option<(Txid, u32)>]) -> Reply {
+    let unconfirmed = unconfirmed.iter().copied().chain(std::iter::repeat(None));
+    let outspends: Vec<OutspendJson> = (confirmed.iter().zip(unconfirmed))
         .map(|spenders| match spenders {
-            (Some(spender), _) => OutspendJson::from(spender),
+            (Some(spender), _) => OutspendJson::from(*spender),
             (None, Some((txid, vin))) => OutspendJson::unconfirmed(txid, vin),
             (None, None) => OutspendJson::unspent(),
         })
         .collect();
-    Ok(Reply::json(&outspends, Cache::Short))
+    Reply::json(&outspends, Cache::Short)
 }
 
 fn outpoints(txid: Txid, count: usize) -> impl Iterator<Item = OutPoint> {
@@ -147,6 +168,7 @@ fn outpoints(txid: Txid, count: usize) -> impl Iterator<Item = OutPoint> {
 
 /// Why a transaction left the mempool without being confirmed. Not part of Esplora.
 pub(super) fn removed(state: &ApiState, txid: &Txid) -> Answer {
+    Snapshot::take(state)?.require_complete()?;
     let (_, found) = find(
         state,
         |view| view.tx_block(txid),

@@ -9,7 +9,7 @@
 //! differ for a moment after each block, while the mempool follows the index.
 //!
 //! # Limits
-//! After [`PATIENCE`] the client is told to ask again (503). An empty list instead would
+//! After [`ApiState::patience`] the client is told to ask again (503). An empty list instead would
 //! tell wallets that their transactions are gone.
 
 use std::{
@@ -21,10 +21,8 @@ use pulse_indexer::query::{QueryError, View};
 use pulse_primitives::mempool::MempoolView;
 
 use super::{error::RestError, snapshot::Snapshot};
-use crate::state::ApiState;
+use crate::state::{ApiState, MempoolPorts};
 
-/// How long a request waits for index and mempool to meet.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// First pause between two looks; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
@@ -39,11 +37,37 @@ pub(super) fn with_mempool<'a, T>(
     state: &'a ApiState,
     copy: impl Fn(&dyn MempoolView) -> T,
 ) -> Result<(Snapshot<'a>, Option<T>), RestError> {
-    let Some(mempool) = state.mempool() else {
-        let at = Snapshot::take(state)?;
-        at.require_synced()?;
-        return Ok((at, None));
+    // Before the node is synced, a part of the chain has no mempool.
+    let Some(mempool) = (state.mempool()).filter(|_| state.takes_part().is_none()) else {
+        return without_mempool(state, copy);
     };
+    join(state, mempool, copy)
+}
+
+/// The answer for a node without mempool, and for a client that takes a part of the chain:
+/// with the mempool only if the node turns out to be synced.
+#[allow(clippy::type_complexity, reason = "as above")]
+fn without_mempool<'a, T>(
+    state: &'a ApiState,
+    copy: impl Fn(&dyn MempoolView) -> T,
+) -> Result<(Snapshot<'a>, Option<T>), RestError> {
+    let at = Snapshot::take(state)?;
+    at.require_synced()?;
+    match state.mempool() {
+        Some(mempool) if at.require_complete().is_ok() => {
+            drop(at);
+            join(state, mempool, copy)
+        }
+        _ => Ok((at, None)),
+    }
+}
+
+/// Index and mempool at the same block.
+fn join<'a, T>(
+    state: &'a ApiState,
+    mempool: &MempoolPorts,
+    copy: impl Fn(&dyn MempoolView) -> T,
+) -> Result<(Snapshot<'a>, Option<T>), RestError> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -62,7 +86,7 @@ pub(super) fn with_mempool<'a, T>(
             return Ok((at, Some(copied)));
         }
         drop(at);
-        if started.elapsed() >= PATIENCE {
+        if started.elapsed() >= state.patience() {
             return Err(RestError::MempoolBehind);
         }
         thread::sleep(pause);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pulse_api::ApiConfig;
+use pulse_api::{ApiConfig, electrum::ElectrumConfig};
 use pulse_indexer::IndexConfig;
 use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
@@ -33,6 +33,8 @@ pub struct Config {
     pub p2p: SyncConfig,
     /// HTTP listeners.
     pub http: ApiConfig,
+    /// The Electrum server.
+    pub electrum: ElectrumConfig,
     /// The index.
     pub index: IndexConfig,
     /// Unconfirmed transactions.
@@ -100,6 +102,7 @@ impl Config {
             stop_timeout,
             p2p: raw.p2p.clone(),
             http: raw.http.clone(),
+            electrum: raw.electrum.clone(),
             index: raw.index.clone(),
             mempool: raw.mempool.clone(),
             log: raw.log.clone(),

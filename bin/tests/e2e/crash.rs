@@ -47,7 +47,11 @@ fn kills_at_random_points_lose_nothing() {
             0 => [&forward, &backward],
             _ => [&backward, &forward],
         };
-        let mut node = salted(&peers).start();
+        // Without a log in every other pair of rounds, as in a bulk load.
+        let lag = ["10", "1000000"][(round / 2 % 2) as usize];
+        let mut node = salted(&peers)
+            .env("PULSE_INDEX__BULK_LAG_BLOCKS", lag)
+            .start();
         for _ in 0..=round % 2 {
             thread::sleep(Duration::from_millis(random.gen_range(0..900)));
             node.kill();

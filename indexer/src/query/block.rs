@@ -1,20 +1,33 @@
 //! Blocks: what they are, their bytes, their transactions.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use pulse_primitives::{
     Height,
-    bitcoin::{Block, BlockHash, Txid, consensus::deserialize, merkle_tree},
+    bitcoin::{Block, BlockHash, Txid, consensus::deserialize},
 };
 
 use super::{
     QueryError, View,
+    merkle::MerkleTree,
     model::{BlockInfo, BlockRef, TxDetail},
 };
 use crate::rows::block::BlockRow;
 
 /// Blocks whose times make up the median time (`nMedianTimeSpan` of Bitcoin Core).
 const MEDIAN_TIME_SPAN: Height = 11;
+
+/// Ids of a block's transactions, in block order. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BlockTxids(Arc<MerkleTree>);
+
+impl Deref for BlockTxids {
+    type Target = [Txid];
+
+    fn deref(&self) -> &[Txid] {
+        self.0.txids()
+    }
+}
 
 impl View<'_> {
     /// The block at `height`, `None` above the tip.
@@ -62,7 +75,8 @@ impl View<'_> {
     /// [`QueryError::PositionRenewing`] if it is not where the index says,
     /// [`QueryError::NotInView`], or a failed read.
     pub fn block_raw(&self, block: &BlockInfo) -> Result<Vec<u8>, QueryError> {
-        let (bytes, decoded, _) = self.read_block(block)?;
+        self.row_of(block)?;
+        let (bytes, decoded, _) = self.read_block(block.height, &block.hash)?;
         // The merkle root does not cover the witnesses.
         if !decoded.check_witness_commitment() {
             return Err(self.stale(block.height));
@@ -74,14 +88,24 @@ impl View<'_> {
     ///
     /// # Errors
     /// As [`View::block_raw`].
-    pub fn block_txids(&self, block: &BlockInfo) -> Result<Arc<Vec<Txid>>, QueryError> {
-        if let Some(txids) = self.query.txids.get(&block.hash) {
-            return Ok(txids);
+    pub fn block_txids(&self, block: &BlockInfo) -> Result<BlockTxids, QueryError> {
+        self.row_of(block)?;
+        Ok(BlockTxids(self.tree(block.height, &block.hash)?))
+    }
+
+    /// Merkle tree of the block of this view at `height`, which has that hash.
+    pub(super) fn tree(
+        &self,
+        height: Height,
+        hash: &BlockHash,
+    ) -> Result<Arc<MerkleTree>, QueryError> {
+        if let Some(tree) = self.query.txids.get(hash) {
+            return Ok(tree);
         }
-        let (_, _, txids) = self.read_block(block)?;
-        let txids = Arc::new(txids);
-        self.query.txids.insert(block.hash, Arc::clone(&txids));
-        Ok(txids)
+        let (_, _, tree) = self.read_block(height, hash)?;
+        let tree = Arc::new(tree);
+        self.query.txids.insert(*hash, Arc::clone(&tree));
+        Ok(tree)
     }
 
     /// Up to `count` transactions of the block from position `start`.
@@ -175,23 +199,26 @@ impl View<'_> {
     }
 
     /// Reads a whole block and proves it by header hash and merkle root.
-    fn read_block(&self, info: &BlockInfo) -> Result<(Vec<u8>, Block, Vec<Txid>), QueryError> {
-        self.row_of(info)?;
-        let position = self.position(info.height)?;
+    fn read_block(
+        &self,
+        height: Height,
+        hash: &BlockHash,
+    ) -> Result<(Vec<u8>, Block, MerkleTree), QueryError> {
+        let position = self.position(height)?;
         let read = self
             .query
             .source
             .read_block(&position, 0, position.block_len);
-        let bytes = read.map_err(|err| self.source_error(info.height, err))?;
-        match prove_block(&bytes, &info.hash) {
-            Some((block, txids)) => Ok((bytes, block, txids)),
-            None => Err(self.stale(info.height)),
+        let bytes = read.map_err(|err| self.source_error(height, err))?;
+        match prove_block(&bytes, hash) {
+            Some((block, tree)) => Ok((bytes, block, tree)),
+            None => Err(self.stale(height)),
         }
     }
 }
 
 /// Decodes a block if its header has that hash and its transactions that merkle root.
-fn prove_block(bytes: &[u8], hash: &BlockHash) -> Option<(Block, Vec<Txid>)> {
+fn prove_block(bytes: &[u8], hash: &BlockHash) -> Option<(Block, MerkleTree)> {
     let block = deserialize::<Block>(bytes).ok()?;
     if block.block_hash() != *hash {
         return None;
@@ -201,8 +228,9 @@ fn prove_block(bytes: &[u8], hash: &BlockHash) -> Option<(Block, Vec<Txid>)> {
         .iter()
         .map(|tx| tx.compute_txid())
         .collect::<Vec<_>>();
-    let root = merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash()))?;
-    (root == block.header.merkle_root.to_raw_hash()).then_some((block, txids))
+    let tree = MerkleTree::new(txids);
+    let root = tree.root()?.to_raw_hash();
+    (root == block.header.merkle_root.to_raw_hash()).then_some((block, tree))
 }
 
 /// Takes `len` bytes from the front.

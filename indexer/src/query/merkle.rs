@@ -2,16 +2,81 @@
 
 use std::sync::Arc;
 
-use pulse_primitives::bitcoin::{
-    MerkleBlock, Txid,
-    hashes::{Hash, HashEngine, sha256d},
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        MerkleBlock, Txid,
+        hashes::{Hash, HashEngine, sha256d},
+    },
 };
 
 use super::{
     QueryError, View,
-    model::{BlockInfo, MerkleBlockProof, MerkleProof},
+    model::{MerkleBlockProof, MerkleProof},
     read::missing,
 };
+use crate::rows::block::BlockRow;
+
+/// All nodes of a block's merkle tree: the txids, then the row above them, up to the root.
+#[derive(Debug)]
+pub(super) struct MerkleTree {
+    nodes: Vec<Txid>,
+    /// Number of leaves.
+    txs: usize,
+}
+
+impl MerkleTree {
+    /// The tree over `txids`. An odd row repeats its last node.
+    pub(super) fn new(txids: Vec<Txid>) -> Self {
+        let (txs, mut nodes) = (txids.len(), txids);
+        let (mut start, mut width) = (0, txs);
+        while width > 1 {
+            for at in (0..width).step_by(2) {
+                let right = (at + 1).min(width - 1);
+                nodes.push(parent(&nodes[start + at], &nodes[start + right]));
+            }
+            start += width;
+            width = width.div_ceil(2);
+        }
+        Self { nodes, txs }
+    }
+
+    /// The leaves.
+    pub(super) fn txids(&self) -> &[Txid] {
+        &self.nodes[..self.txs]
+    }
+
+    /// Number of all nodes.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The root; `None` of a tree without leaves.
+    pub(super) fn root(&self) -> Option<&Txid> {
+        self.nodes.last()
+    }
+
+    /// Siblings of the leaf at `index`, from the leaf up.
+    fn branch(&self, mut index: usize) -> Vec<Txid> {
+        let mut branch = Vec::new();
+        let (mut start, mut width) = (0, self.txs);
+        while width > 1 {
+            branch.push(self.nodes[start + (index ^ 1).min(width - 1)]);
+            start += width;
+            width = width.div_ceil(2);
+            index /= 2;
+        }
+        branch
+    }
+}
+
+/// Where a transaction is in its block.
+struct Place {
+    row: BlockRow,
+    height: Height,
+    tree: Arc<MerkleTree>,
+    index: usize,
+}
 
 impl View<'_> {
     /// Merkle branch of a confirmed transaction.
@@ -20,13 +85,13 @@ impl View<'_> {
     /// [`QueryError::PositionRenewing`] if its block is not where the index says, or a
     /// failed read.
     pub fn merkle_proof(&self, txid: &Txid) -> Result<Option<MerkleProof>, QueryError> {
-        let Some((block, txids, pos)) = self.find_in_block(txid)? else {
+        let Some(place) = self.find_in_block(txid)? else {
             return Ok(None);
         };
         Ok(Some(MerkleProof {
-            block_height: block.height,
-            merkle: branch(&txids, pos),
-            pos: u32::try_from(pos).map_err(|_| missing("txpos"))?,
+            block_height: place.height,
+            merkle: place.tree.branch(place.index),
+            pos: u32::try_from(place.index).map_err(|_| missing("txpos"))?,
         }))
     }
 
@@ -35,53 +100,36 @@ impl View<'_> {
     /// # Errors
     /// As [`View::merkle_proof`].
     pub fn merkle_block(&self, txid: &Txid) -> Result<Option<MerkleBlockProof>, QueryError> {
-        let Some((block, txids, _)) = self.find_in_block(txid)? else {
+        let Some(place) = self.find_in_block(txid)? else {
             return Ok(None);
         };
         Ok(Some(MerkleBlock::from_header_txids_with_predicate(
-            &block.header,
-            &txids,
+            &place.row.header,
+            place.tree.txids(),
             |id| id == txid,
         )))
     }
 
-    /// The block of a transaction, the block's ids, and its position among them.
-    #[allow(clippy::type_complexity, reason = "used twice, a few lines above")]
-    fn find_in_block(
-        &self,
-        txid: &Txid,
-    ) -> Result<Option<(BlockInfo, Arc<Vec<Txid>>, usize)>, QueryError> {
+    fn find_in_block(&self, txid: &Txid) -> Result<Option<Place>, QueryError> {
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
             let height = self.tx_pos(&positions, txnum)?.height;
-            let first_txnum = self.row(height)?.first_txnum;
-            let block = self.block_at(height)?.ok_or_else(|| missing("blk"))?;
-            let txids = self.block_txids(&block)?;
-            let index = txnum.checked_sub(first_txnum);
+            let row = self.row(height)?;
+            let tree = self.tree(height, &row.hash())?;
+            let index = txnum.checked_sub(row.first_txnum);
             let index = index.and_then(|index| usize::try_from(index).ok());
             let index = index.ok_or_else(|| missing("blk"))?;
-            if txids.get(index) == Some(txid) {
-                return Ok(Some((block, txids, index)));
+            if tree.txids().get(index) == Some(txid) {
+                return Ok(Some(Place {
+                    row,
+                    height,
+                    tree,
+                    index,
+                }));
             }
         }
         Ok(None)
     }
-}
-
-/// Siblings of the leaf at `index`, from the leaf up. An odd row repeats its last
-/// node.
-fn branch(txids: &[Txid], mut index: usize) -> Vec<Txid> {
-    let mut row = txids.to_vec();
-    let mut branch = Vec::new();
-    while row.len() > 1 {
-        branch.push(row[(index ^ 1).min(row.len() - 1)]);
-        row = row
-            .chunks(2)
-            .map(|pair| parent(&pair[0], &pair[pair.len() - 1]))
-            .collect();
-        index /= 2;
-    }
-    branch
 }
 
 /// Node above two others.
@@ -104,9 +152,12 @@ mod tests {
                 .map(|i| Txid::from_byte_array([i; 32]))
                 .collect::<Vec<_>>();
             let root = merkle_tree::calculate_root(txids.iter().copied()).unwrap();
+            let tree = MerkleTree::new(txids.clone());
+            assert_eq!(tree.root(), Some(&root));
+            assert_eq!(tree.txids(), txids);
             for (index, txid) in txids.iter().enumerate() {
                 let (mut node, mut at) = (*txid, index);
-                for sibling in branch(&txids, index) {
+                for sibling in tree.branch(index) {
                     node = if at % 2 == 0 {
                         parent(&node, &sibling)
                     } else {

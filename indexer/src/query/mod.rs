@@ -16,24 +16,33 @@
 mod block;
 mod coins;
 mod filters;
+mod headers;
+mod history;
 mod merkle;
 pub mod model;
 mod outspend;
+mod page;
 mod read;
 mod script;
 mod tx;
+mod unspent;
 
-use std::{collections::BTreeMap, sync::Arc};
+pub use self::{page::Cursor, script::HistoryPage, unspent::UnspentPage};
 
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, Txid},
+    bitcoin::BlockHash,
+    block::BlockPosition,
     ports::{BlockSource, BlockSourceError},
     tip::ChainTip,
 };
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::watch;
 
+use self::{merkle::MerkleTree, model::BlockRef, unspent::UnspentCache};
 use crate::{
     index::Shared,
     store::{StoreError, audit::FamilyStats, reader::Reader},
@@ -78,16 +87,17 @@ struct Inner {
     shared: Arc<Shared>,
     source: Arc<dyn BlockSource>,
     /// Ids of the transactions of whole blocks, proven by their merkle root.
-    txids: Cache<BlockHash, Arc<Vec<Txid>>, TxidsWeight>,
+    txids: Cache<BlockHash, Arc<MerkleTree>, TxidsWeight>,
+    unspent: UnspentCache,
 }
 
 #[derive(Clone)]
 struct TxidsWeight;
 
-impl Weighter<BlockHash, Arc<Vec<Txid>>> for TxidsWeight {
-    fn weight(&self, _: &BlockHash, txids: &Arc<Vec<Txid>>) -> u64 {
-        // The list, and about as much as the cache keeps beside it.
-        32 * txids.len() as u64 + 128
+impl Weighter<BlockHash, Arc<MerkleTree>> for TxidsWeight {
+    fn weight(&self, _: &BlockHash, tree: &Arc<MerkleTree>) -> u64 {
+        // The tree, and about as much as the cache keeps beside it.
+        32 * tree.len() as u64 + 128
     }
 }
 
@@ -96,18 +106,22 @@ pub struct View<'a> {
     query: &'a Inner,
     reader: Reader<'a>,
     tip: Option<ChainTip>,
+    /// The block that was looked at last: what is read together is often of one block.
+    last_block: Mutex<Option<BlockRef>>,
+    last_position: Mutex<Option<(Height, BlockPosition)>>,
 }
 
 impl Query {
     pub(crate) fn new(shared: Arc<Shared>, source: Arc<dyn BlockSource>) -> Self {
         let cache_bytes = u64::from(shared.config.txids_cache_mib) << 20;
         // A block of mainnet has some 2,000 transactions.
-        let blocks = usize::try_from(cache_bytes / 64_000).unwrap_or(usize::MAX);
+        let blocks = usize::try_from(cache_bytes / 128_000).unwrap_or(usize::MAX);
         Self {
             inner: Arc::new(Inner {
                 shared,
                 source,
                 txids: Cache::with_weighter(blocks, cache_bytes, TxidsWeight),
+                unspent: UnspentCache::default(),
             }),
         }
     }
@@ -122,6 +136,8 @@ impl Query {
             tip: reader.cursor()?.map(|cursor| cursor.tip),
             query: &self.inner,
             reader,
+            last_block: Mutex::default(),
+            last_position: Mutex::default(),
         })
     }
 
@@ -130,6 +146,20 @@ impl Query {
     #[must_use]
     pub fn tip_watch(&self) -> watch::Receiver<Option<ChainTip>> {
         self.inner.shared.tip.subscribe()
+    }
+
+    /// Time until the index reaches the best header, as the initial sync measures it; `None`
+    /// near the tip.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let progress = (*self.inner.shared.progress.lock())?;
+        Duration::try_from_secs_f64(progress.seconds_left?).ok()
+    }
+
+    /// Brings the metrics about reads of the database up to date. Cheap.
+    pub fn record_reads(&self) {
+        let (from_files, from_cache) = self.inner.shared.store.blocks_read();
+        crate::metrics::blocks_read(from_files, from_cache);
     }
 
     /// Sizes of the index by column family, as the database keeps them. Cheap.

@@ -51,17 +51,32 @@ impl View<'_> {
     }
 
     pub(super) fn position(&self, height: Height) -> Result<BlockPosition, QueryError> {
-        self.reader.position(height)?.ok_or_else(|| missing("pos"))
+        if let Some((at, position)) = *self.last_position.lock()
+            && at == height
+        {
+            return Ok(position);
+        }
+        let position = self.reader.position(height)?;
+        let position = position.ok_or_else(|| missing("pos"))?;
+        *self.last_position.lock() = Some((height, position));
+        Ok(position)
     }
 
     /// The block at `height` as a confirmation.
     pub(super) fn block_ref(&self, height: Height) -> Result<BlockRef, QueryError> {
+        if let Some(block) = *self.last_block.lock()
+            && block.height == height
+        {
+            return Ok(block);
+        }
         let row = self.row(height)?;
-        Ok(BlockRef {
+        let block = BlockRef {
             height,
             hash: row.hash(),
             time: row.header.time,
-        })
+        };
+        *self.last_block.lock() = Some(block);
+        Ok(block)
     }
 
     /// Where transaction `txnum` lies.
@@ -81,14 +96,38 @@ impl View<'_> {
         self.prove_tx(pos, bytes)
     }
 
+    /// As [`View::read_tx`] of a candidate for `txid`, `None` if it is another.
+    pub(super) fn read_candidate(
+        &self,
+        pos: TxPos,
+        txid: &Txid,
+    ) -> Result<Option<ProvenTx>, QueryError> {
+        let block = self.position(pos.height)?;
+        let read = self.query.source.read_block(&block, pos.offset, pos.len);
+        let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
+        let tx = self.prove(pos, bytes, Some(txid))?;
+        Ok(Some(tx).filter(|tx| tx.txid == *txid))
+    }
+
     /// Proves that `bytes` are those of the transaction at `pos`: they must decode,
     /// and the txid must be the one that was indexed under its number.
     pub(super) fn prove_tx(&self, pos: TxPos, bytes: Vec<u8>) -> Result<ProvenTx, QueryError> {
+        self.prove(pos, bytes, None)
+    }
+
+    /// Proves a transaction. `expected` is an id whose row has led to `pos`, so that it
+    /// need not be looked up again.
+    fn prove(
+        &self,
+        pos: TxPos,
+        bytes: Vec<u8>,
+        expected: Option<&Txid>,
+    ) -> Result<ProvenTx, QueryError> {
         let Ok(tx) = deserialize::<Transaction>(&bytes) else {
             return Err(self.stale(pos.height));
         };
         let txid = tx.compute_txid();
-        if !self.reader.is_tx(self.reader.keys.txid(&txid), pos.txnum)? {
+        if expected != Some(&txid) && !self.reader.is_tx(self.reader.keys.txid(&txid), pos.txnum)? {
             return Err(self.stale(pos.height));
         }
         Ok(ProvenTx {

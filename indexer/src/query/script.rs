@@ -1,11 +1,15 @@
 //! Scripts: totals, transactions, unspent outputs.
 
-use pulse_primitives::bitcoin::{OutPoint, TxOut, Txid};
+use pulse_primitives::bitcoin::{TxOut, Txid};
 
 use super::{
-    QueryError, ScriptHash, View,
-    model::{ScriptStats, TxDetail, Utxo},
-    read::{missing, script_hash},
+    Cursor, QueryError, ScriptHash, View,
+    model::{ScriptStats, TxDetail},
+    read::script_hash,
+};
+use crate::{
+    rows::TxNum,
+    store::{StoreError, reader::TxPositions},
 };
 
 impl View<'_> {
@@ -22,6 +26,12 @@ impl View<'_> {
             return self.count_script(script);
         }
         Ok(self.reader.totals(key)?)
+    }
+
+    /// Remembers that another script has the key of this one.
+    pub(super) fn note_collision(&self, script: &ScriptHash) -> Result<(), StoreError> {
+        let key = self.reader.keys.script_hash(script);
+        self.query.shared.store.note_collision(key)
     }
 
     /// Totals of a script by reading all transactions under its key.
@@ -62,74 +72,135 @@ impl View<'_> {
         after: Option<&Txid>,
         limit: usize,
     ) -> Result<Vec<TxDetail>, QueryError> {
-        let key = self.reader.keys.script_hash(script);
-        let before = match after {
+        let mut txs = Vec::new();
+        let mut before = match after {
             None => None,
-            Some(txid) => match self.find_tx_pos(txid)? {
-                Some(pos) if self.reader.has_history(key, pos.txnum)? => Some(pos.txnum),
-                _ => return Ok(Vec::new()),
+            Some(txid) => match self.history_txnum(script, txid)? {
+                Some(txnum) => Some(txnum),
+                None => return Ok(Vec::new()),
             },
         };
-        let positions = self.reader.tx_positions();
-        let mut txs = Vec::new();
-        for txnum in self.reader.history(key, before) {
-            if txs.len() == limit {
-                break;
+        // More than one round only if another script has the same key.
+        while txs.len() < limit {
+            let page = self.history_before(script, before, limit - txs.len())?;
+            for tx in self.page_txs(script, &page) {
+                txs.push(tx?);
             }
-            let tx = self.read_tx(self.tx_pos(&positions, txnum?)?)?;
-            let block = self.block_ref(tx.pos.height)?;
-            let detail = self.detail(tx, block)?;
-            let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
-            if outputs.any(|output| script_hash(output) == *script) {
-                txs.push(detail);
-            } else {
-                self.query.shared.store.note_collision(key)?;
+            before = page.txnums.last().copied();
+            if page.next.is_none() {
+                break;
             }
         }
         Ok(txs)
     }
 
-    /// Confirmed unspent outputs of a script in chain order, `None` when there are
-    /// more than `limit`.
+    /// Which transactions of a script come after `cursor`, newest first, at most `limit`.
+    /// `None` if the cursor's block is not in this view.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn history_page(
+        &self,
+        script: &ScriptHash,
+        cursor: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Option<HistoryPage>, QueryError> {
+        let before = match cursor {
+            None => None,
+            Some(cursor) => match self.at_cursor(cursor)? {
+                Some(txnum) => Some(txnum),
+                None => return Ok(None),
+            },
+        };
+        self.history_before(script, before, limit).map(Some)
+    }
+
+    /// As [`View::history_page`], after a transaction. `None` if that is not in the history.
     ///
     /// # Errors
     /// As [`View::script_txs`].
-    pub fn script_utxos(
+    pub fn history_page_after(
         &self,
         script: &ScriptHash,
+        after: &Txid,
         limit: usize,
-    ) -> Result<Option<Vec<Utxo>>, QueryError> {
-        let key = self.reader.keys.script_hash(script);
-        // Some of the rows may be another script's.
-        let shared = self.query.shared.store.collides(key);
-        let most = if shared { usize::MAX } else { limit };
-        let rows = self.reader.utxos(key, most.saturating_add(1))?;
-        if rows.len() > most {
-            return Ok(None);
+    ) -> Result<Option<HistoryPage>, QueryError> {
+        match self.history_txnum(script, after)? {
+            Some(txnum) => self.history_before(script, Some(txnum), limit).map(Some),
+            None => Ok(None),
         }
+    }
+
+    /// The transactions of a page, one by one, each read when it is asked for.
+    pub fn page_txs<'v>(
+        &'v self,
+        script: &'v ScriptHash,
+        page: &'v HistoryPage,
+    ) -> impl Iterator<Item = Result<TxDetail, QueryError>> + 'v {
         let positions = self.reader.tx_positions();
-        let mut utxos = Vec::with_capacity(rows.len());
-        for outputs in rows.chunk_by(|a, b| a.0 == b.0) {
-            let tx = self.read_tx(self.tx_pos(&positions, outputs[0].0)?)?;
-            let block = self.block_ref(tx.pos.height)?;
-            for (_, vout, value) in outputs {
-                let index = usize::try_from(*vout).ok();
-                let output = index.and_then(|index| tx.tx.output.get(index));
-                let output = output.ok_or_else(|| missing("utxo"))?;
-                if script_hash(output) == *script {
-                    utxos.push(Utxo {
-                        outpoint: OutPoint {
-                            txid: tx.txid,
-                            vout: *vout,
-                        },
-                        value: *value,
-                        block,
-                    });
-                } else {
-                    self.query.shared.store.note_collision(key)?;
-                }
-            }
+        let txnums = page.txnums.iter();
+        txnums.filter_map(move |txnum| self.history_tx(script, &positions, *txnum).transpose())
+    }
+
+    fn history_txnum(&self, script: &ScriptHash, txid: &Txid) -> Result<Option<TxNum>, QueryError> {
+        let key = self.reader.keys.script_hash(script);
+        Ok(match self.find_tx_pos(txid)? {
+            Some(pos) if self.reader.has_history(key, pos.txnum)? => Some(pos.txnum),
+            _ => None,
+        })
+    }
+
+    fn history_before(
+        &self,
+        script: &ScriptHash,
+        before: Option<TxNum>,
+        limit: usize,
+    ) -> Result<HistoryPage, QueryError> {
+        let key = self.reader.keys.script_hash(script);
+        let rows = self.reader.history(key, before);
+        let rows = rows.take(limit.saturating_add(1));
+        let mut txnums = rows.collect::<Result<Vec<_>, _>>()?;
+        let next = match (txnums.len() > limit, limit) {
+            (true, 1..) => Some(self.cursor_of(txnums[limit - 1], u32::MAX)?),
+            _ => None,
+        };
+        txnums.truncate(limit);
+        Ok(HistoryPage { txnums, next })
+    }
+
+    /// A transaction of a script's history; `None` if it is another script's that has the
+    /// same key.
+    fn history_tx(
+        &self,
+        script: &ScriptHash,
+        positions: &TxPositions<'_>,
+        txnum: TxNum,
+    ) -> Result<Option<TxDetail>, QueryError> {
+        let tx = self.read_tx(self.tx_pos(positions, txnum)?)?;
+        let block = self.block_ref(tx.pos.height)?;
+        let detail = self.detail(tx, block)?;
+        let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
+        if outputs.any(|output| script_hash(output) == *script) {
+            return Ok(Some(detail));
         }
-        Ok(Some(utxos).filter(|utxos| utxos.len() <= limit))
+        self.note_collision(script)?;
+        Ok(None)
+    }
+}
+
+/// Transactions of a script that follow each other in its history.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// Newest first.
+    txnums: Vec<TxNum>,
+    /// The last of them, if older ones follow.
+    next: Option<Cursor>,
+}
+
+impl HistoryPage {
+    /// Where the next page begins; `None` after the last one.
+    #[must_use]
+    pub fn next(&self) -> Option<Cursor> {
+        self.next
     }
 }

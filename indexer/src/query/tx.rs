@@ -50,8 +50,8 @@ impl View<'_> {
     pub(super) fn find_tx(&self, txid: &Txid) -> Result<Option<ProvenTx>, QueryError> {
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
-            let tx = self.read_tx(self.tx_pos(&positions, txnum)?)?;
-            if tx.txid == *txid {
+            let pos = self.tx_pos(&positions, txnum)?;
+            if let Some(tx) = self.read_candidate(pos, txid)? {
                 return Ok(Some(tx));
             }
         }
@@ -63,13 +63,14 @@ impl View<'_> {
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
             let pos = self.tx_pos(&positions, txnum)?;
-            let row = self.row(pos.height)?;
-            let found = match self.query.txids.get(&row.hash()) {
-                Some(txids) => {
-                    let index = usize::try_from(txnum - row.first_txnum).ok();
-                    index.and_then(|index| txids.get(index)) == Some(txid)
+            let block = self.block_ref(pos.height)?;
+            let found = match self.query.txids.get(&block.hash) {
+                Some(tree) => {
+                    let first = self.row(pos.height)?.first_txnum;
+                    let index = usize::try_from(txnum - first).ok();
+                    index.and_then(|index| tree.txids().get(index)) == Some(txid)
                 }
-                None => self.read_tx(pos)?.txid == *txid,
+                None => self.read_candidate(pos, txid)?.is_some(),
             };
             if found {
                 return Ok(Some(pos));

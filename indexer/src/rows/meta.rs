@@ -7,6 +7,7 @@
 //! | `salt` | salt of the keyed hashes (16) |
 //! | `cursor` | height (4), hash (32), time (4), next txnum (4); absent while nothing is indexed |
 //! | `ring` | lowest height (4) that may have an `undo` row, and the height behind the highest (4) |
+//! | `utxo_commitment` | [`UtxoSummary`](crate::UtxoSummary) of the rows at the cursor (48); absent with it |
 //! | `unsettled` | empty; present while the runs of a bulk load are not yet merged |
 //! | `checkpoints` | first script key (8) that has yet to be looked at for a checkpoint, empty when all were; absent before that began |
 //! | `collision` and a script key (8) | empty: two scripts were found to share the key |
@@ -29,6 +30,7 @@ pub(crate) const CHAIN: &[u8] = b"chain";
 pub(crate) const SALT: &[u8] = b"salt";
 pub(crate) const CURSOR: &[u8] = b"cursor";
 pub(crate) const RING: &[u8] = b"ring";
+pub(crate) const UTXO_COMMITMENT: &[u8] = b"utxo_commitment";
 pub(crate) const CHECKPOINTS: &[u8] = b"checkpoints";
 pub(crate) const COLLISION: &[u8] = b"collision";
 pub(crate) const UNSETTLED: &[u8] = b"unsettled";

@@ -38,7 +38,8 @@ impl Store {
             engine.input(family.name().as_bytes());
             let mut damaged = None;
             for_each_row(&self.db, self.cf(family), |key, value| {
-                let counted = family != Family::Meta || [meta::CURSOR, meta::SALT].contains(&key);
+                let counted = family != Family::Meta
+                    || [meta::CURSOR, meta::UTXO_COMMITMENT, meta::SALT].contains(&key);
                 let mut input = |value: &[u8]| {
                     for part in [key, value] {
                         engine.input(&(part.len() as u64).to_be_bytes());

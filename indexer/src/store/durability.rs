@@ -101,6 +101,10 @@ impl Store {
 
     /// Writes everything in memory to files and waits until it is on the disk.
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        if self.is_ending() {
+            // Done when that began; nothing was written since.
+            return Ok(());
+        }
         self.point("before a flush");
         self.flush_families(true)?;
         self.point("after a flush");
@@ -167,10 +171,13 @@ impl Store {
         self.ending.load(Ordering::Acquire)
     }
 
-    /// Ends merging early. Nothing may be written afterwards.
-    pub(crate) fn end_background_work(&self) {
+    /// Writes everything in memory to files and ends merging early. Nothing may be written
+    /// afterwards.
+    pub(crate) fn end_background_work(&self) -> Result<(), StoreError> {
+        let flushed = self.flush();
         self.ending.store(true, Ordering::Release);
         self.db.cancel_all_background_work(true);
+        flushed
     }
 
     /// Bytes written since the database was opened.

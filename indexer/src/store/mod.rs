@@ -19,7 +19,7 @@ pub(crate) mod writer;
 use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{Cache, ColumnFamily, DB, Options, WriteBatch};
+use rocksdb::{Cache, ColumnFamily, DB, Options, WriteBatch, statistics::Ticker};
 
 use crate::{
     budget::Budget,
@@ -32,7 +32,9 @@ use crate::{
 #[non_exhaustive]
 pub enum StoreError {
     /// RocksDB refused: the disk is full or broken, or a file is damaged.
-    #[error("index database")]
+    #[error(
+        "index database (if one of its files is damaged, stop the node and run `pulse-node reindex`)"
+    )]
     Rocks(#[from] rocksdb::Error),
     /// The operating system refused to tidy up a copy of the index.
     #[error("copy of the index")]
@@ -42,7 +44,7 @@ pub enum StoreError {
     },
     /// A row does not decode, or contradicts another.
     #[error(
-        "row of column family {family} is damaged: {what}. Hint: stop the node, move the index/ directory aside and start again to build it anew"
+        "row of column family {family} is damaged: {what}. Hint: stop the node and run `pulse-node reindex`, which builds the index anew from the blocks on disk"
     )]
     Damaged {
         /// Column family of the row.
@@ -192,10 +194,34 @@ impl Store {
         Ok(iter.status()?)
     }
 
+    /// Blocks of table files that were read from the files and from the cache, since the
+    /// start.
+    pub(crate) fn blocks_read(&self) -> (u64, u64) {
+        let count = |ticker| self.options.get_ticker_count(ticker);
+        (count(Ticker::BlockCacheMiss), count(Ticker::BlockCacheHit))
+    }
+
     /// Puts a row that the index would not write itself.
     #[cfg(test)]
     pub(crate) fn put_raw(&self, family: Family, key: &[u8], value: &[u8]) {
         self.db.put_cf(self.cf(family), key, value).unwrap();
+    }
+
+    /// Deletes a row that the index would keep.
+    #[cfg(test)]
+    pub(crate) fn delete_raw(&self, family: Family, key: &[u8]) {
+        self.db.delete_cf(self.cf(family), key).unwrap();
+    }
+
+    /// All rows of a family.
+    #[cfg(test)]
+    pub(crate) fn rows_raw(&self, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        reader::for_each_row(&self.db, self.cf(family), |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+        })
+        .unwrap();
+        rows
     }
 
     /// Waits until all compactions that are due are done.
@@ -203,18 +229,6 @@ impl Store {
     pub(crate) fn settle(&self) {
         let options = rocksdb::WaitForCompactOptions::default();
         self.db.wait_for_compact(&options).unwrap();
-    }
-
-    /// Brings all rows to the bottom level, as they are after a while.
-    #[cfg(test)]
-    pub(crate) fn compact(&self) {
-        let mut options = rocksdb::CompactOptions::default();
-        options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
-        for family in Family::ALL {
-            let all = (None::<&[u8]>, None::<&[u8]>);
-            self.db
-                .compact_range_cf_opt(self.cf(family), all.0, all.1, &options);
-        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Typed rows of one snapshot.
 
-use std::{cell::RefCell, ops::Range};
+use std::{
+    cell::RefCell,
+    cmp::Ordering,
+    ops::{ControlFlow, Range},
+};
 
 use pulse_primitives::{Height, block::BlockPosition};
 use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
@@ -8,11 +12,15 @@ use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
 use super::{Families, Family, Store, StoreError};
 use crate::{
     keys::{Keys, ScriptKey},
+    proof::UtxoSummary,
     rows::{
         TxNum, block as block_rows, codec::BadRow, delta::Delta, filter, meta, script, spend, tx,
         txpos,
     },
 };
+
+/// How far a scan of a whole family reads ahead.
+const SCAN_READAHEAD_BYTES: usize = 2 << 20;
 
 /// Rows as they were at one moment.
 pub(crate) struct Reader<'a> {
@@ -52,6 +60,58 @@ impl Reader<'_> {
     /// How far the index has come; `None` while it is empty.
     pub(crate) fn cursor(&self) -> Result<Option<meta::Cursor>, StoreError> {
         self.get(Family::Meta, meta::CURSOR, meta::Cursor::decode)
+    }
+
+    /// What the indexed blocks left unspent. Empty while nothing is indexed.
+    pub(crate) fn utxo_summary(&self) -> Result<UtxoSummary, StoreError> {
+        match self.get(Family::Meta, meta::UTXO_COMMITMENT, UtxoSummary::decode)? {
+            Some(summary) => Ok(summary),
+            None if self.cursor()?.is_none() => Ok(UtxoSummary::default()),
+            None => Err(Family::Meta.damaged(BadRow("no utxo_commitment with the cursor"))),
+        }
+    }
+
+    /// The bytes of a row.
+    pub(crate) fn raw(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(family, key, |value| Ok(value.to_vec()))
+    }
+
+    /// The rows of a family from a key on, in key order. Leaves the cache as it is, and reads
+    /// ahead.
+    pub(crate) fn rows(&self, family: Family, from: &[u8]) -> Rows<'_> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(false);
+        options.set_readahead_size(SCAN_READAHEAD_BYTES);
+        let mut iter = self.iter(family, options);
+        iter.seek(from);
+        Rows { iter }
+    }
+
+    /// A cursor over `spend` rows, to be asked in chain order.
+    pub(crate) fn spent_in_order(&self) -> SpentInOrder<'_> {
+        SpentInOrder {
+            rows: self.rows(Family::Spend, &[]),
+        }
+    }
+
+    /// Gives every row of a family to `visit` in key order, until that says to stop. Leaves
+    /// the cache as it is, and reads ahead.
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, BadRow>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut rows = self.rows(family, &[]);
+        while let Some((key, value)) = rows.item() {
+            let flow = visit(key, value).map_err(|row| family.damaged(row))?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+            rows.next();
+        }
+        rows.status()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Heights that may have a stored delta.
@@ -189,15 +249,16 @@ impl Reader<'_> {
     }
 
     /// Unspent outputs of a script in chain order, as transaction, index and
-    /// satoshis; at most `limit`.
-    pub(crate) fn utxos(
+    /// satoshis, from that output on; at most `limit`.
+    pub(crate) fn utxos_from(
         &self,
         script: ScriptKey,
+        from: (TxNum, u32),
         limit: usize,
     ) -> Result<Vec<(TxNum, u32, u64)>, StoreError> {
         let mut utxos = Vec::new();
         if limit > 0 {
-            self.for_each_utxo(script, |txnum, vout, amount| {
+            self.for_each_utxo_from(script, from, |txnum, vout, amount| {
                 utxos.push((txnum, vout, amount));
                 utxos.len() < limit
             })?;
@@ -210,13 +271,22 @@ impl Reader<'_> {
     pub(super) fn for_each_utxo(
         &self,
         script: ScriptKey,
+        visit: impl FnMut(TxNum, u32, u64) -> bool,
+    ) -> Result<(), StoreError> {
+        self.for_each_utxo_from(script, (0, 0), visit)
+    }
+
+    fn for_each_utxo_from(
+        &self,
+        script: ScriptKey,
+        (txnum, vout): (TxNum, u32),
         mut visit: impl FnMut(TxNum, u32, u64) -> bool,
     ) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
         let mut iter = self.iter(Family::Utxo, options);
         let prefix = script.to_be_bytes();
-        iter.seek(prefix);
+        iter.seek(script::utxo_key(script, txnum, vout));
         while let Some((key, value)) = iter.item() {
             if !key.starts_with(&prefix) {
                 break;
@@ -255,6 +325,51 @@ impl Reader<'_> {
         }
         iter.status()?;
         Ok(spenders)
+    }
+}
+
+/// A cursor over the rows of a family. When there is no row any more,
+/// [`status`](Self::status) tells whether that is the end or an error.
+pub(crate) struct Rows<'a> {
+    iter: DBRawIterator<'a>,
+}
+
+impl Rows<'_> {
+    /// Key and value of the row that it stands at.
+    pub(crate) fn item(&self) -> Option<(&[u8], &[u8])> {
+        self.iter.item()
+    }
+
+    /// Goes on to the next row. Not to be called behind the last one.
+    pub(crate) fn next(&mut self) {
+        self.iter.next();
+    }
+
+    /// The error that ended it, if one did.
+    pub(crate) fn status(&self) -> Result<(), StoreError> {
+        Ok(self.iter.status()?)
+    }
+}
+
+/// Says which outputs are spent, for many outputs in chain order.
+pub(crate) struct SpentInOrder<'a> {
+    rows: Rows<'a>,
+}
+
+impl SpentInOrder<'_> {
+    /// Whether this output has a `spend` row. To be asked in chain order: rows before it are
+    /// passed for good.
+    pub(crate) fn is_spent(&mut self, funding: TxNum, vout: u32) -> Result<bool, StoreError> {
+        let wanted = spend::key(funding, vout);
+        while let Some((key, _)) = self.rows.item() {
+            match key.cmp(wanted.as_ref()) {
+                Ordering::Less => self.rows.next(),
+                Ordering::Equal => return Ok(true),
+                Ordering::Greater => return Ok(false),
+            }
+        }
+        self.rows.status()?;
+        Ok(false)
     }
 }
 

@@ -18,6 +18,7 @@ use super::{Families, Family, Store, StoreError, totals::TakenBack};
 use crate::{
     batch::{IndexBatch, ScriptEvent, ScriptEvents},
     keys::ScriptKey,
+    proof::UtxoSummary,
     rows::{
         TxNum, block, checkpoint,
         delta::Delta,
@@ -39,6 +40,8 @@ pub(crate) struct Group<'a> {
     utxos: Vec<UtxoChange>,
     cursor: Option<Cursor>,
     ring: Ring,
+    /// What the group adds to the unspent outputs, less what it spends.
+    utxo_change: UtxoSummary,
     /// Height behind the highest that has a filter, if the group adds one.
     filters_next: Option<Height>,
     blocks: u64,
@@ -71,6 +74,7 @@ impl Store {
             utxos: Vec::new(),
             cursor: None,
             ring,
+            utxo_change: UtxoSummary::default(),
             filters_next: None,
             blocks: 0,
         }
@@ -143,6 +147,9 @@ impl Store {
         };
         batch.put_cf(cfs[Family::Meta], meta::RING, ring.encode());
         batch.put_cf(cfs[Family::Meta], meta::CURSOR, previous.encode());
+        let mut utxos = self.reader().utxo_summary()?;
+        utxos -= self.keys.utxos.change(delta);
+        batch.put_cf(cfs[Family::Meta], meta::UTXO_COMMITMENT, utxos.encode());
         self.write(batch, false)?;
         Ok(ring)
     }
@@ -210,6 +217,7 @@ impl Group<'_> {
         self.spend
             .extend(spent.map(|output| (output.txnum, output.vout, output.spender)));
         self.events.extend(delta.script_events());
+        self.utxo_change += self.store.keys.utxos.change(delta);
         let created = delta.created.iter().filter(|output| !output.spent_here);
         let created = created.map(|o| (o.script, o.txnum, o.vout, Some(o.amount)));
         let spent = delta.spent.iter();
@@ -300,6 +308,10 @@ impl Group<'_> {
         self.put_scripts(cursor.tip.height)?;
         let meta = self.cfs[Family::Meta];
         self.batch.put_cf(meta, meta::CURSOR, cursor.encode());
+        let mut utxos = self.store.reader().utxo_summary()?;
+        utxos += self.utxo_change;
+        self.batch
+            .put_cf(meta, meta::UTXO_COMMITMENT, utxos.encode());
         if let Some(next) = self.filters_next {
             self.batch.put_cf(meta, meta::FILTERS, block::key(next));
         }

@@ -155,7 +155,7 @@ impl IndexSync {
             }
             self.commit(chain, group, blocks.near_tip)?;
             if blocks.near_tip {
-                self.leave_bulk()?;
+                self.leave_bulk(stop)?;
             }
             self.renew_all(self.shared.stale.take_reported())?;
             match ended {

@@ -48,6 +48,7 @@ use crate::{
     index::Shared,
     metrics,
     prepared::{Inconsistent, Prepared},
+    proof::{ProofError, commitment},
     rows::{delta::Delta, meta::Cursor},
     store::StoreError,
 };
@@ -61,6 +62,9 @@ use settle::Settling;
 /// Within this many blocks of the best header every block is written at once and
 /// synced to disk.
 const NEAR_TIP_BLOCKS: Height = 6;
+
+/// How often is told how far the check after a bulk load has come.
+const CHECK_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often, and after which pause, a block that cannot be read is asked for again:
 /// during a reorganisation that can pass.
@@ -116,6 +120,9 @@ pub enum SyncError {
     /// The source gave a block whose parts do not fit together.
     #[error("block from the node")]
     Inconsistent(#[from] Inconsistent),
+    /// The rows of the unspent outputs do not add up to what the blocks left.
+    #[error("check of the unspent outputs after the bulk load")]
+    Proof(#[from] ProofError),
     /// The store failed.
     #[error("index store")]
     Store(#[from] StoreError),
@@ -188,7 +195,7 @@ impl IndexSync {
                 Step::Rest(height) => {
                     self.renew_up_to(&chain, height)?;
                     if self.is_near_tip(height) {
-                        self.leave_bulk()?;
+                        self.leave_bulk(stop)?;
                         self.settle()?;
                         self.make_checkpoints(stop)?;
                     }
@@ -253,7 +260,7 @@ impl IndexSync {
     }
 
     /// Ends a bulk load if there is one.
-    fn leave_bulk(&mut self) -> Result<(), SyncError> {
+    fn leave_bulk(&mut self, stop: &AtomicBool) -> Result<(), SyncError> {
         let store = &self.shared.store;
         if store.is_bulk() {
             let started = Instant::now();
@@ -261,6 +268,26 @@ impl IndexSync {
             metrics::bulk(false);
             let elapsed_ms = metrics::millis(started.elapsed());
             tracing::info!(elapsed_ms, "bulk load of the index has ended");
+            self.check_utxos(stop)?;
+        }
+        Ok(())
+    }
+
+    /// Adds up the `utxo` rows once a bulk load has written them. Half a minute on mainnet. A
+    /// stop leaves it to `verify`.
+    fn check_utxos(&self, stop: &AtomicBool) -> Result<(), SyncError> {
+        let started = Instant::now();
+        let mut told = started;
+        let mut progress = |rows| {
+            if told.elapsed() >= CHECK_PROGRESS_INTERVAL {
+                told = Instant::now();
+                tracing::info!(count = rows, "unspent outputs are being added up");
+            }
+        };
+        if let Some(found) = commitment::check(&self.shared.store, stop, &mut progress)? {
+            let elapsed_ms = metrics::millis(started.elapsed());
+            let count = found.outputs;
+            tracing::info!(count, elapsed_ms, "unspent outputs equal their commitment");
         }
         Ok(())
     }

@@ -85,8 +85,10 @@ impl Drop for Settling {
     /// Merging takes long, and whoever drops this is about to close the index.
     fn drop(&mut self) {
         if let (Some(thread), Some(shared)) = (self.thread.take(), self.shared.take()) {
-            if !thread.is_finished() {
-                shared.store.end_background_work();
+            if !thread.is_finished()
+                && let Err(err) = shared.store.end_background_work()
+            {
+                tracing::warn!(%err, "rows in memory could not be written to files");
             }
             // What went wrong was told in the log.
             drop(thread.join());

@@ -36,7 +36,7 @@ pub(super) fn chaindata(path: &str) -> Option<Vec<u8>> {
 }
 
 /// Blocks of a file with blk framing.
-fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     while !bytes.is_empty() {
         bytes = &bytes[4..];

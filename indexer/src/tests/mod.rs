@@ -1,6 +1,7 @@
 //! The index as a whole, over chains kept in memory.
 
 mod coins;
+mod core_stats;
 mod crash;
 mod disturbed;
 mod edges;
@@ -11,6 +12,7 @@ mod naive;
 mod property;
 mod speed;
 mod totals;
+mod verify;
 
 use std::{
     path::Path,
@@ -97,6 +99,18 @@ impl Fixture {
         drop(self);
         Self::open(path, chain)
     }
+}
+
+/// The rows of unspent outputs add up to the commitment, which covers what the chain
+/// left.
+fn check_utxos(fixture: &Fixture) {
+    let check = fixture
+        .index
+        .check_utxos(&AtomicBool::new(false), &mut |_| {});
+    let found = check.unwrap().unwrap();
+    // A coin database does not have the output of genesis, the index has.
+    let coins = fixture.chain.coins();
+    assert_eq!(found.outputs, coins.len() as u64 + 1);
 }
 
 /// Digest of an index that went straight to the tip of `chain`.

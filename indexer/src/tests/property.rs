@@ -1,5 +1,6 @@
-//! Random chains with reorganisations, restarts and moving block files: every query
-//! gives what the naive index gives, and every row is as in an undisturbed index.
+//! Random chains with reorganisations, restarts, kills at every write, bulk loads and moving
+//! block files: every query gives what the naive index gives, and every row is as in an index
+//! that was written with a log, block after block, by nobody disturbed.
 
 use std::sync::Arc;
 
@@ -7,13 +8,13 @@ use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    Fixture, config,
+    Fixture, check_utxos, config,
     crash::{Killer, open_image},
     filters,
     filters::{reopen, with_filters},
     memchain::{MemChain, mine},
     naive::Naive,
-    params, scratch_dir, undisturbed_digest,
+    params, scratch_dir, undisturbed_digest, verify,
 };
 use crate::query::{QueryError, View};
 
@@ -50,9 +51,9 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let txs = prop_oneof![16 => 0..10usize, 1 => 60..150usize];
+    let txs = prop_oneof![30 => 0..6usize, 1 => 64..80usize];
     // Ten and more at once begin with a bulk load.
-    let blocks = prop_oneof![3 => 1..6usize, 1 => 10..24usize];
+    let blocks = prop_oneof![4 => 1..4usize, 1 => 10..14usize];
     prop_oneof![
         4 => (blocks, txs.clone(), any::<u64>())
             .prop_map(|(blocks, txs, seed)| Op::Mine { blocks, txs, seed }),
@@ -142,27 +143,35 @@ fn run(ops: &[Op]) {
     chain.set_best_header(chain.active().len() as u32 - 1);
     fixture.catch_up().unwrap();
     check(&mut fixture);
+    check_utxos(&fixture);
     let digest = undisturbed_digest(&chain);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 
     // Whatever filters were kept meanwhile, all of them are right in the end.
+    if !ops
+        .iter()
+        .any(|op| matches!(op, Op::Reopen { filters: true }))
+    {
+        return;
+    }
     fixture = reopen(fixture, dir.path(), &with_filters());
     fixture.catch_up().unwrap();
     filters::check(&fixture);
+    verify::check_clean_from(&fixture, 0);
     assert_eq!(fixture.index.digest().unwrap(), digest);
 }
 
-/// Cases to run: `PROPTEST_CASES`, or few enough for every day.
+/// Cases to run: `PULSE_INDEX_CASES`, or few enough for every day.
 fn cases() -> u32 {
-    let cases = std::env::var("PROPTEST_CASES").ok();
-    cases.and_then(|cases| cases.parse().ok()).unwrap_or(128)
+    let cases = std::env::var("PULSE_INDEX_CASES").ok();
+    cases.and_then(|cases| cases.parse().ok()).unwrap_or(1000)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_query_equals_the_naive_index(ops in proptest::collection::vec(op(), 1..14)) {
+    fn every_query_equals_the_naive_index(ops in proptest::collection::vec(op(), 1..10)) {
         run(&ops);
     }
 }

@@ -135,7 +135,7 @@ pub(crate) struct Staging {
     affected: Vec<ClusterId>,
     /// Clusters that would come.
     clusters: Vec<Cluster<Member>>,
-    /// Chunks of the former and of the latter, by falling rate.
+    /// Chunks of the former and of the latter, by falling rate; none if nothing is added.
     pub before: Vec<ChunkRate>,
     pub after: Vec<ChunkRate>,
 }
@@ -265,6 +265,7 @@ impl Clusters {
         affected.sort_unstable();
         affected.dedup();
 
+        let grows = !added.is_empty() || !links.is_empty();
         let mut pieces: Vec<(ClusterId, Set)> = Vec::new();
         let mut piece_of: HashMap<Slot, usize> = HashMap::new();
         for &id in &affected {
@@ -276,8 +277,9 @@ impl Clusters {
                 }
             }
             for part in components(cluster, left) {
-                for i in bits(part) {
-                    piece_of.insert(cluster.nodes[i].member, pieces.len());
+                if grows {
+                    let members = bits(part).map(|i| cluster.nodes[i].member);
+                    piece_of.extend(members.map(|slot| (slot, pieces.len())));
                 }
                 pieces.push((id, part));
             }
@@ -313,15 +315,14 @@ impl Clusters {
             clusters.push(self.compose(&parts, &new, added, links, &mut work)?);
         }
         let mut before: Vec<ChunkRate> = Vec::new();
-        for &id in &affected {
-            before.extend(self.get(id).chunk_rates());
-        }
         let mut after: Vec<ChunkRate> = Vec::new();
-        for cluster in &clusters {
-            after.extend(cluster.chunk_rates());
+        if grows {
+            let gone = affected.iter().map(|&id| self.get(id));
+            before.extend(gone.flat_map(Cluster::chunk_rates));
+            after.extend(clusters.iter().flat_map(Cluster::chunk_rates));
+            diagram::sort(&mut before);
+            diagram::sort(&mut after);
         }
-        diagram::sort(&mut before);
-        diagram::sort(&mut after);
         Ok(Staging {
             affected,
             clusters,
@@ -347,13 +348,16 @@ impl Clusters {
         let mut nodes: Vec<Node<Member>> = Vec::with_capacity(count + new.len());
         let mut parents: Vec<Set> = Vec::with_capacity(count + new.len());
         let mut place: HashMap<Member, usize> = HashMap::new();
+        let grows = !new.is_empty() || !links.is_empty();
         for &(id, set) in parts {
             let cluster = self.get(id);
             let first = nodes.len();
             for i in bits(set) {
                 let node = &cluster.nodes[i];
                 let member = Member::Pool(node.member);
-                place.insert(member, nodes.len());
+                if grows {
+                    place.insert(member, nodes.len());
+                }
                 // Positions in the whole cluster become positions in the part.
                 let known = bits(node.ancestors & set)
                     .map(|j| (set & ((1 << j) - 1)).count_ones() as usize)

@@ -76,8 +76,8 @@ impl Entry {
         memory::transaction(tx)
             + memory::outputs(prevouts)
             + memory::in_vec::<Option<Self>>(1)
-            + memory::in_table::<Slot>(2)
-            + memory::in_table::<Spend>(tx.input.len())
+            + memory::in_table::<(u32, Slot)>(2)
+            + memory::in_table::<(u32, Spend)>(tx.input.len())
             + memory::allocation(size_of::<ScriptSlot>() * (tx.output.len() + prevouts.len()))
             + memory::in_tree::<(u64, Slot)>(2)
     }

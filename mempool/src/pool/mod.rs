@@ -6,7 +6,11 @@ use std::{
 };
 
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, Wtxid};
-use pulse_primitives::{bitcoin, mempool::RemovalReason, tip::ChainTip};
+use pulse_primitives::{
+    bitcoin,
+    mempool::{RemovalReason, ScriptHash},
+    tip::ChainTip,
+};
 
 use crate::{
     cluster::{ChunkKey, Clusters, Slot, Staging},
@@ -19,6 +23,7 @@ use crate::{
 
 mod block;
 pub(crate) mod entry;
+mod finder;
 mod limit;
 mod scripts;
 mod table;
@@ -257,8 +262,15 @@ impl Mempool {
         true
     }
 
+    /// Takes the scripts of all transactions that came or went since the last call of this
+    /// or of [`Mempool::take_events`].
+    pub fn take_touched(&mut self) -> Vec<ScriptHash> {
+        self.scripts.take_touched()
+    }
+
     /// Takes what has happened since the last call. The owner must, or it grows.
     pub fn take_events(&mut self) -> Vec<PoolEvent> {
+        self.scripts.take_touched();
         std::mem::take(&mut self.events)
     }
 
@@ -371,6 +383,7 @@ impl Mempool {
         let staging = self.clusters.stage(&slots, &[], &[]);
         let staging = staging.expect("clusters only shrink when transactions leave");
         self.clusters.apply(staging, &[]);
+        self.events.reserve(removed.len());
         for (slot, reason) in removed {
             self.take(slot, reason, now);
         }

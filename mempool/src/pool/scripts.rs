@@ -1,17 +1,14 @@
 //! Which transactions pay a script or spend from it.
 
-use std::{
-    collections::BTreeSet,
-    hash::{BuildHasher, RandomState},
-};
+use std::collections::BTreeSet;
 
 use bitcoin::{Script, Transaction, TxOut, hashes::Hash};
-use hashbrown::HashTable;
 use pulse_primitives::{
     bitcoin,
     mempool::{ScriptHash, ScriptMempoolTotals},
 };
 
+use super::finder::Finder;
 use crate::{cluster::Slot, memory, policy::script::is_unspendable};
 
 /// A transaction by its order of arrival.
@@ -32,9 +29,10 @@ const NOWHERE: ScriptSlot = ScriptSlot(u32::MAX);
 pub(crate) struct ScriptIndex {
     scripts: Vec<ScriptEntry>,
     free: Vec<ScriptSlot>,
-    by_hash: HashTable<ScriptSlot>,
-    hasher: RandomState,
+    by_hash: Finder<ScriptSlot>,
     bytes: usize,
+    /// Scripts of transactions that came or went since [`ScriptIndex::take_touched`].
+    touched: Vec<ScriptHash>,
 }
 
 #[derive(Debug)]
@@ -152,7 +150,7 @@ impl ScriptTxs {
 
 impl ScriptEntry {
     fn bytes(&self) -> usize {
-        memory::in_vec::<Self>(1) + memory::in_table::<ScriptSlot>(1) + self.txs.bytes()
+        memory::in_vec::<Self>(1) + memory::in_table::<(u32, ScriptSlot)>(1) + self.txs.bytes()
     }
 }
 
@@ -209,7 +207,9 @@ impl ScriptIndex {
             if is_unspendable(script.as_bytes()) {
                 return NOWHERE;
             }
-            self.add(script_hash(script), arrival, &change)
+            let hash = script_hash(script);
+            self.touched.push(hash);
+            self.add(hash, arrival, &change)
         });
         changes.collect()
     }
@@ -220,6 +220,7 @@ impl ScriptIndex {
         arrival: Arrival,
         change: &ScriptMempoolTotals,
     ) -> ScriptSlot {
+        self.touched.push(hash);
         if let Some(slot) = self.find(&hash) {
             let script = &mut self.scripts[slot.0 as usize];
             let before = script.txs.bytes();
@@ -243,11 +244,7 @@ impl ScriptIndex {
                 ScriptSlot(last.expect("fewer scripts than memory allows"))
             }
         };
-        let scripts = &self.scripts;
-        let hash_of = |hash: &ScriptHash| self.hasher.hash_one(hash);
-        self.by_hash.insert_unique(hash_of(&hash), slot, |slot| {
-            hash_of(&scripts[slot.0 as usize].hash)
-        });
+        self.by_hash.insert(&hash, slot);
         slot
     }
 
@@ -264,30 +261,31 @@ impl ScriptIndex {
                 continue;
             }
             let script = &mut self.scripts[slot.0 as usize];
+            self.touched.push(script.hash);
             let before = script.bytes();
             if !script.txs.subtract(arrival, &change) {
                 self.bytes = self.bytes + script.bytes() - before;
                 continue;
             }
             self.bytes -= before;
-            let hash = self.hasher.hash_one(script.hash);
-            if let Ok(found) = self.by_hash.find_entry(hash, |other| *other == slot) {
-                found.remove();
-            }
+            self.by_hash.remove(&script.hash, slot);
             self.free.push(slot);
         }
     }
 
     fn find(&self, hash: &ScriptHash) -> Option<ScriptSlot> {
-        let is_it = |slot: &ScriptSlot| self.scripts[slot.0 as usize].hash == *hash;
         self.by_hash
-            .find(self.hasher.hash_one(hash), is_it)
-            .copied()
+            .find(hash, |slot| self.scripts[slot.0 as usize].hash == *hash)
     }
 
     fn get(&self, hash: &ScriptHash) -> Option<&ScriptTxs> {
         let slot = self.find(hash)?;
         Some(&self.scripts[slot.0 as usize].txs)
+    }
+
+    /// Scripts of transactions that came or went since the last call.
+    pub fn take_touched(&mut self) -> Vec<ScriptHash> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Transactions of a script, oldest arrival first.

@@ -44,6 +44,8 @@ use pulse_primitives::{
 };
 use quick_cache::sync::Cache;
 
+use crate::metrics::BlockfileReads;
+
 /// Magic and length in front of each frame, in bytes.
 const FRAME_HEAD: usize = 8;
 /// Length of a block header, in bytes.
@@ -84,6 +86,7 @@ pub(super) struct BlockFiles {
     magic: [u8; 4],
     xor: [u8; 8],
     open: Cache<(Kind, u32), Arc<File>>,
+    counted: BlockfileReads,
     known: Mutex<Known>,
 }
 
@@ -130,6 +133,7 @@ impl BlockFiles {
             magic,
             xor,
             open: Cache::new(OPEN_FILES),
+            counted: BlockfileReads::new(),
             known: Mutex::default(),
         })
     }
@@ -418,6 +422,7 @@ impl BlockFiles {
         })?;
         let mut bytes = vec![0; len];
         handle.read_exact_at(&mut bytes, offset)?;
+        self.counted.read(len);
         unmask(&mut bytes, self.xor, offset);
         Ok(bytes)
     }

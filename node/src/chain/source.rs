@@ -125,7 +125,7 @@ impl Chain {
             return files.find(hash, &prev_hash, height == 0, |_| true);
         }
         let spent = self
-            .ask_spent_outputs(hash)
+            .ask_spent_outputs(hash)?
             .ok_or(BlockSourceError::UndoMissing { hash: *hash })?;
         files.find(hash, &prev_hash, false, |undo| {
             undo::decode_block_undo(undo).is_ok_and(|undo| undo.spent == spent)
@@ -133,11 +133,15 @@ impl Chain {
     }
 
     /// Waits for the kernel's thread; not for async code.
-    fn ask_spent_outputs(&self, hash: &BlockHash) -> Option<SpentOutputs> {
+    fn ask_spent_outputs(
+        &self,
+        hash: &BlockHash,
+    ) -> Result<Option<SpentOutputs>, BlockSourceError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::SpentOutputs(*hash, reply);
-        self.inner.commands.blocking_send(command).ok()?;
-        answer.blocking_recv().ok()?
+        let sent = self.inner.commands.blocking_send(command);
+        sent.map_err(|_| BlockSourceError::Closed)?;
+        answer.blocking_recv().map_err(|_| BlockSourceError::Closed)
     }
 
     fn prev_hash(&self, hash: &BlockHash) -> Result<BlockHash, BlockSourceError> {

@@ -222,6 +222,13 @@ fn siblings_are_read_each_with_its_own_spent_outputs() {
     let chain = fixture.open();
     check(&chain);
     chain.close();
+    // Nothing is missing: there is only nobody to ask any more.
+    let (block, _) = &siblings[0];
+    let closed = chain.load(&block.block_hash(), 111);
+    assert!(
+        matches!(closed, Err(BlockSourceError::Closed)),
+        "{closed:?}"
+    );
 }
 
 #[test]

@@ -49,6 +49,7 @@ mod tests {
     fn report(best: ChainTip) -> NodeReport {
         NodeReport {
             best_header: best,
+            best_hashes: vec![best.hash],
             best_header_work: Work::from_be_bytes([1; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
             headers_answered: true,

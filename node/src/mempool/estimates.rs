@@ -52,6 +52,7 @@ impl Figures {
             synced,
             now: super::now(),
         }));
+        pulse_mempool::metrics::fee_estimates(&self.estimates);
     }
 
     pub fn backlog(&self) -> Arc<Backlog> {

@@ -14,7 +14,10 @@ use pulse_p2p::compact::CompactSource;
 use pulse_primitives::{
     bitcoin::{BlockHash, Transaction, Txid, Wtxid},
     coins::{CoinError, CoinView},
-    mempool::{Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, ProjectedBlock},
+    mempool::{
+        Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, ProjectedBlock, RelayFees,
+    },
+    touched::TouchedScripts,
 };
 use tracing::error;
 
@@ -271,6 +274,11 @@ impl MempoolHandle {
         self.inner.keep_extra(wtxid, tx);
     }
 
+    /// Renews the figures although nobody asks, for the metrics.
+    pub(super) fn renew_figures(&self) {
+        self.figures(|_| ());
+    }
+
     fn figures<T>(&self, of: impl FnOnce(&Figures) -> T) -> T {
         let inner = &*self.inner;
         let mut figures = inner.figures.lock();
@@ -338,5 +346,17 @@ impl MempoolSource for MempoolHandle {
 
     fn min_fee_rate_sat_kvb(&self) -> u64 {
         self.inner.pool.read().min_fee_rate(now())
+    }
+
+    fn relay_fees(&self) -> RelayFees {
+        let pool = self.inner.pool.read();
+        RelayFees {
+            min_relay_sat_kvb: pool.config().min_relay_fee_sat_kvb,
+            incremental_sat_kvb: pool.config().incremental_fee_sat_kvb,
+        }
+    }
+
+    fn touched(&self) -> Arc<TouchedScripts> {
+        Arc::clone(&self.inner.touched)
     }
 }

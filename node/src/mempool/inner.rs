@@ -24,6 +24,7 @@ use pulse_primitives::{
     mempool::RemovalReason,
     ports::{BlockSource, NodeStatus},
     tip::ChainTip,
+    touched::TouchedScripts,
 };
 use tokio::sync::mpsc;
 use tracing::info;
@@ -59,6 +60,8 @@ pub(super) struct Inner {
     /// Whether the file was read, so that it may be replaced.
     pub loaded: AtomicBool,
     pub notices: mpsc::Sender<Notice>,
+    /// Scripts of what enters and leaves.
+    pub touched: Arc<TouchedScripts>,
     moved: (Mutex<()>, Condvar),
 }
 
@@ -88,12 +91,14 @@ impl Inner {
             teaching: AtomicBool::new(false),
             loaded: AtomicBool::new(false),
             notices: parts.notices,
+            touched: Arc::default(),
             moved: (Mutex::new(()), Condvar::new()),
         }
     }
 
     /// Passes on what has happened in the pool, and lets go of it.
     pub fn changed(&self, mut pool: RwLockWriteGuard<'_, Mempool>) {
+        let touched = pool.take_touched();
         let events = pool.take_events();
         // Taken before the pool is let go, so that changes are passed on in order.
         let mut ledger = self.ledger.lock();
@@ -102,6 +107,7 @@ impl Inner {
         for event in events {
             ledger.take(event, in_step);
         }
+        self.touched.append(touched);
     }
 
     /// Whether the pool has a tip and no reorganisation to finish.

@@ -178,7 +178,11 @@ impl MempoolTask {
                     if expired.elapsed() >= EXPIRY_INTERVAL {
                         expired = Instant::now();
                         let inner = Arc::clone(&inner);
-                        blocking(move || inner.remove_expired()).await?;
+                        blocking(move || {
+                            inner.remove_expired();
+                            MempoolHandle { inner }.renew_figures();
+                        })
+                        .await?;
                     }
                     if saved.elapsed() >= SAVE_INTERVAL {
                         saved = Instant::now();

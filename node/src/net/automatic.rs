@@ -12,7 +12,6 @@ use tracing::{debug, info, warn};
 
 use super::{
     book::AddrBook,
-    handle::unix_now,
     outbound::{
         AUTOMATIC, BLOCK_RELAY, ChainView, FULL_RELAY, MIN_CONNECTED, Schedule, Taken, choose,
         suits_as_anchor,
@@ -104,7 +103,7 @@ impl Running {
         now: Instant,
     ) -> Option<Dial> {
         let taken = self.taken();
-        let unix = unix_now();
+        let unix = self.context.shared.clock.unix();
         let mut book = self.context.shared.book.lock();
         while taken.block_relay < BLOCK_RELAY
             && let Some(anchor) = automatic.anchors.pop()
@@ -166,13 +165,15 @@ impl Running {
                 Ok((name, found)) => {
                     info!(addr = %name, count = found.len(), "a seed has answered");
                     let mut book = self.context.shared.book.lock();
-                    seeding::add(&mut book, &name.host, &found, unix_now());
+                    let unix = self.context.shared.clock.unix();
+                    seeding::add(&mut book, &name.host, &found, unix);
                 }
                 Err(err) => warn!(%err, "asking a seed failed"),
             }
         }
+        let unix = self.context.shared.clock.unix();
         let mut book = self.context.shared.book.lock();
-        if automatic.seeding.take_fixed(&mut book, unix_now(), now) {
+        if automatic.seeding.take_fixed(&mut book, unix, now) {
             info!(count = book.man.len(), "taking the fixed addresses");
         }
     }

@@ -15,15 +15,18 @@ use pulse_primitives::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tracing::warn;
 
-use crate::p2p::{
-    AddrEntry, NetAddr, NetAddress, NetKind,
-    addr_relay::{
-        AVG_SELF_INTERVAL_SECS, AVG_SEND_INTERVAL_SECS, AddrPolicy, Audience, GetAddrCache,
-        MAX_ADDRS, MAX_ADDRS_PERCENT, PeerAddrs, TooManyAddrs, relay_targets,
+use crate::{
+    clock::Clock,
+    p2p::{
+        AddrEntry, NetAddr, NetAddress, NetKind,
+        addr_relay::{
+            AVG_SELF_INTERVAL_SECS, AVG_SEND_INTERVAL_SECS, AddrPolicy, Audience, GetAddrCache,
+            MAX_ADDRS, MAX_ADDRS_PERCENT, PeerAddrs, TooManyAddrs, relay_targets,
+        },
+        addrman::{AddrMan, AddrRecord, AddrSource, TIME_PENALTY},
+        bans::{BanList, BanTarget, Discouraged, TooManyBans},
+        peer::PeerId,
     },
-    addrman::{AddrMan, AddrRecord, AddrSource, TIME_PENALTY},
-    bans::{BanList, BanTarget, Discouraged, TooManyBans},
-    peer::PeerId,
 };
 
 /// Networks that this node can reach.
@@ -73,6 +76,8 @@ pub(super) struct AddrBook {
     pub discouraged: Discouraged,
     pub reach: Reach,
     pub rng: StdRng,
+    /// Whether addresses of our own machine are never discouraged.
+    pub spare_local: bool,
     /// Under which others can connect to us, and what we offer.
     own: Option<(NetAddress, ServiceFlags)>,
     cache: GetAddrCache,
@@ -93,6 +98,7 @@ impl AddrBook {
             peers: HashMap::new(),
             key: rng.r#gen(),
             rng,
+            spare_local: true,
         }
     }
 
@@ -126,7 +132,7 @@ impl AddrBook {
     /// The host misbehaved. Our own machine is not held responsible for those who come
     /// through it.
     pub fn discourage(&mut self, addr: NetAddr) {
-        if !addr.is_local() {
+        if !(self.spare_local && addr.is_local()) {
             self.discouraged.add(addr);
         }
     }
@@ -137,8 +143,8 @@ impl AddrBook {
     }
 
     /// A peer with which addresses are exchanged.
-    pub fn add_peer(&mut self, id: PeerId, wants_v2: bool, now: u64) {
-        let moment = Instant::now();
+    pub fn add_peer(&mut self, id: PeerId, wants_v2: bool, clock: &Clock) {
+        let (moment, now) = (clock.now(), clock.unix());
         let next_send = moment + exponential(AVG_SEND_INTERVAL_SECS, &mut self.rng);
         let (key, addrs) = (self.key, |key| PeerAddrs::new(wants_v2, key, now));
         self.peers.entry(id).or_insert_with(|| AddrPeer {
@@ -204,7 +210,8 @@ impl AddrBook {
 
     /// Prepares the answer to the peer's `getaddr`. It goes out with the next message of
     /// addresses.
-    pub fn answer_getaddr(&mut self, id: PeerId, audience: Audience, now: u64) {
+    pub fn answer_getaddr(&mut self, id: PeerId, audience: Audience, clock: &Clock) {
+        let now = clock.unix();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -219,7 +226,7 @@ impl AddrBook {
             records
         });
         if peer.addrs.answer_getaddr(answer, &mut self.rng) {
-            peer.next_send = Instant::now();
+            peer.next_send = clock.now();
         }
     }
 

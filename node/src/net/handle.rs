@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::{
     route::Consumer,
 };
 use crate::{
+    clock::Clock,
     metrics,
     p2p::{
         ConnectionKind, PeerAddr,
@@ -35,6 +36,7 @@ use pulse_primitives::bitcoin::p2p::ServiceFlags;
 
 /// What sessions share with everybody who asks.
 pub(super) struct Shared {
+    pub clock: Clock,
     pub peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
     pub book: Mutex<AddrBook>,
     pub received_bytes: AtomicU64,
@@ -45,8 +47,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(book: AddrBook) -> Self {
+    pub fn new(clock: Clock, book: AddrBook) -> Self {
         Self {
+            clock,
             peers: Mutex::default(),
             book: Mutex::new(book),
             received_bytes: AtomicU64::new(0),
@@ -153,6 +156,12 @@ impl NetHandle {
         self.shared.peers.lock().values().cloned().collect()
     }
 
+    /// The clock that everything towards peers goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// Bytes received from peers since the start.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
@@ -191,7 +200,7 @@ impl NetHandle {
     /// # Errors
     /// [`TooManyBans`].
     pub fn ban(&self, target: BanTarget, duration: Duration) -> Result<bool, TooManyBans> {
-        let now = unix_now();
+        let now = self.shared.clock.unix();
         let until = now.saturating_add(duration.as_secs());
         let changed = self.shared.book.lock().ban(target, now, until)?;
         if self.commands.try_send(Command::EndBanned(target)).is_err() {
@@ -213,14 +222,7 @@ impl NetHandle {
     #[must_use]
     pub fn bans(&self) -> Vec<(BanTarget, Ban)> {
         let book = self.shared.book.lock();
-        let bans = book.bans.iter(unix_now());
+        let bans = book.bans.iter(self.shared.clock.unix());
         bans.map(|(target, ban)| (*target, *ban)).collect()
     }
-}
-
-/// Now, in seconds since 1970.
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

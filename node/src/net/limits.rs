@@ -27,6 +27,9 @@ pub struct NetLimits {
     pub write: Duration,
     /// Between two looks at whom to dial.
     pub dial_interval: Duration,
+    /// Whether misbehaviour of peers at our own machine's addresses is not held against
+    /// these: anyone may come through them, as through a Tor service.
+    pub spare_local: bool,
 }
 
 /// Longest that a peer may take for 64 KiB.
@@ -53,6 +56,7 @@ impl From<&SyncConfig> for NetLimits {
             idle: Duration::from_secs(config.inactivity_timeout_secs),
             write: WRITE,
             dial_interval: DIAL_INTERVAL,
+            spare_local: true,
         }
     }
 }

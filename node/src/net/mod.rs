@@ -27,6 +27,7 @@
 mod automatic;
 mod book;
 mod close;
+mod control;
 mod handle;
 mod inbound;
 mod limits;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::Chain,
+    clock::Clock,
     config::{ConfigError, SyncConfig},
     headers::HeaderStore,
     p2p::{
@@ -130,10 +132,8 @@ impl Net {
         let services = local_services(config.v2_transport, false);
         let own = own_address(config, listener.as_ref());
         let reach = Reach::new(&config.only_net, config.proxy.is_some());
-        let shared = Arc::new(Shared::new(AddrBook::new(
-            reach,
-            own.map(|own| (own, services)),
-        )));
+        let book = AddrBook::new(reach, own.map(|own| (own, services)));
+        let shared = Arc::new(Shared::new(Clock::default(), book));
         let (sync, sync_events) = mpsc::channel(SYNC_EVENTS);
         let (relay, relay_events) = mpsc::channel(RELAY_EVENTS);
         let (commands_in, commands) = mpsc::channel(COMMANDS);
@@ -197,6 +197,7 @@ impl Net {
     #[must_use]
     pub fn with_limits(mut self, limits: NetLimits) -> Self {
         self.context.limits = limits;
+        self.context.shared.book.lock().spare_local = limits.spare_local;
         self
     }
 

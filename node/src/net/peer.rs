@@ -9,14 +9,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pulse_primitives::Height;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
-use crate::p2p::{
-    ConnectionKind, NetAddr, PeerAddr, TransportKind,
-    message::{Message, Outgoing},
-    peer::PeerId,
-    version::RemoteVersion,
+use crate::{
+    clock::Clock,
+    p2p::{
+        ConnectionKind, NetAddr, PeerAddr, TransportKind,
+        message::{Message, Outgoing},
+        peer::PeerId,
+        version::RemoteVersion,
+    },
 };
 
 /// Why the node ends a connection. The word is one of a fixed set, for logs and metrics.
@@ -63,6 +67,8 @@ pub struct PeerInfo {
     pub remote: RemoteVersion,
     /// How its bytes look.
     pub transport: TransportKind,
+    /// The time that what it does is noted by.
+    pub clock: Clock,
 }
 
 /// A connected peer, shared by all who deal with it.
@@ -86,6 +92,7 @@ pub struct Peer {
     fault: OnceLock<Fault>,
     stop: CancellationToken,
     activity: Activity,
+    clock: Clock,
 }
 
 /// Times in milliseconds since the connection, plus one; 0 is never.
@@ -95,6 +102,10 @@ struct Activity {
     last_tx: AtomicU64,
     last_announcement: AtomicU64,
     spared: AtomicBool,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Plus one; 0 is none.
+    known_height: AtomicU64,
     ping: Mutex<Pings>,
 }
 
@@ -117,6 +128,7 @@ impl Peer {
             kind,
             remote,
             transport,
+            clock,
         } = info;
         Self {
             id,
@@ -125,7 +137,8 @@ impl Peer {
             kind,
             remote,
             transport,
-            connected_at: Instant::now(),
+            connected_at: clock.now(),
+            clock,
             outbox,
             fault: OnceLock::new(),
             stop,
@@ -230,6 +243,40 @@ impl Peer {
         self.at(self.activity.last_tx.load(Ordering::Relaxed))
     }
 
+    /// Takes note of bytes that came from the peer.
+    pub(super) fn note_received(&self, bytes: u64) {
+        self.activity
+            .received_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes note of bytes that went to the peer.
+    pub(super) fn note_sent(&self, bytes: u64) {
+        self.activity.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that came from the peer and that went to it, since the handshake.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.activity.received_bytes.load(Ordering::Relaxed),
+            self.activity.sent_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Takes note of the height of the best block that the peer has shown the header of.
+    pub fn note_height(&self, height: Height) {
+        let height = u64::from(height) + 1;
+        self.activity.known_height.store(height, Ordering::Relaxed);
+    }
+
+    /// That height, if it has shown any.
+    #[must_use]
+    pub fn known_height(&self) -> Option<Height> {
+        let height = self.activity.known_height.load(Ordering::Relaxed);
+        Height::try_from(height.checked_sub(1)?).ok()
+    }
+
     /// A ping with this nonce is sent; none, while an older one waits for its answer.
     pub(super) fn ping_sent(&self, nonce: u64, now: Instant) -> bool {
         let mut pings = self.activity.ping.lock();
@@ -271,8 +318,15 @@ impl Peer {
         self.activity.ping.lock().last
     }
 
+    /// Time since the handshake.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let now = self.clock.now();
+        now.saturating_duration_since(self.connected_at)
+    }
+
     fn age_ms(&self) -> u64 {
-        u64::try_from(self.connected_at.elapsed().as_millis()).map_or(u64::MAX, |age| age + 1)
+        u64::try_from(self.age().as_millis()).map_or(u64::MAX, |age| age + 1)
     }
 
     fn at(&self, age_ms: u64) -> Option<Instant> {

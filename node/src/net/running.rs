@@ -21,7 +21,7 @@ use super::{
     NetError,
     automatic::Automatic,
     close::Penalty,
-    handle::{Command, Context, unix_now},
+    handle::{Command, Context},
     inbound::{Acceptor, InboundCount, Refusal},
     manual::Slots,
     outbound::AUTOMATIC,
@@ -108,7 +108,7 @@ impl Running {
         plan: Plan,
         store: Option<Arc<dyn PeerStore>>,
     ) -> Self {
-        let now = Instant::now();
+        let now = context.shared.clock.now();
         let persist = Persist::new(store, now);
         let anchors = persist.load(&context.shared, plan.may_choose).await;
         let automatic = {
@@ -148,7 +148,8 @@ impl Running {
         let mut tick = interval(TICK.min(self.context.limits.dial_interval));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tips = self.context.server.tip();
-        let mut tip = (*tips.borrow_and_update(), Instant::now());
+        let clock = self.context.shared.clock.clone();
+        let mut tip = (*tips.borrow_and_update(), clock.now());
         let result = loop {
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
@@ -158,8 +159,8 @@ impl Running {
                 },
                 Some(ended) = self.sessions.join_next_with_id() => self.on_ended(ended).await,
                 Some(command) = commands.recv() => self.obey(&command),
-                Ok(()) = tips.changed() => tip = (*tips.borrow_and_update(), Instant::now()),
-                _ = tick.tick() => self.on_tick(tip, Instant::now()),
+                Ok(()) = tips.changed() => tip = (*tips.borrow_and_update(), clock.now()),
+                _ = tick.tick() => self.on_tick(tip, clock.now()),
             }
         };
         // Whom we were connected to is known only before the connections end.
@@ -219,7 +220,7 @@ impl Running {
             kind,
             address,
             addr,
-            since: Instant::now(),
+            since: self.context.shared.clock.now(),
             inbound_from: None,
             v2,
             stop: self.stop.child_token(),
@@ -242,7 +243,7 @@ impl Running {
                 host: host.to_string(),
                 port: addr.port(),
             },
-            since: Instant::now(),
+            since: self.context.shared.clock.now(),
             inbound_from: Some(addr.ip()),
             v2: false,
             stop: self.stop.child_token(),
@@ -253,10 +254,11 @@ impl Running {
     /// Whether a connection from `ip` is taken, for which another one may have to go.
     fn admit(&mut self, ip: IpAddr) -> Result<(), &'static str> {
         let host = NetAddr::from(ip);
+        let unix = self.context.shared.clock.unix();
         let (is_banned, is_discouraged) = {
             let book = self.context.shared.book.lock();
             (
-                book.bans.is_banned(&host, unix_now()),
+                book.bans.is_banned(&host, unix),
                 book.discouraged.contains(&host),
             )
         };
@@ -379,8 +381,8 @@ impl Running {
             if peer.is_some_and(|peer| peer.last_block().is_some()) {
                 self.slots.useful(id);
             }
-            self.slots
-                .release(id, penalty, rand::random(), Instant::now());
+            let now = self.context.shared.clock.now();
+            self.slots.release(id, penalty, rand::random(), now);
         }
     }
 
@@ -404,14 +406,16 @@ impl Running {
             ConnectionKind::Manual | ConnectionKind::FullRelay
         );
         if may_tell && let Some(address) = &open.address {
-            book.man.connected(address, unix_now());
+            book.man
+                .connected(address, self.context.shared.clock.unix());
         }
     }
 
     fn obey(&mut self, command: &Command) {
         match command {
             Command::Punish(addr, ConnectionKind::Manual) => {
-                let connected = self.slots.punish(addr, Instant::now());
+                let now = self.context.shared.clock.now();
+                let connected = self.slots.punish(addr, now);
                 if let Some(open) = connected.and_then(|id| self.open.get(&id)) {
                     open.stop.cancel();
                 }
@@ -437,7 +441,7 @@ impl Running {
     /// Tells peers the addresses that they are to be told now.
     fn send_addresses(&mut self, tip: ChainTip, now: Instant) {
         let shared = &self.context.shared;
-        let unix = unix_now();
+        let unix = shared.clock.unix();
         let due = shared.book.lock().due(is_recent(tip, unix), now, unix);
         if due.is_empty() {
             return;

@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use super::{
     CloseReason,
     close::Penalty,
-    handle::{Context, unix_now},
+    handle::Context,
     outbox::{Queued, outbox},
     peer::{Fault, Peer, PeerInfo, is_lasting},
     route::{Consumer, Routes, route},
@@ -213,6 +213,7 @@ impl Session {
             kind: self.kind,
             remote,
             transport: connection.kind(),
+            clock: context.shared.clock.clone(),
         };
         let peer = Arc::new(Peer::new(info, outbox, self.stop.clone()));
         self.log_connected(&peer);
@@ -255,7 +256,7 @@ impl Session {
             services: context.services,
             user_agent: USER_AGENT,
             start_height,
-            time: i64::try_from(unix_now()).unwrap_or(i64::MAX),
+            time: i64::try_from(context.shared.clock.unix()).unwrap_or(i64::MAX),
             relay: context.relay_listens(),
             limited_peers: false,
             nonces: &context.nonces,
@@ -273,9 +274,10 @@ impl Session {
         }
         if let Some(host) = peer.host {
             let address = NetAddress::new(host, self.addr.port);
+            let now = self.context.shared.clock.unix();
             let mut book = self.context.shared.book.lock();
             book.man.set_services(&address, peer.remote.services);
-            book.man.good(&address, unix_now());
+            book.man.good(&address, now);
         }
     }
 
@@ -289,8 +291,9 @@ impl Session {
             ConnectionKind::Manual | ConnectionKind::FullRelay | ConnectionKind::AddrFetch
         );
         if asks {
-            let mut book = self.context.shared.book.lock();
-            book.add_peer(self.id, peer.remote.addr_v2, unix_now());
+            let shared = &self.context.shared;
+            let mut book = shared.book.lock();
+            book.add_peer(self.id, peer.remote.addr_v2, &shared.clock);
             book.asked(self.id);
             drop(book);
             peer.send(NetworkMessage::GetAddr);
@@ -355,6 +358,7 @@ impl Reading<'_> {
             let received = &self.context.shared.received_bytes;
             received.fetch_add(len, Ordering::Relaxed);
             p2p_metrics::received_bytes(len);
+            self.peer.note_received(len);
             match self.take(message).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => return reason,
@@ -405,10 +409,10 @@ impl Reading<'_> {
     /// could otherwise learn from the answers which addresses are one node.
     fn answer_getaddr(&self) {
         if let Some(audience) = self.audience {
-            let now = unix_now();
-            let mut book = self.context.shared.book.lock();
-            book.add_peer(self.peer.id, self.peer.remote.addr_v2, now);
-            book.answer_getaddr(self.peer.id, audience, now);
+            let shared = &self.context.shared;
+            let mut book = shared.book.lock();
+            book.add_peer(self.peer.id, self.peer.remote.addr_v2, &shared.clock);
+            book.answer_getaddr(self.peer.id, audience, &shared.clock);
         }
     }
 
@@ -418,9 +422,10 @@ impl Reading<'_> {
         }
         let named = || AddrSource::named(&self.peer.addr.host);
         let from = self.peer.host.map_or_else(named, AddrSource::Peer);
-        let (count, now) = (entries.len(), unix_now());
-        let mut book = self.context.shared.book.lock();
-        book.add_peer(self.peer.id, self.peer.remote.addr_v2, now);
+        let shared = &self.context.shared;
+        let (count, now) = (entries.len(), shared.clock.unix());
+        let mut book = shared.book.lock();
+        book.add_peer(self.peer.id, self.peer.remote.addr_v2, &shared.clock);
         book.receive(self.peer.id, from, entries, now)
             .map_err(|_| Fault::Misbehaved("too_many_addresses"))?;
         // A single one is the peer's own address.
@@ -461,6 +466,7 @@ async fn write_loop(
         match written {
             Ok(len) => {
                 p2p_metrics::sent_bytes(len);
+                peer.note_sent(len);
                 context.server.note_sent(len);
             }
             Err(err) if err.kind() == io::ErrorKind::TimedOut => return CloseReason::NotReading,

@@ -19,11 +19,7 @@
 mod peers;
 mod verdicts;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use pulse_primitives::{bitcoin::p2p::message::NetworkMessage, block::ConnectedBlock};
 use rand::{SeedableRng, rngs::StdRng};
@@ -41,6 +37,7 @@ use super::{
     judges::Judges,
 };
 use crate::{
+    clock::Clock,
     mempool::{MempoolHandle, Notice, Notices},
     metrics,
     net::{PeerEvent, PeerEventKind},
@@ -68,6 +65,7 @@ pub struct Relay {
     events: mpsc::Receiver<PeerEvent>,
     notices: Notices,
     mempool: MempoolHandle,
+    clock: Clock,
 }
 
 impl Relay {
@@ -82,7 +80,15 @@ impl Relay {
             events,
             notices,
             mempool,
+            clock: Clock::default(),
         }
+    }
+
+    /// The same, going by this clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Relays until `stop`.
@@ -108,6 +114,7 @@ struct Manager {
     timer: InboundTimer,
     rounder: FeeFilterRounder,
     rng: StdRng,
+    clock: Clock,
 }
 
 impl Manager {
@@ -119,6 +126,7 @@ impl Manager {
             notices: relay.notices,
             verdicts: mpsc::channel(VERDICTS),
             mempool: relay.mempool,
+            clock: relay.clock,
             peers: HashMap::new(),
             downloads: Downloads::new(rand::Rng::r#gen(&mut rng)),
             judges: Judges::default(),
@@ -184,7 +192,7 @@ impl Manager {
 
     /// Does what is due for every peer.
     fn tick(&mut self) {
-        let now = Instant::now();
+        let now = self.clock.now();
         for (txid, wtxid) in self.mempool.due_broadcasts(now) {
             self.announce(txid, wtxid);
         }

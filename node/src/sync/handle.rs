@@ -7,9 +7,9 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use pulse_primitives::{
-    bitcoin::{Work, block::Header, consensus::deserialize},
+    bitcoin::{BlockHash, Work, block::Header, consensus::deserialize},
     ports::NodeStatus,
-    status::{NodeReport, PeerReport},
+    status::{NodeReport, PeerReport, SYNCED_LAG_BLOCKS},
 };
 use tokio::sync::Notify;
 
@@ -118,8 +118,12 @@ impl NodeStatus for SyncHandle {
     fn report(&self) -> NodeReport {
         let best = self.store.best();
         let shared = &self.shared;
+        let store = &self.store;
+        let parent = |hash: &BlockHash| Some(store.header(hash)?.prev_blockhash);
+        let best_hashes = std::iter::successors(Some(best.tip.hash), parent);
         NodeReport {
             best_header: best.tip,
+            best_hashes: best_hashes.take(SYNCED_LAG_BLOCKS as usize + 1).collect(),
             best_header_work: best.work,
             min_chain_work: self.min_chain_work,
             headers_answered: self.simulate || shared.headers_answered.load(Ordering::Acquire),

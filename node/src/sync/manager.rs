@@ -112,7 +112,7 @@ pub(super) struct Manager {
 impl Manager {
     /// Everything ready; nothing runs but the workers.
     pub fn new(sync: Sync) -> Self {
-        let now = Instant::now();
+        let now = sync.net.clock().now();
         let config = &sync.config;
         let (feed, blocks) = mpsc::channel(FEED);
         let (judged_in, judged) = mpsc::channel(FEED);
@@ -180,7 +180,7 @@ impl Manager {
         let shared = Arc::clone(&self.sync.shared);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.pump(Instant::now());
+        self.pump(self.sync.net.clock().now());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -199,9 +199,9 @@ impl Manager {
                         return Err(SyncError::TaskFailed);
                     }
                 }
-                _ = tick.tick() => self.on_tick(Instant::now()),
+                _ = tick.tick() => self.on_tick(self.sync.net.clock().now()),
             }
-            self.pump(Instant::now());
+            self.pump(self.sync.net.clock().now());
         }
     }
 

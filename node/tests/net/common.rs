@@ -13,7 +13,7 @@ use pulse_node::{
     chain::{Chain, ChainConfig},
     config::SyncConfig,
     headers::HeaderStore,
-    net::{Net, NetError, NetHandle, NetLimits, Peer},
+    net::{Net, NetError, NetHandle, NetLimits, Peer, PeerEvent},
     p2p::{
         ConnectionKind,
         codec::CodecError,
@@ -21,15 +21,18 @@ use pulse_node::{
         transport::Connection,
         version::{LocalVersion, Nonces, USER_AGENT, handshake, local_services},
     },
+    sync::{Sync, SyncHandle},
 };
 use pulse_primitives::{
-    bitcoin::{Network, p2p::message::NetworkMessage},
+    bitcoin::{Network, consensus::serialize, p2p::message::NetworkMessage},
     network::ChainParams,
     ports::{PeerStore, StoreKey},
 };
+use pulse_testkit::ChainBuilder;
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpSocket},
+    sync::mpsc,
     task::{JoinHandle, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -68,12 +71,19 @@ impl PeerStore for MemStore {
     }
 }
 
+/// What the net of a node hands to its other parts.
+pub struct Open {
+    pub sync: Sync,
+    pub relay: mpsc::Receiver<PeerEvent>,
+}
+
 /// A kernel, a header store and the net above them.
 pub struct Node {
     _dir: TempDir,
     chain: Chain,
     pub addr: SocketAddr,
     pub net: NetHandle,
+    intake: SyncHandle,
     stop: CancellationToken,
     task: JoinHandle<Result<(), NetError>>,
 }
@@ -113,6 +123,18 @@ impl Node {
         limits: NetLimits,
         store: Option<Arc<MemStore>>,
     ) -> Self {
+        let start = Self::start_open(listener, params, config, limits, store);
+        start.await.0
+    }
+
+    /// The same, and what it hands to the rest of a node.
+    pub async fn start_open(
+        listener: TcpListener,
+        params: ChainParams,
+        config: SyncConfig,
+        limits: NetLimits,
+        store: Option<Arc<MemStore>>,
+    ) -> (Self, Open) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let chain_params = params.clone();
@@ -129,20 +151,73 @@ impl Node {
         .await
         .unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (net, handle, _) =
-            Net::new(&config, &params, chain.clone(), headers, Some(listener)).unwrap();
+        let (net, handle, events) = Net::new(
+            &config,
+            &params,
+            chain.clone(),
+            Arc::clone(&headers),
+            Some(listener),
+        )
+        .unwrap();
+        // Not run by itself; it takes in blocks that the test makes.
+        let (sync, intake) = Sync::new(
+            config,
+            params,
+            chain.clone(),
+            headers,
+            handle.clone(),
+            events.sync,
+        );
         let mut net = net.with_limits(limits);
         if let Some(store) = store {
             net = net.with_store(store);
         }
         let stop = CancellationToken::new();
-        Self {
+        let node = Self {
             _dir: dir,
             chain,
             addr: SocketAddr::from(([127, 0, 0, 1], port)),
             net: handle,
+            intake,
             task: tokio::spawn(net.run(stop.clone())),
             stop,
+        };
+        let open = Open {
+            sync,
+            relay: events.relay,
+        };
+        (node, open)
+    }
+
+    /// A node on regtest that syncs with the peers that it finds.
+    pub async fn start_syncing(config: SyncConfig, store: Option<Arc<MemStore>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let limits = limits(&config);
+        let (node, open) = Self::start_open(listener, regtest(), config, limits, store).await;
+        tokio::spawn(open.sync.run(node.stop.child_token()));
+        node
+    }
+
+    /// Takes in a block of this moment, so that the chain is up to date.
+    pub async fn make_block(&self) {
+        let mut chain = ChainBuilder::new(regtest());
+        chain.not_before(u32::try_from(self.net.clock().unix()).unwrap());
+        let block = serialize(chain.mine_empty());
+        self.intake.submit_local(block).await.unwrap();
+    }
+
+    /// Height of the active chain.
+    pub fn height(&self) -> u32 {
+        self.chain.active_height()
+    }
+
+    /// Lets time pass until `condition` holds, `step` by `step`.
+    pub async fn pass_until(&self, what: &str, step: Duration, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited too long for {what}");
+            self.net.clock().advance(step);
+            tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
 
@@ -157,6 +232,11 @@ impl Node {
     pub async fn wait_for(&self, kind: ConnectionKind, count: usize) {
         let what = format!("{count} of {}", kind.name());
         wait_until(&what, || self.peers_of(kind).len() == count).await;
+    }
+
+    /// Tells it to stop, and leaves it at that.
+    pub fn end(&self) {
+        self.stop.cancel();
     }
 
     /// Stops in order.
@@ -221,6 +301,19 @@ impl Client {
                 Some(Message::Pong(nonce)) => return nonce == 7,
                 Some(_) => {}
                 None => return false,
+            }
+        }
+    }
+
+    /// What the node has said until it answers a ping that is sent now.
+    pub async fn said(&mut self) -> Vec<Message> {
+        let nonce = rand::random();
+        self.send(NetworkMessage::Ping(nonce)).await;
+        let mut said = Vec::new();
+        loop {
+            match self.receive().await.expect("the connection stands") {
+                Message::Pong(answer) if answer == nonce => return said,
+                message => said.push(message),
             }
         }
     }

@@ -37,11 +37,15 @@ pub enum Behaviour {
     Greedy,
     /// Tells these addresses when it is asked.
     Tells(Vec<AddrEntry>),
+    /// Is in truth at this address of the machine.
+    At(SocketAddr),
 }
 
 struct State {
     magic: [u8; 4],
     dialled: Mutex<Vec<String>>,
+    left: Mutex<Vec<String>>,
+    told: Mutex<Vec<(String, AddrEntry)>>,
     behaviours: Mutex<HashMap<String, Behaviour>>,
     otherwise: Behaviour,
 }
@@ -67,6 +71,8 @@ impl Internet {
         let state = Arc::new(State {
             magic: params.magic,
             dialled: Mutex::default(),
+            left: Mutex::default(),
+            told: Mutex::default(),
             behaviours: Mutex::default(),
             otherwise,
         });
@@ -94,6 +100,16 @@ impl Internet {
     pub fn dialled(&self) -> Vec<String> {
         self.state.dialled.lock().clone()
     }
+
+    /// With whom a connection has ended after the handshake, in order.
+    pub fn left(&self) -> Vec<String> {
+        self.state.left.lock().clone()
+    }
+
+    /// The addresses that the node has told, and to whom.
+    pub fn told(&self) -> Vec<(String, AddrEntry)> {
+        self.state.told.lock().clone()
+    }
 }
 
 async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
@@ -101,6 +117,13 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
     state.dialled.lock().push(target.clone());
     let behaviour = state.behaviours.lock().get(&target).cloned();
     let behaviour = behaviour.unwrap_or_else(|| state.otherwise.clone());
+    if let Behaviour::At(addr) = behaviour {
+        let mut there = TcpStream::connect(addr).await.ok()?;
+        tokio::io::copy_bidirectional(&mut stream, &mut there)
+            .await
+            .ok()?;
+        return Some(());
+    }
     let mut connection = Connection::v1(stream, state.magic);
     let nonces = Nonces::default();
     let local = local(&nonces);
@@ -112,6 +135,18 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
         let greedy = Outgoing::Message(NetworkMessage::GetData(entries));
         connection.write(&greedy).await.ok()?;
     }
+    let _ = listen(&mut connection, &behaviour, &target, state).await;
+    state.left.lock().push(target);
+    Some(())
+}
+
+/// Until the connection ends.
+async fn listen(
+    connection: &mut Connection,
+    behaviour: &Behaviour,
+    target: &str,
+    state: &State,
+) -> Option<()> {
     loop {
         match connection.read().await.ok()?.0 {
             Message::Ping(nonce) => {
@@ -119,10 +154,14 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
                 connection.write(&pong).await.ok()?;
             }
             Message::GetAddr => {
-                if let Behaviour::Tells(entries) = &behaviour {
+                if let Behaviour::Tells(entries) = behaviour {
                     let told = Outgoing::addr(entries, true);
                     connection.write(&told).await.ok()?;
                 }
+            }
+            Message::Addr(entries) => {
+                let told = entries.into_iter().map(|entry| (target.to_owned(), entry));
+                state.told.lock().extend(told);
             }
             _ => {}
         }

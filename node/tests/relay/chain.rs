@@ -364,6 +364,7 @@ impl NodeStatus for MemChain {
         let tip = *self.chain_tip.borrow();
         NodeReport {
             best_header: tip,
+            best_hashes: vec![tip.hash],
             best_header_work: Work::from_be_bytes([0; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
             headers_answered: true,

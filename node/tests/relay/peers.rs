@@ -7,6 +7,7 @@ use std::{
 
 use pulse_mempool::AcceptOptions;
 use pulse_node::{
+    clock::Clock,
     net::{
         ConnectionKind, Outgoing, Peer, PeerEvent, PeerEventKind, PeerInfo, Queued, TransportKind,
         outbox,
@@ -83,6 +84,7 @@ impl Scene {
                 our_addr: None,
             },
             transport: TransportKind::V1,
+            clock: Clock::default(),
         };
         self.next += 1;
         let peer = Arc::new(Peer::new(info, outbox, CancellationToken::new()));

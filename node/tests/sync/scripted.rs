@@ -1,5 +1,7 @@
 //! Peers that behave and peers that do not, on regtest.
 
+use std::time::Duration;
+
 use crate::common::{
     Node, branch, config, mine_paying,
     peer::{Reply, TestPeer, block_frame},
@@ -104,6 +106,46 @@ async fn a_peer_that_keeps_back_blocks_is_left_for_the_other() {
     })
     .await;
     honest.hold(false);
+    node.wait_for_tip(tip_hash(&blocks)).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_patience_with_stalling_peers_doubles_with_each() {
+    let blocks = chain(100);
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let peer = TestPeer::honest(blocks.clone()).await;
+        peer.hold(true);
+        peers.push(peer);
+    }
+    let mut config = config(&[&peers[0], &peers[1], &peers[2]]);
+    // Who is asked first has all that may be asked for, and holds up everything.
+    config.window_blocks = 16;
+    config.stall_timeout_secs = 20;
+    config.headers_timeout_secs = 900;
+    config.retry_max_secs = 1_000_000;
+    let node = Node::start(config, regtest()).await;
+    let connected = || node.handle.report().peers.len();
+    let pass = async |secs| {
+        node.clock.advance(Duration::from_secs(secs));
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    };
+    wait_until("all of them", || connected() == 3).await;
+    wait_until("requests", || node.handle.report().blocks_in_flight == 16).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    pass(10).await;
+    assert_eq!(connected(), 3);
+    pass(15).await;
+    assert_eq!(connected(), 2);
+    wait_until("requests", || node.handle.report().blocks_in_flight == 16).await;
+    pass(25).await;
+    assert_eq!(connected(), 2);
+    pass(20).await;
+    assert_eq!(connected(), 1);
+    for peer in &peers {
+        peer.hold(false);
+    }
     node.wait_for_tip(tip_hash(&blocks)).await;
     node.stop().await;
 }

@@ -10,12 +10,13 @@ use pulse_primitives::{
     },
     mempool::{
         Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, PackageOutcome,
-        ProjectedBlock, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs, SubmitLimits,
-        TestOutcome, TxRejected, TxSubmitter, TxVerdict,
+        ProjectedBlock, RelayFees, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs,
+        SubmitLimits, TestOutcome, TxRejected, TxSubmitter, TxVerdict,
     },
     ports::{BlockSource, NodeStatus},
     status::NodeReport,
     tip::ChainTip,
+    touched::TouchedScripts,
 };
 
 use super::memchain::MemChain;
@@ -187,6 +188,17 @@ impl MempoolSource for FakeMempool {
     fn min_fee_rate_sat_kvb(&self) -> u64 {
         100
     }
+
+    fn relay_fees(&self) -> RelayFees {
+        RelayFees {
+            min_relay_sat_kvb: 100,
+            incremental_sat_kvb: 100,
+        }
+    }
+
+    fn touched(&self) -> Arc<TouchedScripts> {
+        Arc::default()
+    }
 }
 
 impl TxSubmitter for FakeMempool {
@@ -237,6 +249,9 @@ impl NodeStatus for FakeStatus {
                 height: self.0.best_header_height(),
                 ..active_tip
             },
+            best_hashes: (0..3)
+                .filter_map(|back| self.0.hash_at(active_tip.height.checked_sub(back)?))
+                .collect(),
             best_header_work: Work::from_be_bytes([1; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
             headers_answered: true,

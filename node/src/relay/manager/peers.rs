@@ -59,7 +59,7 @@ struct Question {
 
 impl Manager {
     pub(super) fn connected(&mut self, peer: Arc<Peer>) {
-        let (id, now) = (peer.id, Instant::now());
+        let (id, now) = (peer.id, self.clock.now());
         let relays = peer.kind.wants_txs();
         if relays {
             self.downloads.connected(
@@ -130,7 +130,7 @@ impl Manager {
     }
 
     fn announced(&mut self, id: PeerId, entries: &[Entry]) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };

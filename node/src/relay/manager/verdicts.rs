@@ -1,6 +1,6 @@
 //! Verdicts: how they are come by, and what follows from them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use pulse_mempool::{AcceptOptions, PackageResult, RejectClass, Rejected};
 use tracing::debug;
@@ -105,7 +105,7 @@ impl Manager {
             Refusal::MissingInputs => "orphan",
             _ => "rejected",
         });
-        let now = Instant::now();
+        let now = self.clock.now();
         let Aftermath {
             package,
             parents,

@@ -91,7 +91,9 @@ impl Manager {
             bytes: block.bytes,
             lenient: false,
         };
-        let received = self.window.receive(peer, block, Instant::now());
+        let received = self
+            .window
+            .receive(peer, block, self.sync.net.clock().now());
         self.after_receipt(peer, hash, received, false);
     }
 

@@ -12,7 +12,7 @@
 //! At most three peers send one block at a time. A block that was put together may turn
 //! out invalid without its sender knowing: BIP 152 lets peers relay before they validate.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use pulse_primitives::{
     Height,
@@ -59,9 +59,7 @@ pub(super) enum Pending {
 impl Manager {
     /// Whether the active chain is so young that new blocks are what is missing.
     pub(super) fn is_near_tip(&self) -> bool {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
+        let now = self.sync.net.clock().unix();
         let limit = DIRECT_FETCH_BLOCKS * self.sync.params.consensus.pow_target_spacing;
         u64::from(self.sync.chain.active_tip().time) + limit > now
     }
@@ -172,7 +170,7 @@ impl Manager {
         }
         drop(asked);
         match partial.fill(answer.transactions) {
-            Ok(bytes) => self.on_assembled(peer, hash, bytes, Instant::now()),
+            Ok(bytes) => self.on_assembled(peer, hash, bytes, self.sync.net.clock().now()),
             Err(err) => self.on_failed_assembly(peer, hash, err, first),
         }
     }

@@ -1,9 +1,6 @@
 //! Headers: asked for, judged, and what they say of the peer.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use pulse_primitives::bitcoin::{
     BlockHash,
@@ -40,9 +37,7 @@ impl Manager {
         now: Instant,
     ) {
         let store = &self.sync.store;
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs());
+        let unix = self.sync.net.clock().unix();
         let age = unix.saturating_sub(u64::from(store.best().tip.time));
         let expected = u32::try_from(age / BLOCK_SECONDS).unwrap_or(u32::MAX);
         self.headers.asked(peer, expected, now);
@@ -94,7 +89,7 @@ impl Manager {
 
     pub(super) fn on_headers_judged(&mut self, judged: JudgedHeaders) -> Result<(), SyncError> {
         self.judging_headers = false;
-        let now = Instant::now();
+        let now = self.sync.net.clock().now();
         let JudgedHeaders {
             peer,
             count,
@@ -208,7 +203,7 @@ impl Manager {
         if let Some(hash) = unknown
             && self.headers.announced(peer, hash)
         {
-            self.ask_headers(peer, self.sync.store.locator(), Instant::now());
+            self.ask_headers(peer, self.sync.store.locator(), self.sync.net.clock().now());
         }
     }
 

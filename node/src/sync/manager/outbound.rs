@@ -28,6 +28,11 @@ impl Manager {
     /// The peer has told of a chain.
     pub(super) fn note_told(&mut self, peer: PeerId) {
         let best = self.headers.best_of(peer);
+        if let Some(height) = best.and_then(|best| self.sync.store.height_of(&best))
+            && let Some(peer) = self.peers.get(&peer)
+        {
+            peer.note_height(height);
+        }
         let work = best.and_then(|best| self.sync.store.work_of(&best));
         if let (Some(work), Some(tip)) = (work, self.tip_work()) {
             self.laggards.told(peer, work, tip);

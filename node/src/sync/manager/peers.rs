@@ -101,7 +101,7 @@ impl Manager {
                     addr: peer.addr.to_string(),
                     kind: peer.kind.name(),
                     transport: peer.transport.name(),
-                    connected_seconds: peer.connected_at.elapsed().as_secs(),
+                    connected_seconds: peer.age().as_secs(),
                     least_ping_ms: ping.and_then(|ping| u64::try_from(ping).ok()),
                     user_agent: peer.remote.user_agent.clone(),
                     start_height: peer.remote.start_height,

@@ -11,6 +11,7 @@ use std::{
 
 use pulse_node::{
     chain::{Chain, ChainConfig},
+    clock::Clock,
     config::SyncConfig,
     headers::HeaderStore,
     net::{Net, NetError},
@@ -136,6 +137,8 @@ pub struct Node {
     pub chain: Chain,
     pub store: Arc<HeaderStore>,
     pub handle: SyncHandle,
+    /// The time that it goes by.
+    pub clock: Clock,
     /// Where others can connect, if they can.
     pub addr: Option<SocketAddr>,
     /// What it serves from.
@@ -196,7 +199,7 @@ impl Node {
             listener,
         )
         .unwrap();
-        let server = net.server();
+        let (server, clock) = (net.server(), peers.clock().clone());
         let (sync, handle) = Sync::new(
             config,
             params,
@@ -214,6 +217,7 @@ impl Node {
             chain,
             store,
             handle,
+            clock,
             addr,
             server,
             stop,

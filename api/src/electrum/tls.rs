@@ -1,0 +1,233 @@
+//! The certificate of the TLS listeners.
+//!
+//! given by path, or made at the first start and kept in the data directory
+//!
+//! # Correctness
+//! Files that change are read again without a restart. New connections get the new
+//! certificate; if it cannot be read, the old one stays in use and the operator is told.
+//!
+//! # Security
+//! The self-signed certificate proves nothing on its own: Electrum wallets remember it at
+//! the first connection and refuse another one later, which is why it is kept. Its key can
+//! be read by the owner of the process only.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::RwLock;
+use rustls::{
+    ServerConfig,
+    crypto::ring::{default_provider, sign::any_supported_type},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::ElectrumConfig;
+
+/// Names of the files in the data directory.
+const OWN_CERT: &str = "electrum-tls.pem";
+const OWN_KEY: &str = "electrum-tls.key";
+/// How often the files are looked at.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// Only one of the two keys of the configuration is given.
+    #[error("electrum.tls_cert and electrum.tls_key belong together: give both or none")]
+    Half,
+    /// A file cannot be written.
+    #[error("{}: cannot be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{}: {what}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The library could not make one.
+    #[error("a certificate could not be made")]
+    Make(#[from] rcgen::Error),
+    /// Certificate and key do not belong together, or of a kind that is not known.
+    #[error("TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The certificate in use.
+#[derive(Debug)]
+pub struct Certificates {
+    cert: PathBuf,
+    key: PathBuf,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    /// Reads the certificate that `config` names, or the one in `data_dir`, which is made
+    /// if it is not there.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn open(config: &ElectrumConfig, data_dir: &Path) -> Result<Arc<Self>, TlsError> {
+        let (cert, key) = match (&config.tls_cert, &config.tls_key) {
+            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+            (None, None) => {
+                let paths = (data_dir.join(OWN_CERT), data_dir.join(OWN_KEY));
+                if !paths.0.exists() || !paths.1.exists() {
+                    make(&config.host, &paths.0, &paths.1)?;
+                }
+                paths
+            }
+            _ => return Err(TlsError::Half),
+        };
+        let current = RwLock::new(load(&cert, &key)?);
+        Ok(Arc::new(Self { cert, key, current }))
+    }
+
+    /// What a TLS listener works with.
+    ///
+    /// # Errors
+    /// [`TlsError::Tls`].
+    pub(super) fn acceptor(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files again whenever they change, until `stop`.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut known = self.modified();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(CHECK) => {}
+            }
+            let found = self.modified();
+            if found == known {
+                continue;
+            }
+            known = found;
+            match load(&self.cert, &self.key) {
+                Ok(new) => {
+                    *self.current.write() = new;
+                    info!(path = %self.cert.display(), "certificate read again");
+                }
+                Err(err) => {
+                    let err = &err as &dyn std::error::Error;
+                    warn!(err, "certificate not read again; the old one stays in use");
+                }
+            }
+        }
+    }
+
+    /// When the files changed last. Two looks at metadata: no reason to leave the thread.
+    fn modified(&self) -> [Option<SystemTime>; 2] {
+        [&self.cert, &self.key].map(|path| fs::metadata(path).ok()?.modified().ok())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read()))
+    }
+}
+
+fn make(host: &str, cert_path: &Path, key_path: &Path) -> Result<(), TlsError> {
+    let name = if host.is_empty() { "localhost" } else { host };
+    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+    let write = |path: &Path, text: &str, mode: u32| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+        let written = options.open(path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|source| TlsError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    write(key_path, &made.signing_key.serialize_pem(), 0o600)?;
+    write(cert_path, &made.cert.pem(), 0o644)?;
+    info!(path = %cert_path.display(), "self-signed certificate made");
+    Ok(())
+}
+
+fn load(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    let read = |path: &Path, what: String| TlsError::Read {
+        path: path.to_owned(),
+        what,
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect)
+        .map_err(|err| read(cert, err.to_string()))?;
+    if chain.is_empty() {
+        return Err(read(cert, "holds no certificate".to_owned()));
+    }
+    let der = PrivateKeyDer::from_pem_file(key).map_err(|err| read(key, err.to_string()))?;
+    let signer = any_supported_type(&der)?;
+    let certified = CertifiedKey::new(chain, signer);
+    certified.keys_match()?;
+    Ok(Arc::new(certified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ElectrumConfig::default();
+        let first = Certificates::open(&config, dir.path()).unwrap();
+        let again = Certificates::open(&config, dir.path()).unwrap();
+        assert_eq!(first.current.read().cert, again.current.read().cert);
+        first.acceptor().unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(dir.path().join(OWN_KEY))
+                .unwrap()
+                .permissions();
+            assert_eq!(mode.mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let half = ElectrumConfig {
+            tls_cert: Some(dir.path().join("a.pem")),
+            ..ElectrumConfig::default()
+        };
+        assert!(matches!(
+            Certificates::open(&half, dir.path()),
+            Err(TlsError::Half)
+        ));
+        let config = ElectrumConfig {
+            tls_key: Some(dir.path().join("b.pem")),
+            ..half
+        };
+        let error = Certificates::open(&config, dir.path()).unwrap_err();
+        assert!(error.to_string().contains("a.pem: "), "{error}");
+    }
+}

@@ -1,0 +1,54 @@
+//! Places in the chain that a client can go on from.
+//!
+//! # Correctness
+//! A cursor names a transaction by the height of its block and its position there, and the
+//! block by a part of its hash. While that block is in the chain, so is everything below it,
+//! and the cursor means the same place, whatever blocks have come on top. Once the block is
+//! gone, the cursor means nothing: what stood before it may be gone, too.
+
+use pulse_primitives::{Height, bitcoin::hashes::Hash};
+
+use super::{QueryError, View};
+use crate::rows::TxNum;
+
+/// A place in the chain, the same in every view that has its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Height of the block.
+    pub height: Height,
+    /// The last eight bytes of the block's hash in display order, the first that vary.
+    pub check: [u8; 8],
+    /// Position of the transaction in the block.
+    pub index: u32,
+    /// An output of it; `u32::MAX` if the place is the transaction.
+    pub vout: u32,
+}
+
+impl View<'_> {
+    /// The place of an output of a transaction of this view.
+    pub(super) fn cursor_of(&self, txnum: TxNum, vout: u32) -> Result<Cursor, QueryError> {
+        let height = self.tx_pos(&self.reader.tx_positions(), txnum)?.height;
+        let row = self.row(height)?;
+        Ok(Cursor {
+            height,
+            check: check(&row.hash()),
+            index: txnum.saturating_sub(row.first_txnum),
+            vout,
+        })
+    }
+
+    /// The transaction at a place, `None` if its block is not in this view.
+    pub(super) fn at_cursor(&self, cursor: &Cursor) -> Result<Option<TxNum>, QueryError> {
+        let row = self.reader.block(cursor.height)?;
+        let row = row.filter(|row| check(&row.hash()) == cursor.check);
+        let row = row.filter(|row| cursor.index < row.tx_count);
+        Ok(row.map(|row| row.first_txnum + cursor.index))
+    }
+}
+
+/// The part of a hash that differs even between blocks with much work.
+fn check(hash: &pulse_primitives::bitcoin::BlockHash) -> [u8; 8] {
+    let mut check = [0; 8];
+    check.copy_from_slice(&hash.as_byte_array()[..8]);
+    check
+}
