@@ -8,10 +8,11 @@ use pulse_primitives::{
 };
 
 use super::{
-    QueryError, View,
+    QueryError, ScriptHash, View,
     model::{BlockRef, TxDetail},
 };
 use crate::{
+    keys::is_unspendable,
     rows::{TxNum, block::BlockRow, txpos::TxPos},
     store::{StoreError, reader::TxPositions},
 };
@@ -194,8 +195,13 @@ impl View<'_> {
     }
 }
 
+/// Whether an output is indexed under this script. Those that can never be spent are not.
+pub(super) fn is_of(output: &TxOut, script: &ScriptHash) -> bool {
+    script_hash(output) == *script && !is_unspendable(&output.script_pubkey)
+}
+
 /// SHA-256 of a script, as queries name it.
-pub(super) fn script_hash(output: &TxOut) -> super::ScriptHash {
+fn script_hash(output: &TxOut) -> ScriptHash {
     use pulse_primitives::bitcoin::hashes::sha256;
     sha256::Hash::hash(output.script_pubkey.as_bytes()).to_byte_array()
 }

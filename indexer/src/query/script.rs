@@ -5,7 +5,7 @@ use pulse_primitives::bitcoin::{TxOut, Txid};
 use super::{
     Cursor, QueryError, ScriptHash, View,
     model::{ScriptStats, TxDetail},
-    read::script_hash,
+    read::is_of,
 };
 use crate::{
     rows::TxNum,
@@ -43,7 +43,7 @@ impl View<'_> {
             let tx = self.read_tx(self.tx_pos(&positions, txnum?)?)?;
             let prevouts = self.read_prevouts(&tx)?;
             let sum = |outputs: &[TxOut]| {
-                let own = outputs.iter().filter(|o| script_hash(o) == *script);
+                let own = outputs.iter().filter(|o| is_of(o, script));
                 own.fold((0, 0), |(count, sum): (u64, u64), output| {
                     (count + 1, sum.wrapping_add(output.value.to_sat()))
                 })
@@ -180,7 +180,7 @@ impl View<'_> {
         let block = self.block_ref(tx.pos.height)?;
         let detail = self.detail(tx, block)?;
         let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
-        if outputs.any(|output| script_hash(output) == *script) {
+        if outputs.any(|output| is_of(output, script)) {
             return Ok(Some(detail));
         }
         self.note_collision(script)?;

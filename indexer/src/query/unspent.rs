@@ -20,7 +20,7 @@ use quick_cache::{Weighter, sync::Cache};
 use super::{
     Cursor, QueryError, ScriptHash, View,
     model::Utxo,
-    read::{missing, script_hash},
+    read::{is_of, missing},
 };
 use crate::{rows::TxNum, store::reader::TxPositions};
 
@@ -247,7 +247,7 @@ impl View<'_> {
         let index = usize::try_from(vout).ok();
         let output = index.and_then(|index| tx.tx.output.get(index));
         let output = output.ok_or_else(|| missing("utxo"))?;
-        if script_hash(output) != *script {
+        if !is_of(output, script) {
             self.note_collision(script)?;
             return Ok(None);
         }

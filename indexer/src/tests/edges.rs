@@ -15,7 +15,7 @@ use super::{
     Fixture, HOT, config,
     memchain::{self, MemChain, mine},
     naive::Naive,
-    params, scratch_dir, undisturbed_digest,
+    params, scratch_dir, undisturbed_digest, verify,
 };
 use crate::{Index, query::model::ScriptStats, store::Family};
 
@@ -66,6 +66,11 @@ fn check(fixture: &mut Fixture) {
     fixture.index.shared.store.check_checkpoints();
     let digest = fixture.index.digest().unwrap();
     assert_eq!(digest, undisturbed_digest(&fixture.chain));
+    // The commitment over the unspent outputs among it.
+    let tip = fixture.index.tip().borrow().unwrap().height;
+    for from in [0, tip / 2] {
+        verify::check_clean_from(fixture, from);
+    }
 }
 
 #[test]
@@ -145,9 +150,12 @@ fn scripts_that_share_a_key_are_told_apart_once_that_was_noticed() {
     let naive = Naive::new(&chain.blocks());
     // Whoever reads the unspent outputs or a history meets the other script.
     let view = fixture.query.view().unwrap();
-    for script in naive.scripts() {
-        view.script_utxos(&hash_of(script), usize::MAX).unwrap();
-        view.script_txs(&hash_of(script), None, usize::MAX).unwrap();
+    // Those without a history, too, as they share the keys of others.
+    let unused = (0..memchain::SCRIPTS).map(memchain::script);
+    for script in naive.scripts().cloned().chain(unused) {
+        view.script_utxos(&hash_of(&script), usize::MAX).unwrap();
+        view.script_txs(&hash_of(&script), None, usize::MAX)
+            .unwrap();
     }
     let noticed = |fixture: &Fixture| {
         let keys = &fixture.index.shared.store.keys;
