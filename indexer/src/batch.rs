@@ -141,6 +141,7 @@ impl IndexBatch {
 }
 
 /// The `txpos` rows of a block.
+#[allow(clippy::cast_possible_truncation)] // A chunk has at most 64 transactions.
 fn chunks(
     block: &Prepared,
     first_txnum: TxNum,
@@ -169,7 +170,6 @@ fn chunks(
                 keys.undo_check(&connected.undo[run.start as usize..run.end as usize])
             });
             let key = txnum;
-            // A chunk has at most 64.
             txnum += lens.len() as TxNum;
             offset += lens.iter().sum::<u32>();
             undo_offset += undo_lens.iter().sum::<u32>();
