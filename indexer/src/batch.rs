@@ -18,7 +18,7 @@ use crate::{
         delta::{Created, Delta, Spent},
         script::Change,
         tx,
-        txpos::{CHUNK_TXS, TxPos, put_chunk},
+        txpos::{CHUNK_TXS, Chunk, put_chunk},
     },
     store::totals::ScriptTotals,
 };
@@ -41,7 +41,8 @@ pub(crate) struct IndexBatch {
 impl IndexBatch {
     /// The rows of `block`, whose coinbase gets `first_txnum`. `funding` holds the
     /// number of the transaction that created the output of each input, in block
-    /// order and without the coinbase.
+    /// order and without the coinbase. `repeated` is the earlier transaction that the
+    /// coinbase repeats, if it does.
     ///
     /// # Errors
     /// [`Inconsistent`] if the transaction numbers are used up or a number of
@@ -50,6 +51,7 @@ impl IndexBatch {
         block: &Prepared,
         first_txnum: TxNum,
         funding: &[TxNum],
+        repeated: Option<&Repeated>,
         keys: &Keys,
     ) -> Result<Self, Inconsistent> {
         let connected = &block.connected;
@@ -77,6 +79,9 @@ impl IndexBatch {
                         vout,
                         amount: output.value.to_sat(),
                         spent_here: false,
+                        replaces: repeated
+                            .filter(|earlier| txnum == first_txnum && earlier.is_unspent(vout))
+                            .map(|earlier| earlier.txnum),
                     });
                 }
             }
@@ -136,55 +141,69 @@ impl IndexBatch {
 }
 
 /// The `txpos` rows of a block.
+#[allow(clippy::cast_possible_truncation)] // A chunk has at most 64 transactions.
 fn chunks(
     block: &Prepared,
     first_txnum: TxNum,
     keys: &Keys,
 ) -> (Vec<(TxNum, Range<usize>)>, Vec<u8>) {
     let connected = &block.connected;
-    let mut next = TxPos {
-        txnum: first_txnum,
-        height: connected.height,
-        offset: connected.first_tx_offset,
-        len: 0,
-        undo_offset: connected.first_undo_offset,
-        undo_len: 0,
-        undo_check: [0; 4],
-    };
     // The coinbase has no undo entry.
     let undo_lens = std::iter::once(0).chain(connected.undo_lens.iter().copied());
-    let positions = connected
-        .tx_lens
-        .iter()
-        .zip(undo_lens)
-        .map(|(len, undo_len)| {
-            let undo = next.undo_offset as usize..(next.undo_offset + undo_len) as usize;
-            let pos = TxPos {
-                len: *len,
-                undo_len,
-                undo_check: if undo_len > 0 {
-                    keys.undo_check(&connected.undo[undo])
-                } else {
-                    [0; 4]
-                },
-                ..next
-            };
-            next.txnum += 1;
-            next.offset += len;
-            next.undo_offset += undo_len;
-            pos
-        })
-        .collect::<Vec<_>>();
-    let mut bytes = Vec::with_capacity(9 * positions.len() + 16);
-    let chunks = positions
-        .chunks(CHUNK_TXS)
-        .map(|chunk| {
+    let undo_lens = undo_lens.collect::<Vec<_>>();
+    let mut bytes = Vec::with_capacity(4 * undo_lens.len() + 16);
+    let (mut txnum, mut offset) = (first_txnum, connected.first_tx_offset);
+    let mut undo_offset = connected.first_undo_offset;
+    let lens = connected.tx_lens.chunks(CHUNK_TXS);
+    let chunks = lens
+        .zip(undo_lens.chunks(CHUNK_TXS))
+        .map(|(lens, undo_lens)| {
             let start = bytes.len();
-            put_chunk(&mut bytes, chunk);
-            (chunk[0].txnum, start..bytes.len())
+            let chunk = Chunk {
+                height: connected.height,
+                offset,
+                undo_offset,
+                lens,
+                undo_lens,
+            };
+            put_chunk(&mut bytes, &chunk, |run| {
+                keys.undo_check(&connected.undo[run.start as usize..run.end as usize])
+            });
+            let key = txnum;
+            txnum += lens.len() as TxNum;
+            offset += lens.iter().sum::<u32>();
+            undo_offset += undo_lens.iter().sum::<u32>();
+            (key, start..bytes.len())
         })
         .collect();
     (chunks, bytes)
+}
+
+/// An earlier transaction with the id of a block's coinbase (BIP 30: mainnet blocks 91,842
+/// and 91,880 repeat earlier coinbases). The later outputs take the place of those of the
+/// earlier that are unspent, as in Bitcoin Core's set of coins (`AddCoins`).
+pub(crate) struct Repeated {
+    /// Its number.
+    pub txnum: TxNum,
+    /// Its outputs that are spent, by rising index.
+    pub spent: Vec<u32>,
+}
+
+impl Repeated {
+    fn is_unspent(&self, vout: u32) -> bool {
+        self.spent.binary_search(&vout).is_err()
+    }
+}
+
+/// What a transaction does to a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// Creates an output.
+    Fund,
+    /// Creates an output in place of another of the same value.
+    Replace,
+    /// Spends an output.
+    Spend,
 }
 
 /// One output that a transaction creates for a script, or spends.
@@ -192,7 +211,7 @@ fn chunks(
 pub(crate) struct ScriptEvent {
     script: ScriptKey,
     txnum: TxNum,
-    is_spend: bool,
+    event: Event,
     amount: u64,
 }
 
@@ -232,31 +251,45 @@ impl ScriptEvents {
 fn change(events: &[ScriptEvent]) -> Change {
     let mut change = Change::default();
     for event in events {
-        if event.is_spend {
-            change.spent += 1;
-            let sum = change.spent_sum.unwrap_or_default();
-            change.spent_sum = Some(sum.wrapping_add(event.amount));
-        } else {
-            change.funded += 1;
-            change.funded_sum = change.funded_sum.wrapping_add(event.amount);
+        match event.event {
+            Event::Fund => {
+                change.funded += 1;
+                change.funded_sum = change.funded_sum.wrapping_add(event.amount);
+            }
+            Event::Replace => {}
+            Event::Spend => {
+                change.spent += 1;
+                let sum = change.spent_sum.unwrap_or_default();
+                change.spent_sum = Some(sum.wrapping_add(event.amount));
+            }
         }
     }
     change
 }
 
 impl Delta {
+    /// Outputs whose place an output of the same value takes, as script key, transaction,
+    /// index and value.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = (ScriptKey, TxNum, u32, u64)> {
+        let created = self.created.iter();
+        created.filter_map(|o| Some((o.script, o.replaces?, o.vout, o.amount)))
+    }
+
     /// What the block does to scripts.
     pub(crate) fn script_events(&self) -> impl Iterator<Item = ScriptEvent> {
         let created = self.created.iter().map(|output| ScriptEvent {
             script: output.script,
             txnum: output.txnum,
-            is_spend: false,
+            event: match output.replaces {
+                None => Event::Fund,
+                Some(_) => Event::Replace,
+            },
             amount: output.amount,
         });
         let spent = self.spent.iter().map(|output| ScriptEvent {
             script: output.script,
             txnum: output.spender,
-            is_spend: true,
+            event: Event::Spend,
             amount: output.amount,
         });
         created.chain(spent)

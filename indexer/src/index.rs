@@ -56,16 +56,16 @@ impl Index {
         Self::of(Store::open(path, config, params)?, config, params)
     }
 
-    /// Opens an index with rules of its own for checkpoints.
+    /// Opens an index that a test changes first.
     #[cfg(test)]
-    pub(crate) fn open_with_hot(
+    pub(crate) fn open_changed(
         path: &Path,
         config: &IndexConfig,
         params: &ChainParams,
-        hot: crate::store::totals::Hot,
+        change: impl FnOnce(&mut Store),
     ) -> Result<Self, OpenError> {
         let mut store = Store::open(path, config, params)?;
-        store.hot = hot;
+        change(&mut store);
         Self::of(store, config, params)
     }
 

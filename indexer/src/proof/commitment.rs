@@ -106,6 +106,9 @@ impl UtxoHasher {
         for output in delta.spent.iter().filter(|output| output.txnum < before) {
             change -= self.output(output.script, output.txnum, output.vout, output.amount);
         }
+        for (script, txnum, vout, amount) in delta.replaced() {
+            change -= self.output(script, txnum, vout, amount);
+        }
         change
     }
 }

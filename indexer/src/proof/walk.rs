@@ -24,7 +24,7 @@ use pulse_primitives::{
 
 use super::ProofError;
 use crate::{
-    batch::{IndexBatch, ScriptEvents},
+    batch::{IndexBatch, Repeated, ScriptEvents},
     prepared::{Inconsistent, Prepared},
     rows::{TxNum, delta::Delta, script, spend, tx},
     store::{
@@ -96,7 +96,10 @@ impl<'a> Walk<'a> {
         let connected = self.load(height)?;
         let block = Prepared::new(connected, self.reader.keys, with_filter)?;
         let funding = self.funding(&block, first_txnum)?;
-        let batch = IndexBatch::from_block(&block, first_txnum, &funding, self.reader.keys)?;
+        let repeated = self.repeated(&block, first_txnum)?;
+        let repeated = repeated.as_ref();
+        let keys = self.reader.keys;
+        let batch = IndexBatch::from_block(&block, first_txnum, &funding, repeated, keys)?;
         self.first_txnums.push(batch.row.next_txnum());
         Ok(Walked { block, batch })
     }
@@ -154,6 +157,26 @@ impl<'a> Walk<'a> {
         let found = (start..end).zip(txids.iter());
         let mut found = found.filter(|(_, txid)| **txid == outpoint.txid);
         Ok(found.next().map(|(txnum, _)| txnum))
+    }
+
+    /// The earlier transaction whose unspent outputs this block's coinbase replaces.
+    fn repeated(&mut self, block: &Prepared, first: TxNum) -> Result<Option<Repeated>, ProofError> {
+        let (Some(txid), Some(hash)) = (block.connected.txids.first(), block.tx_hashes.first())
+        else {
+            return Ok(None);
+        };
+        let candidates = self.lookup.candidates(*hash, 1..first.max(1));
+        for txnum in candidates.unwrap_or_default().into_iter().rev() {
+            let (_, earlier) = self.name(txnum);
+            if earlier.as_ref() == Some(txid) {
+                let spent = self.reader.spenders(txnum)?;
+                return Ok(Some(Repeated {
+                    txnum,
+                    spent: spent.into_iter().map(|(vout, _)| vout).collect(),
+                }));
+            }
+        }
+        Ok(None)
     }
 
     fn range(&self, height: Height) -> Option<[TxNum; 2]> {
@@ -230,6 +253,14 @@ pub(super) fn rows_of(
             value.clear();
             script::put_amount(&mut value, output.amount);
             let key = script::utxo_key(output.script, output.txnum, output.vout);
+            row(Family::Utxo, key.as_ref(), &value, false);
+        }
+    }
+    for (script, txnum, vout, amount) in delta.replaced() {
+        if txnum >= first {
+            value.clear();
+            script::put_amount(&mut value, amount);
+            let key = script::utxo_key(script, txnum, vout);
             row(Family::Utxo, key.as_ref(), &value, false);
         }
     }

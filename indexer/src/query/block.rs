@@ -141,10 +141,17 @@ impl View<'_> {
         let raw = source
             .read_block(&position, first.offset, len)
             .map_err(stale)?;
-        let undo_len = last.undo_offset + last.undo_len - first.undo_offset;
-        let undo = if undo_len > 0 {
+        // They are proven in runs, so the first and the last run are read whole.
+        let undo_offset = found.iter().find(|pos| pos.run.len > 0);
+        let undo_offset = undo_offset.map_or(last.undo_offset, |pos| pos.run.offset);
+        let undo_end = if last.run.len > 0 {
+            last.run.offset + last.run.len
+        } else {
+            undo_offset
+        };
+        let undo = if undo_end > undo_offset {
             source
-                .read_undo(&position, first.undo_offset, undo_len)
+                .read_undo(&position, undo_offset, undo_end - undo_offset)
                 .map_err(stale)?
         } else {
             Vec::new()
@@ -155,15 +162,22 @@ impl View<'_> {
             hash: block.hash,
             time: row.header.time,
         };
-        let (mut raw, mut undo) = (raw.as_slice(), undo.as_slice());
+        let mut raw = raw.as_slice();
+        let mut proven = None;
         found
             .iter()
             .map(|pos| {
                 let tx = take(&mut raw, pos.len).ok_or_else(|| self.stale(height))?;
-                let undo = take(&mut undo, pos.undo_len).ok_or_else(|| self.stale(height))?;
                 let tx = self.prove_tx(*pos, tx.to_vec())?;
                 let prevouts = if pos.undo_len > 0 {
-                    self.prove_prevouts(&tx, undo)?
+                    let start = (pos.run.offset - undo_offset) as usize;
+                    let run = undo.get(start..start + pos.run.len as usize);
+                    let run = run.ok_or_else(|| self.stale(height))?;
+                    if proven != Some(pos.run.offset) {
+                        self.prove_run(pos, run)?;
+                        proven = Some(pos.run.offset);
+                    }
+                    self.decode_prevouts(&tx, run)?
                 } else {
                     Vec::new()
                 };

@@ -11,7 +11,7 @@ use pulse_primitives::{Height, bitcoin::Txid};
 
 use super::{
     QueryError, ScriptHash, View,
-    read::{missing, script_hash},
+    read::{is_of, missing},
 };
 use crate::rows::txpos::TxPos;
 
@@ -79,12 +79,15 @@ impl View<'_> {
     /// script may share the key.
     fn txid_touching(&self, pos: TxPos, script: &ScriptHash) -> Result<Option<Txid>, QueryError> {
         let tx = self.read_tx(pos)?;
-        let pays = tx.tx.output.iter().any(|out| script_hash(out) == *script);
+        let pays = tx.tx.output.iter().any(|out| is_of(out, script));
         if pays {
             return Ok(Some(tx.txid));
         }
         let spent = self.read_prevouts(&tx)?;
-        let spends = spent.iter().any(|out| script_hash(out) == *script);
-        Ok(spends.then_some(tx.txid))
+        if spent.iter().any(|out| is_of(out, script)) {
+            return Ok(Some(tx.txid));
+        }
+        self.note_collision(script)?;
+        Ok(None)
     }
 }

@@ -8,10 +8,11 @@ use pulse_primitives::{
 };
 
 use super::{
-    QueryError, View,
+    QueryError, ScriptHash, View,
     model::{BlockRef, TxDetail},
 };
 use crate::{
+    keys::is_unspendable,
     rows::{TxNum, block::BlockRow, txpos::TxPos},
     store::{StoreError, reader::TxPositions},
 };
@@ -146,22 +147,34 @@ impl View<'_> {
         }
         let block = self.position(pos.height)?;
         let source = &self.query.source;
-        let read = source.read_undo(&block, pos.undo_offset, pos.undo_len);
+        let run = &pos.run;
+        let read = source.read_undo(&block, run.offset, run.len);
         let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
-        self.prove_prevouts(tx, &bytes)
+        self.prove_run(pos, &bytes)?;
+        self.decode_prevouts(tx, &bytes)
     }
 
-    /// Proves that `bytes` are the undo entry of a transaction: they must have the
-    /// check that was recorded, and one output per input.
-    pub(super) fn prove_prevouts(
+    /// Proves that `bytes` are the run of undo entries of the transaction at `pos`: they
+    /// must have the check that was recorded.
+    pub(super) fn prove_run(&self, pos: &TxPos, bytes: &[u8]) -> Result<(), QueryError> {
+        if self.reader.keys.undo_check(bytes) == pos.run.check {
+            Ok(())
+        } else {
+            Err(self.stale(pos.height))
+        }
+    }
+
+    /// What a transaction spends, by its proven run of undo entries: there must be one output
+    /// per input.
+    pub(super) fn decode_prevouts(
         &self,
         tx: &ProvenTx,
-        bytes: &[u8],
+        run: &[u8],
     ) -> Result<Vec<TxOut>, QueryError> {
-        let height = tx.pos.height;
-        if self.reader.keys.undo_check(bytes) != tx.pos.undo_check {
-            return Err(self.stale(height));
-        }
+        let TxPos { height, .. } = tx.pos;
+        let start = tx.pos.undo_offset - tx.pos.run.offset;
+        let bytes = run.get(start as usize..(start + tx.pos.undo_len) as usize);
+        let bytes = bytes.ok_or_else(|| self.stale(height))?;
         let decoded = self.query.source.decode_undo(bytes);
         let spent = decoded.map_err(|err| self.source_error(height, err))?;
         if spent.len() != tx.tx.input.len() {
@@ -182,8 +195,13 @@ impl View<'_> {
     }
 }
 
+/// Whether an output is indexed under this script. Those that can never be spent are not.
+pub(super) fn is_of(output: &TxOut, script: &ScriptHash) -> bool {
+    script_hash(output) == *script && !is_unspendable(&output.script_pubkey)
+}
+
 /// SHA-256 of a script, as queries name it.
-pub(super) fn script_hash(output: &TxOut) -> super::ScriptHash {
+fn script_hash(output: &TxOut) -> ScriptHash {
     use pulse_primitives::bitcoin::hashes::sha256;
     sha256::Hash::hash(output.script_pubkey.as_bytes()).to_byte_array()
 }

@@ -1,21 +1,63 @@
 //! Scripts: totals, transactions, unspent outputs.
 
-use pulse_primitives::bitcoin::Txid;
+use pulse_primitives::bitcoin::{TxOut, Txid};
 
 use super::{
     Cursor, QueryError, ScriptHash, View,
     model::{ScriptStats, TxDetail},
-    read::script_hash,
+    read::is_of,
 };
-use crate::{rows::TxNum, store::reader::TxPositions};
+use crate::{
+    rows::TxNum,
+    store::{StoreError, reader::TxPositions},
+};
 
 impl View<'_> {
     /// Confirmed totals of a script; zeros if it was never used.
     ///
+    /// Once it was noticed (by reading transactions of the one or the other) that another
+    /// script has the same key, the transactions of both are read to tell them apart.
+    ///
     /// # Errors
-    /// [`QueryError::Store`].
+    /// [`QueryError::Store`]; with such a script also as [`View::script_txs`].
     pub fn script_stats(&self, script: &ScriptHash) -> Result<ScriptStats, QueryError> {
-        Ok(self.reader.totals(self.reader.keys.script_hash(script))?)
+        let key = self.reader.keys.script_hash(script);
+        if self.query.shared.store.collides(key) {
+            return self.count_script(script);
+        }
+        Ok(self.reader.totals(key)?)
+    }
+
+    /// Remembers that another script has the key of this one.
+    pub(super) fn note_collision(&self, script: &ScriptHash) -> Result<(), StoreError> {
+        let key = self.reader.keys.script_hash(script);
+        self.query.shared.store.note_collision(key)
+    }
+
+    /// Totals of a script by reading all transactions under its key.
+    fn count_script(&self, script: &ScriptHash) -> Result<ScriptStats, QueryError> {
+        let key = self.reader.keys.script_hash(script);
+        let positions = self.reader.tx_positions();
+        let mut stats = ScriptStats::default();
+        for txnum in self.reader.history(key, None) {
+            let tx = self.read_tx(self.tx_pos(&positions, txnum?)?)?;
+            let prevouts = self.read_prevouts(&tx)?;
+            let sum = |outputs: &[TxOut]| {
+                let own = outputs.iter().filter(|o| is_of(o, script));
+                own.fold((0, 0), |(count, sum): (u64, u64), output| {
+                    (count + 1, sum.wrapping_add(output.value.to_sat()))
+                })
+            };
+            let (funded, spent) = (sum(&tx.tx.output), sum(&prevouts));
+            if funded.0 + spent.0 > 0 {
+                stats.tx_count += 1;
+            }
+            stats.funded_txo_count += funded.0;
+            stats.funded_txo_sum = stats.funded_txo_sum.wrapping_add(funded.1);
+            stats.spent_txo_count += spent.0;
+            stats.spent_txo_sum = stats.spent_txo_sum.wrapping_add(spent.1);
+        }
+        Ok(stats)
     }
 
     /// Up to `limit` confirmed transactions of a script, newest first, starting after
@@ -138,8 +180,11 @@ impl View<'_> {
         let block = self.block_ref(tx.pos.height)?;
         let detail = self.detail(tx, block)?;
         let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
-        let found = outputs.any(|output| script_hash(output) == *script);
-        Ok(Some(detail).filter(|_| found))
+        if outputs.any(|output| is_of(output, script)) {
+            return Ok(Some(detail));
+        }
+        self.note_collision(script)?;
+        Ok(None)
     }
 }
 

@@ -20,7 +20,7 @@ use quick_cache::{Weighter, sync::Cache};
 use super::{
     Cursor, QueryError, ScriptHash, View,
     model::Utxo,
-    read::{missing, script_hash},
+    read::{is_of, missing},
 };
 use crate::{rows::TxNum, store::reader::TxPositions};
 
@@ -111,7 +111,13 @@ impl View<'_> {
         script: &ScriptHash,
         limit: usize,
     ) -> Result<Option<Vec<Utxo>>, QueryError> {
-        let Some(page) = self.unspent_page(script, None, limit)? else {
+        let key = self.reader.keys.script_hash(script);
+        // Some of the rows may be another script's.
+        let most = match self.query.shared.store.collides(key) {
+            true => usize::MAX,
+            false => limit,
+        };
+        let Some(page) = self.unspent_page(script, None, most)? else {
             return Ok(None);
         };
         if page.has_more {
@@ -122,7 +128,7 @@ impl View<'_> {
             utxos.push(utxo);
             Ok::<_, QueryError>(())
         })?;
-        Ok(Some(utxos))
+        Ok(Some(utxos).filter(|utxos| utxos.len() <= limit))
     }
 
     /// Which unspent outputs of a script come after `cursor` in the chain, at most `limit`.
@@ -241,7 +247,11 @@ impl View<'_> {
         let index = usize::try_from(vout).ok();
         let output = index.and_then(|index| tx.tx.output.get(index));
         let output = output.ok_or_else(|| missing("utxo"))?;
-        Ok((script_hash(output) == *script).then_some(ProvenOutput {
+        if !is_of(output, script) {
+            self.note_collision(script)?;
+            return Ok(None);
+        }
+        Ok(Some(ProvenOutput {
             txnum,
             vout,
             height: tx.pos.height,

@@ -48,10 +48,6 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], BadRow> {
         let (head, rest) = self
             .bytes
@@ -182,7 +178,7 @@ mod tests {
             put_varint(&mut bytes, value);
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint(), Ok(value));
-            prop_assert!(reader.is_empty());
+            prop_assert_eq!(reader.end(), Ok(()));
         }
 
         #[test]
@@ -202,7 +198,7 @@ mod tests {
             prop_assert_eq!(x.as_ref().cmp(y.as_ref()), a.cmp(&b));
             let mut reader = Reader::new(x.as_ref());
             prop_assert_eq!(reader.ordered(), Ok(a));
-            prop_assert!(reader.is_empty());
+            prop_assert_eq!(reader.end(), Ok(()));
         }
 
         #[test]

@@ -4,7 +4,8 @@
 //! then varints unless a length is given:
 //! - number of transactions, upper 5 bytes of each one's keyed hash (5 each);
 //! - number of outputs created, for each: script key (8), transaction (relative to the
-//!   coinbase), vout, satoshis, 1 if this block spends it or else 0;
+//!   coinbase), vout, satoshis, flags: 1 if this block spends it, 2 if it replaces an output
+//!   of an earlier transaction with the same id, whose txnum follows then;
 //! - number of outputs spent, for each: script key (8), txnum that created it, vout,
 //!   satoshis, spender (relative to the coinbase).
 //!
@@ -22,6 +23,10 @@ use super::{
 };
 use crate::keys::ScriptKey;
 
+/// Flags of a created output.
+const SPENT_HERE: u64 = 1;
+const REPLACES: u64 = 2;
+
 /// An output that a block created and that can be spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Created {
@@ -35,6 +40,8 @@ pub(crate) struct Created {
     pub amount: u64,
     /// Whether the same block spends it, so that it never has a `utxo` row.
     pub spent_here: bool,
+    /// The earlier transaction with the same id whose unspent output it replaces (BIP 30).
+    pub replaces: Option<TxNum>,
 }
 
 /// An output that a block spent.
@@ -87,7 +94,15 @@ impl Delta {
             put_varint(&mut out, u64::from(output.txnum - self.first_txnum));
             put_varint(&mut out, u64::from(output.vout));
             put_varint(&mut out, output.amount);
-            put_varint(&mut out, u64::from(output.spent_here));
+            let replaces = if output.replaces.is_some() {
+                REPLACES
+            } else {
+                0
+            };
+            put_varint(&mut out, u64::from(output.spent_here) | replaces);
+            if let Some(earlier) = output.replaces {
+                put_varint(&mut out, u64::from(earlier));
+            }
         }
         put_varint(&mut out, self.spent.len() as u64);
         for output in &self.spent {
@@ -116,12 +131,17 @@ impl Delta {
             first_txnum,
             tx_prefixes: list(&mut reader, |reader| reader.array())?,
             created: list(&mut reader, |reader| {
+                let (script, txnum) = (reader.u64()?, relative(reader)?);
+                let (vout, amount) = (reader.varint_u32()?, reader.varint()?);
+                let flags = reader.varint()?;
+                let replaces = flags & REPLACES != 0;
                 Ok(Created {
-                    script: reader.u64()?,
-                    txnum: relative(reader)?,
-                    vout: reader.varint_u32()?,
-                    amount: reader.varint()?,
-                    spent_here: reader.varint()? != 0,
+                    script,
+                    txnum,
+                    vout,
+                    amount,
+                    spent_here: flags & SPENT_HERE != 0,
+                    replaces: replaces.then(|| reader.varint_u32()).transpose()?,
                 })
             })?,
             spent: list(&mut reader, |reader| {
@@ -171,6 +191,7 @@ mod tests {
                 tx_prefixes: prefixes,
                 created: outputs.iter().map(|o| Created {
                     script: o.0, txnum: first_txnum + u32::from(o.1), vout: o.2, amount: o.3, spent_here: o.4,
+                    replaces: (o.1 > 100).then_some(o.2),
                 }).collect(),
                 spent: outputs.iter().map(|o| Spent {
                     script: o.0, txnum: o.2, vout: o.2, amount: o.3, spender: first_txnum + u32::from(o.1),

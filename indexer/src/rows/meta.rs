@@ -10,6 +10,7 @@
 //! | `utxo_commitment` | [`UtxoSummary`](crate::UtxoSummary) of the rows at the cursor (48); absent with it |
 //! | `unsettled` | empty; present while the runs of a bulk load are not yet merged |
 //! | `checkpoints` | first script key (8) that has yet to be looked at for a checkpoint, empty when all were; absent before that began |
+//! | `collision` and a script key (8) | empty: two scripts were found to share the key |
 //! | `filters` | height (4) behind the highest that has a `filter` row; absent as long as none ever had |
 
 use pulse_primitives::{
@@ -20,7 +21,7 @@ use pulse_primitives::{
 
 use super::{
     TxNum,
-    codec::{BadRow, Reader},
+    codec::{BadRow, KeyBuf, Reader},
 };
 use crate::keys::ScriptKey;
 
@@ -31,9 +32,14 @@ pub(crate) const CURSOR: &[u8] = b"cursor";
 pub(crate) const RING: &[u8] = b"ring";
 pub(crate) const UTXO_COMMITMENT: &[u8] = b"utxo_commitment";
 pub(crate) const CHECKPOINTS: &[u8] = b"checkpoints";
+pub(crate) const COLLISION: &[u8] = b"collision";
+pub(crate) const UNSETTLED: &[u8] = b"unsettled";
 pub(crate) const FILTERS: &[u8] = b"filters";
 
-pub(crate) const UNSETTLED: &[u8] = b"unsettled";
+/// Key of the row that says that scripts share a key.
+pub(crate) fn collision(script: ScriptKey) -> KeyBuf {
+    KeyBuf::new().bytes(COLLISION).u64(script)
+}
 
 /// Reads the value of `filters`.
 pub(crate) fn filters(value: &[u8]) -> Result<Height, BadRow> {

@@ -16,15 +16,15 @@ pub(crate) mod reader;
 pub(crate) mod totals;
 pub(crate) mod writer;
 
-use std::sync::atomic::AtomicBool;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
-use parking_lot::Mutex;
-use rocksdb::{Cache, ColumnFamily, DB, Options, statistics::Ticker};
+use parking_lot::{Mutex, RwLock};
+use rocksdb::{Cache, ColumnFamily, DB, Options, WriteBatch, statistics::Ticker};
 
 use crate::{
     budget::Budget,
-    keys::{Keys, Salt},
-    rows::codec::BadRow,
+    keys::{Keys, Salt, ScriptKey},
+    rows::{codec::BadRow, meta},
 };
 
 /// Why the index could not be read or written.
@@ -141,6 +141,8 @@ pub(crate) struct Store {
     pub(crate) keys: Keys,
     /// Which scripts get checkpoints, and when.
     pub(crate) hot: totals::Hot,
+    /// Script keys that several scripts share, as far as it was noticed.
+    collisions: RwLock<BTreeSet<ScriptKey>>,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
 }
@@ -155,6 +157,41 @@ impl Store {
     /// Handles of all families, looked up once per snapshot or batch.
     fn families(&self) -> Families<'_> {
         Families(Family::ALL.map(|family| self.cf(family)))
+    }
+
+    /// Whether it was noticed that several scripts share this key.
+    pub(crate) fn collides(&self, script: ScriptKey) -> bool {
+        self.collisions.read().contains(&script)
+    }
+
+    /// Notes that several scripts share a key, for this run and later ones.
+    pub(crate) fn note_collision(&self, script: ScriptKey) -> Result<(), StoreError> {
+        if self.collisions.write().insert(script) {
+            tracing::warn!("two scripts share a key; their totals are counted from now on");
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.cf(Family::Meta), meta::collision(script), []);
+            self.write(batch, false)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the collisions that were noted.
+    fn load_collisions(&self) -> Result<(), StoreError> {
+        let mut iter = self.db.raw_iterator_cf(self.cf(Family::Meta));
+        iter.seek(meta::COLLISION);
+        while let Some(key) = iter.key() {
+            let Some(script) = key.strip_prefix(meta::COLLISION) else {
+                break;
+            };
+            let script = script
+                .try_into()
+                .map_err(|_| Family::Meta.damaged(BadRow("collision")))?;
+            self.collisions
+                .write()
+                .insert(ScriptKey::from_be_bytes(script));
+            iter.next();
+        }
+        Ok(iter.status()?)
     }
 
     /// Blocks of table files that were read from the files and from the cache, since the

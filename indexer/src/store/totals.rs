@@ -275,7 +275,7 @@ impl Store {
 
 #[cfg(test)]
 impl Store {
-    /// As when a bulk load begins: checkpoints have to be made again.
+    /// As before the first scan: rows leave sums out, and checkpoints have to be made again.
     pub(crate) fn forget_checkpoints(&self) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         batch.delete_cf(self.cf(Family::Meta), meta::CHECKPOINTS);

@@ -113,6 +113,12 @@ impl Store {
                 batch.put_cf(cfs[Family::Utxo], key, &value);
             }
         }
+        for (script, txnum, vout, amount) in delta.replaced() {
+            value.clear();
+            script::put_amount(&mut value, amount);
+            let key = script::utxo_key(script, txnum, vout);
+            batch.put_cf(cfs[Family::Utxo], key, &value);
+        }
         let events = ScriptEvents::new(delta.script_events().collect());
         for (script, txnum, _) in events.changes() {
             batch.delete_cf(cfs[Family::Hist], script::hist_key(script, txnum));
@@ -217,7 +223,9 @@ impl Group<'_> {
         let spent = delta.spent.iter();
         let spent = spent.filter(|output| output.txnum < delta.first_txnum);
         let spent = spent.map(|o| (o.script, o.txnum, o.vout, None));
-        self.utxos.extend(created.chain(spent));
+        let replaced = delta.replaced();
+        let replaced = replaced.map(|(script, txnum, vout, _)| (script, txnum, vout, None));
+        self.utxos.extend(created.chain(spent).chain(replaced));
         for (txnum, range) in &block.chunks {
             let value = &block.chunk_bytes[range.clone()];
             self.batch

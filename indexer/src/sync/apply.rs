@@ -8,6 +8,7 @@
 //! memory. A group is one batch with the cursor of its last block.
 
 use std::{
+    collections::HashSet,
     mem::size_of,
     sync::{
         Arc,
@@ -29,6 +30,7 @@ use super::{
     chain::{Chain, RecentBlock},
     funding::{self, Rows, Wanted},
     queue::Queue,
+    repeated,
 };
 use crate::{
     batch::IndexBatch,
@@ -86,6 +88,8 @@ struct Blocks {
     wanted: Vec<Wanted>,
     bytes: usize,
     near_tip: bool,
+    /// One that has to wait until those before it are written.
+    waiting: Option<Prepared>,
 }
 
 impl IndexSync {
@@ -129,11 +133,17 @@ impl IndexSync {
     ) -> Result<Applied, SyncError> {
         let shared = Arc::clone(&self.shared);
         let (store, config) = (&shared.store, &shared.config);
+        // A block that has to wait until those before it are written.
+        let mut waiting = None;
         loop {
             let reader = store.reader();
             let mut group = store.group(chain.ring);
-            let mut blocks = Blocks::default();
-            let ended = self.collect(chain, queue, stop, &mut group, &mut blocks)?;
+            let mut blocks = Blocks {
+                waiting: waiting.take(),
+                ..Blocks::default()
+            };
+            let ended = self.collect(chain, queue, stop, &reader, &mut group, &mut blocks)?;
+            waiting = blocks.waiting.take();
             blocks.resolve(chain, &reader, |hash, height| self.load(hash, height))?;
             drop(reader);
             let best = self.source.best_header_height();
@@ -162,6 +172,7 @@ impl IndexSync {
         chain: &mut Chain,
         queue: &Queue<Loaded>,
         stop: &AtomicBool,
+        reader: &Reader<'_>,
         group: &mut Group<'_>,
         blocks: &mut Blocks,
     ) -> Result<Option<Applied>, SyncError> {
@@ -172,13 +183,16 @@ impl IndexSync {
             (store.budget.group.min(GROUP_BYTES), GROUP_TIME)
         };
         let started = Instant::now();
+        let mut lookup = reader.tx_lookup();
+        let mut coinbases = HashSet::new();
         loop {
             let full = blocks.bytes + group.size() >= most_bytes || started.elapsed() >= most_time;
             let stopped = stop.load(Ordering::Relaxed);
             if !blocks.batches.is_empty() && (full || blocks.near_tip || stopped) {
                 return Ok(None);
             }
-            let block = match queue.pop() {
+            let next = blocks.waiting.take().map(|block| Ok(Ok(block)));
+            let block = match next.or_else(|| queue.pop()) {
                 None => return Ok(Some(Applied::All)),
                 Some(Ok(block)) => block?,
                 Some(Err((height, hash, err))) => {
@@ -190,11 +204,24 @@ impl IndexSync {
             }
             let height = block.connected.height;
             let first_txnum = chain.next_txnum();
+            let load = |hash: &BlockHash, height| self.load(hash, height);
+            let repeated = repeated::find(&block, first_txnum, chain, reader, &mut lookup, load)?;
+            let coinbase = block.tx_hashes.first().copied();
+            if repeated.is_some() && !blocks.batches.is_empty() || !coinbases.insert(coinbase) {
+                blocks.waiting = Some(block);
+                return Ok(None);
+            }
             let table = RecentBlock::new(block.hash, first_txnum, &block.tx_hashes);
             let place = blocks.batches.len();
             let wanted = &mut blocks.wanted;
             let funding = funding::in_memory(&block, place, &table, chain, &store.keys, wanted)?;
-            let batch = IndexBatch::from_block(&block, first_txnum, &funding, &store.keys)?;
+            let batch = IndexBatch::from_block(
+                &block,
+                first_txnum,
+                &funding,
+                repeated.as_ref(),
+                &store.keys,
+            )?;
             if let Some(filter) = block
                 .filter
                 .as_ref()

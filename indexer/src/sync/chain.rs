@@ -120,6 +120,14 @@ impl Chain {
         Some(start..end.unwrap_or_else(|| self.next_txnum()))
     }
 
+    /// Height of the block that has transaction `txnum`, and its position there.
+    pub(super) fn place_of(&self, txnum: TxNum) -> Option<(Height, usize)> {
+        let behind = self.first_txnums.partition_point(|first| *first <= txnum);
+        let height = behind.checked_sub(1)?;
+        let index = txnum - self.first_txnums[height];
+        Some((Height::try_from(height).ok()?, usize::try_from(index).ok()?))
+    }
+
     /// Looks a keyed hash up in the recent block at `height`; `None` if that block
     /// is not kept in memory.
     pub(super) fn find_recent(&self, height: Height, hash: u64) -> Option<Found> {

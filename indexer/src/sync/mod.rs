@@ -23,6 +23,7 @@ mod filters;
 mod funding;
 pub(crate) mod progress;
 mod queue;
+mod repeated;
 mod settle;
 
 use std::{
@@ -420,7 +421,11 @@ impl IndexSync {
         let mut wanted = Vec::new();
         let (keys, place) = (&store.keys, 0);
         let funding = funding::in_memory(&block, place, &table, chain, keys, &mut wanted)?;
-        let mut batch = IndexBatch::from_block(&block, first_txnum, &funding, keys)?;
+        let load = |hash: &BlockHash, height| self.load(hash, height);
+        let mut lookup = reader.tx_lookup();
+        let repeated = repeated::find(&block, first_txnum, chain, &reader, &mut lookup, load)?;
+        let repeated = repeated.as_ref();
+        let mut batch = IndexBatch::from_block(&block, first_txnum, &funding, repeated, keys)?;
         // What the block spent has no `utxo` rows.
         let load = |hash: &BlockHash, height| self.load(hash, height);
         let found = funding::stored(&mut wanted, Rows::Tx, chain, &reader, load)?;

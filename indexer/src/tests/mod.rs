@@ -4,6 +4,7 @@ mod coins;
 mod core_stats;
 mod crash;
 mod disturbed;
+mod edges;
 mod filters;
 mod golden;
 mod memchain;
@@ -74,7 +75,7 @@ impl Fixture {
         config: &IndexConfig,
         params: &ChainParams,
     ) -> Self {
-        let index = Index::open_with_hot(path, config, params, HOT).unwrap();
+        let index = Index::open_changed(path, config, params, |store| store.hot = HOT).unwrap();
         Self::of(index, chain)
     }
 

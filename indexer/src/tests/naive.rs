@@ -50,7 +50,7 @@ impl Naive {
                     0 => Vec::new(),
                     _ => spent[index - 1].iter().map(|s| s.output.clone()).collect(),
                 };
-                numbers.insert(txid, next);
+                let repeated: Option<u64> = numbers.insert(txid, next);
                 let mut touched = BTreeSet::new();
                 if index > 0 {
                     for (vin, (input, prevout)) in (0..).zip(tx.input.iter().zip(&prevouts)) {
@@ -78,8 +78,13 @@ impl Naive {
                         .entry(output.script_pubkey.clone())
                         .or_default();
                     let value = output.value.to_sat();
-                    entry.stats.funded_txo_count += 1;
-                    entry.stats.funded_txo_sum += value;
+                    // An unspent output of an earlier transaction with this id is replaced.
+                    let repeated = repeated.filter(|number| *number > 0);
+                    let earlier = repeated.and_then(|number| entry.utxos.remove(&(number, vout)));
+                    if earlier.is_none() {
+                        entry.stats.funded_txo_count += 1;
+                        entry.stats.funded_txo_sum += value;
+                    }
                     let outpoint = OutPoint { txid, vout };
                     let utxo = Utxo {
                         outpoint,
@@ -296,6 +301,15 @@ impl Naive {
         for (script, wanted) in &self.scripts {
             let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
             assert_eq!(view.script_stats(&hash).unwrap(), wanted.stats);
+        }
+    }
+
+    /// Compares the unspent outputs of all scripts.
+    pub(super) fn check_utxos(&self, view: &View<'_>) {
+        for (script, wanted) in &self.scripts {
+            let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+            let utxos = wanted.utxos.values().copied().collect::<Vec<_>>();
+            assert_eq!(view.script_utxos(&hash, utxos.len()).unwrap(), Some(utxos));
         }
     }
 

@@ -149,6 +149,7 @@ fn tip_speed() {
     let mut fixtures = [("memory", open(memory.path())), ("disk", open(disk.path()))];
     for (_, fixture) in &mut fixtures {
         fixture.catch_up().unwrap();
+        make_checkpoints(fixture);
         fixture.index.flush().unwrap();
         fixture.index.shared.store.settle();
     }
@@ -254,10 +255,26 @@ fn speed() {
             before.compacted as f64 / bytes,
         );
         for (family, stats) in &stats {
-            eprintln!("  {family}: {:.1} bytes/tx", stats.file_bytes as f64 / txs);
+            let rows = counts[family] as f64;
+            eprintln!(
+                "  {family}: {:.2} bytes/tx, {:.2} rows/tx, {:.2} bytes/row",
+                stats.file_bytes as f64 / txs,
+                rows / txs,
+                stats.file_bytes as f64 / rows.max(1.0)
+            );
         }
+        let made = cpu_seconds();
+        make_checkpoints(&fixture);
+        let made = (cpu_seconds() - made) * 1e6 / txs;
+        eprintln!("  checkpoints: {made:.2} us CPU per tx");
         queries(&fixture);
     }
+}
+
+/// As when the bulk load ends.
+fn make_checkpoints(fixture: &Fixture) {
+    let made = fixture.index.shared.store.make_checkpoints(|| false);
+    assert_eq!(made.unwrap(), crate::rows::meta::Checkpoints::All);
 }
 
 #[allow(clippy::print_stderr, clippy::cast_precision_loss)]
