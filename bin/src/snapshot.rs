@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use pulse_indexer::Index;
+use pulse_indexer::{Index, UtxoSummary};
 use pulse_node::{
     chain::{Chain, ChainConfig},
     headers::HeaderStore,
@@ -132,7 +132,8 @@ pub fn create(
     let (tip, indexed) = loop {
         let indexed = copy_index(source, &draft, deadline, progress)?;
         progress.begin("copying beside the closed kernel", 0);
-        let closed = copy_kernel_closed(source, &draft, &settled, indexed)?;
+        let newest = indexed.map(|(tip, _)| tip);
+        let closed = copy_kernel_closed(source, &draft, &settled, newest)?;
         match closed {
             Some(tip) => break (tip, indexed),
             // A reorganisation came between.
@@ -153,8 +154,10 @@ pub fn create(
             origin: source.origin.clone(),
             tip: block_ref(&tip),
             chain_work: hex::encode(work.to_be_bytes()),
-            indexed: indexed.as_ref().map(block_ref),
-            utxo_commitment: None,
+            indexed: indexed.as_ref().map(|(tip, _)| block_ref(tip)),
+            utxo_commitment: indexed
+                .as_ref()
+                .map(|(_, utxos)| hex::encode(utxos.commitment())),
         },
         progress,
     )?;
@@ -176,13 +179,14 @@ pub fn create(
     Ok(summary)
 }
 
-/// A second index in the draft. Gives its newest block, which is of the active chain.
+/// A second index in the draft. Gives its newest block, which is of the active chain, and
+/// what it holds unspent.
 fn copy_index(
     source: &Source,
     draft: &Draft,
     deadline: Instant,
     progress: &Progress,
-) -> anyhow::Result<Option<ChainTip>> {
+) -> anyhow::Result<Option<(ChainTip, UtxoSummary)>> {
     let Some(index) = &source.index else {
         return Ok(None);
     };
@@ -394,9 +398,31 @@ pub fn restore(config: &Config, dir: &Path, progress: &Progress) -> anyhow::Resu
     let origin = &snapshot.manifest().snapshot.origin;
     let target = DataDir::for_restore(&config.data_dir, &config.chain, seed, origin)?;
     snapshot.restore_into(target.root(), progress)?;
+    check_index(&snapshot, target.root())?;
     target.bind()?;
     Staging::clear(&config.data_dir)?;
     Ok(summary_of(&snapshot, &config.data_dir))
+}
+
+/// The restored index opens and is what the manifest says.
+fn check_index(snapshot: &Snapshot, root: &Path) -> anyhow::Result<()> {
+    let head = &snapshot.manifest().snapshot;
+    let path = root.join("index");
+    let Some(expected) = head.indexed else {
+        return Ok(());
+    };
+    let found = Index::read_state(&path).with_context(|| path.display().to_string())?;
+    let (tip, utxos) = found.context("the restored index is empty, against the manifest")?;
+    let commitment = hex::encode(utxos.commitment());
+    if block_ref(&tip) != expected
+        || head
+            .utxo_commitment
+            .as_ref()
+            .is_some_and(|stated| *stated != commitment)
+    {
+        bail!("the restored index is another than the manifest says");
+    }
+    Ok(())
 }
 
 /// Reads and hashes a whole snapshot.

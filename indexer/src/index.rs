@@ -215,12 +215,22 @@ impl Index {
 
     /// Makes a second index in the directory `path`, which must not exist: what this one
     /// held at one moment. Table files are shared where the file system can; nobody writes
-    /// them again. Gives the newest block in it. Reads and writes go on meanwhile.
+    /// them again. Gives the newest block in it and what it holds unspent. Reads and writes
+    /// go on meanwhile.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written; what is there then is of no use.
-    pub fn checkpoint(&self, path: &Path) -> Result<Option<ChainTip>, StoreError> {
+    pub fn checkpoint(&self, path: &Path) -> Result<Option<(ChainTip, UtxoSummary)>, StoreError> {
         self.shared.store.checkpoint(path)
+    }
+
+    /// The newest block of the index in the directory `path`, which nobody has open, and what
+    /// it says to hold unspent.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn read_state(path: &Path) -> Result<Option<(ChainTip, UtxoSummary)>, StoreError> {
+        crate::store::checkpoint::read_state(path)
     }
 
     /// Writes everything in memory to files and waits until it is on disk. Not

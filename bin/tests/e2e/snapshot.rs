@@ -3,13 +3,16 @@
 use std::{
     fs,
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use pulse_primitives::bitcoin::{Block, Network};
 use pulse_simulator::{Generator, GeneratorConfig};
 use pulse_testkit::{Exit, NodeOptions, ScriptedPeer};
+use serde_json::Value;
 
 use super::common::{DEADLINE, SALT, assert_blocks, digest, options, served};
 
@@ -81,7 +84,17 @@ fn a_snapshot_of_a_running_node_serves_and_goes_on() {
         assert_blocks(&restored, &blocks[..=150]);
         assert!(restored.terminate(DEADLINE).status.success());
         assert_eq!(digest("regtest", &target), expected);
+        let exit = options("regtest")
+            .data_dir(&target)
+            .args(["verify"])
+            .run_to_exit(DEADLINE);
+        assert!(exit.status.success(), "{}{}", exit.stdout, exit.stderr);
+        assert!(exit.stdout.lines().any(|line| line == "differences 0"));
     }
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(first.join("manifest.json")).unwrap()).unwrap();
+    let commitment = manifest["snapshot"]["utxo_commitment"].as_str().unwrap();
+    assert_eq!(commitment.len(), 64);
 }
 
 #[test]
@@ -94,17 +107,119 @@ fn a_tampered_snapshot_is_refused_by_name_and_nothing_starts_from_it() {
     let place = tempfile::tempdir().unwrap();
     let (dir, target) = (place.path().join("snapshot"), place.path().join("target"));
     assert!(snapshot("create", &dir, node.data_dir()).status.success());
-    let file = dir.join("kernel/blocks/blk00000.dat");
+    let refused = |command: &str, name: &str| {
+        let exit = snapshot(command, &dir, &target);
+        assert!(
+            !exit.status.success() && exit.stderr.contains(name),
+            "{}",
+            exit.stderr
+        );
+    };
+    // Names, sizes and the manifest are looked at before anything is written.
+    let (name, other) = ("kernel/blocks/blk00000.dat", "kernel/blocks/xor.dat");
+    let (file, extra) = (dir.join(name), dir.join("index/extra.sst"));
     let good = fs::read(&file).unwrap();
+    let write = |path: &Path, bytes: &[u8]| {
+        // It may have the node's file for its other name.
+        let _ = fs::remove_file(path);
+        fs::write(path, bytes).unwrap();
+    };
+    write(&file, &good[..good.len() - 1]);
+    refused("restore", name);
+    fs::remove_file(&file).unwrap();
+    refused("restore", name);
+    write(&file, &good);
+    write(&extra, b"extra");
+    refused("restore", "index/extra.sst");
+    fs::remove_file(&extra).unwrap();
+    let saved = fs::read(dir.join(other)).unwrap();
+    fs::remove_file(dir.join(other)).unwrap();
+    refused("verify", other);
+    write(&dir.join(other), &saved);
+    let manifest = dir.join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    write(
+        &manifest,
+        text.replace("\"height\": 110", "\"height\": 111")
+            .as_bytes(),
+    );
+    refused("restore", "manifest");
+    write(&manifest, text.as_bytes());
+    assert!(!target.exists());
+    // A changed byte shows when it is read; nothing starts then.
     let mut bad = good.clone();
     bad[1000] ^= 1;
-    fs::write(&file, bad).unwrap();
-    let exit = snapshot("restore", &dir, &target);
-    assert!(!exit.status.success() && exit.stderr.contains("kernel/blocks/blk00000.dat"));
+    write(&file, &bad);
+    refused("verify", name);
+    refused("restore", name);
     let exit = salted(&peer).data_dir(&target).run_to_exit(DEADLINE);
     assert!(!exit.status.success() && exit.stderr.contains("restore"));
-    fs::write(&file, good).unwrap();
+    write(&file, &good);
     assert!(snapshot("restore", &dir, &target).status.success());
     let mut restored = salted(&peer).data_dir(&target).start();
     restored.wait_synced_to(110, DEADLINE);
+}
+
+#[test]
+fn a_killed_create_leaves_no_snapshot_and_an_unharmed_node() {
+    let blocks = generated(130);
+    let peer = ScriptedPeer::honest(served(Network::Regtest, &blocks));
+    let place = tempfile::tempdir().unwrap();
+    let mut node = salted(&peer).start();
+    node.wait_synced_to(130, DEADLINE);
+    let data_dir = node.data_dir().to_owned();
+    let dir = place.path().join("snapshot");
+    for pause in [5, 20, 60] {
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| snapshot("create", &dir, &data_dir));
+            let partial = dir.with_extension("partial");
+            let start = Instant::now();
+            while !partial.exists() && !dir.exists() && start.elapsed() < DEADLINE {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(pause));
+            node.kill();
+            let exit = asked.join().unwrap();
+            // It may have been done before the kill; then it is whole.
+            assert_eq!(exit.status.success() || dir.exists(), dir.exists());
+        });
+        if dir.exists() {
+            assert!(snapshot("verify", &dir, &data_dir).status.success());
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        node = node.restart();
+        node.wait_synced_to(130, DEADLINE);
+    }
+    assert_blocks(&node, &blocks);
+    let exit = snapshot("create", &dir, &data_dir);
+    assert!(exit.status.success(), "{}", exit.stderr);
+    assert!(snapshot("verify", &dir, &data_dir).status.success());
+    assert!(node.terminate(DEADLINE).status.success());
+    let expected = digest("regtest", &data_dir);
+
+    // A killed restore goes on with the same command.
+    let target = place.path().join("target");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pulse-node"));
+    command
+        .args(["--network", "regtest", "--data-dir"])
+        .arg(&target);
+    command.args(["snapshot", "restore"]).arg(&dir);
+    let mut restoring = command.spawn().unwrap();
+    let start = Instant::now();
+    while !target.join("restore.partial").exists()
+        && !target.join("node.json").exists()
+        && start.elapsed() < DEADLINE
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let _ = restoring.kill();
+    restoring.wait().unwrap();
+    if !target.join("node.json").exists() {
+        let exit = snapshot("restore", &dir, &target);
+        assert!(exit.status.success(), "{}", exit.stderr);
+    }
+    let mut restored = salted(&peer).data_dir(&target).start();
+    restored.wait_synced_to(130, DEADLINE);
+    assert!(restored.terminate(DEADLINE).status.success());
+    assert_eq!(digest("regtest", &target), expected);
 }

@@ -9,7 +9,7 @@
 //! - [`checkpoint`]: a second database that is as this one was at one moment
 
 pub(crate) mod audit;
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod durability;
 pub(crate) mod open;
 pub(crate) mod reader;

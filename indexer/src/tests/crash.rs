@@ -193,6 +193,35 @@ fn a_kill_in_the_bulk_load_goes_back_to_the_last_flush() {
 }
 
 #[test]
+fn a_checkpoint_in_the_bulk_load_has_all_that_is_indexed() {
+    let chain = Arc::new(MemChain::new(&params()));
+    mine(&chain, 20, 12, 6);
+    chain.set_best_header(1000);
+    let dir = scratch_dir();
+    let mut fixture = Fixture::open(dir.path(), Arc::clone(&chain));
+    fixture.catch_up().unwrap();
+    assert!(fixture.index.shared.store.is_bulk());
+    let place = scratch_dir();
+    let path = place.path().join("index");
+    let (tip, utxos) = fixture.index.checkpoint(&path).unwrap().unwrap();
+    assert_eq!(Some(tip), *fixture.index.tip().borrow());
+    assert_eq!(Some((tip, utxos)), crate::Index::read_state(&path).unwrap());
+    let expected = fixture.index.digest().unwrap();
+    // The load goes on beside it, and neither changes the other.
+    mine(&chain, 20, 12, 7);
+    chain.set_best_header(1000);
+    fixture.catch_up().unwrap();
+    let mut copy = Fixture::open(&path, Arc::clone(&chain));
+    assert_eq!(copy.index.digest().unwrap(), expected);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let found = copy.index.check_utxos(&stop, &mut |_| {}).unwrap();
+    assert_eq!(found, Some(utxos));
+    copy.catch_up().unwrap();
+    assert_eq!(copy.index.digest().unwrap(), undisturbed_digest(&chain));
+    assert_eq!(fixture.index.digest().unwrap(), undisturbed_digest(&chain));
+}
+
+#[test]
 fn what_a_bulk_load_leaves_is_merged_in_the_background() {
     let chain = Arc::new(MemChain::new(&params()));
     let dir = scratch_dir();
