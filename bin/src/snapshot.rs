@@ -223,14 +223,13 @@ fn copy_kernel_closed(
     let (draft, settled) = (Arc::clone(draft), Arc::clone(settled));
     let kernel = source.root.join("kernel");
     let chain = source.chain.clone();
-    let done = source.chain.while_closed(move |tip| {
+    source.chain.while_closed(move |tip| {
         if !is_active(&chain, indexed.as_ref()) {
             return Ok(None);
         }
         copy_kernel(&kernel, &draft, &settled)?;
         Ok::<_, anyhow::Error>(Some(tip))
-    })?;
-    done
+    })?
 }
 
 /// Copies the files of the closed kernel but the settled ones. Not stopped half-way: the
