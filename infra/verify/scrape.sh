@@ -3,7 +3,7 @@
 # every expression of the dashboards is understood.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-node="${PULSE_NODE:-${CARGO_TARGET_DIR:-$root/target}/release/pulse-node}"
+node="${NODE_BINARY:-${CARGO_TARGET_DIR:-$root/target}/release/pulse-node}"
 work="$(mktemp -d)"
 pids=()
 finish() {
