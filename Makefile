@@ -1,6 +1,6 @@
 # Names for the scripts in ci/; nothing else.
 
-.PHONY: run test check bench test-long
+.PHONY: run test check bench test-long test-infra
 
 run:
 	@ci/run.sh
@@ -16,3 +16,6 @@ bench:
 
 test-long:
 	@ci/test-long.sh
+
+test-infra:
+	@ci/test-infra.sh

@@ -137,9 +137,7 @@ impl Kept {
             return Err(RestError::BodyTooLarge);
         }
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| RestError::BodyUnreadable {
-                what: error.to_string(),
-            })?;
+            let frame = frame.map_err(RestError::unreadable)?;
             let Some(data) = frame.data_ref() else {
                 continue;
             };

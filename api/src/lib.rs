@@ -53,7 +53,7 @@ pub fn main_router(state: ApiState) -> Router {
 /// pages cannot read it.
 pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>) -> Router {
     let router = ops::health_routes().merge(ops::metrics_route());
-    let router = router.fallback(rest::no_endpoint).with_state(state);
+    let router = router.fallback(rest::handle_operator).with_state(state);
     let router = router.merge(ops::peer_routes(control));
     layers::wrap(router, CorsOrigin::none())
 }

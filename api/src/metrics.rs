@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
+const READY: &str = "pulse_ready";
 const REQUEST_SECONDS: &str = "pulse_rest_request_seconds";
 const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
@@ -25,6 +26,8 @@ pub const SECONDS_BUCKETS: [f64; 12] = [
 /// Registers the HELP text of every metric of this crate. To be called once, after the
 /// recorder is installed.
 pub fn describe() {
+    describe_gauge!(READY, "1 when /health answers 200, else 0");
+    ready(false);
     describe_histogram!(
         REQUEST_SECONDS,
         Unit::Seconds,
@@ -57,6 +60,11 @@ pub fn describe() {
         Unit::Seconds,
         "Time to renew the statuses of all subscribed scripts that a change has touched"
     );
+}
+
+/// Records whether answers are complete now.
+pub(crate) fn ready(is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
 
 /// Records an answered request. `route` is a template, never a path.

@@ -17,6 +17,7 @@ mod export;
 mod listen;
 mod run;
 mod snapshot;
+mod systemd;
 mod tasks;
 mod telemetry;
 

@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     control,
     data_dir::{DataDir, Listen},
-    listen, snapshot, tasks,
+    listen, snapshot, systemd, tasks,
     tasks::Tasks,
     telemetry,
 };
@@ -113,6 +113,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         electrum = ?listening.electrum,
         "listening"
     );
+
+    tasks.spawn("systemd", systemd::run);
 
     let stores = {
         let opening = opening.clone();

@@ -21,7 +21,7 @@ use serde::Serialize;
 pub(crate) use health::live;
 pub(crate) use peers::routes as peer_routes;
 
-use crate::{layers::RouteTemplate, rest, state::ApiState};
+use crate::{layers::RouteTemplate, metrics, rest, state::ApiState};
 
 /// `/health`, `/health/live` and `/stats`.
 pub(crate) fn health_routes() -> Router<ApiState> {
@@ -33,7 +33,7 @@ pub(crate) fn health_routes() -> Router<ApiState> {
 
 /// `/metrics`.
 pub(crate) fn metrics_route() -> Router<ApiState> {
-    Router::new().route("/metrics", only_get(get(metrics)))
+    Router::new().route("/metrics", only_get(get(recorded)))
 }
 
 /// Any other method does not exist, as in the rest of the API.
@@ -42,8 +42,9 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 }
 
 /// What the process has recorded, in the text format of Prometheus.
-async fn metrics(State(state): State<ApiState>) -> Response {
+async fn recorded(State(state): State<ApiState>) -> Response {
     state.query().record_reads();
+    metrics::ready(health::readiness(&state) == Readiness::Synced);
     rendered(state.prometheus())
 }
 

@@ -1,4 +1,4 @@
-//! Addresses and scripthashes: A1 to A5 of the Esplora contract (docs/api.md).
+//! Addresses and scripthashes: A1 to A6 of the Esplora contract (docs/api.md).
 //!
 //! A later block can change every answer here, so all of them need a synced node or a
 //! client that takes what is indexed so far for the whole.
@@ -178,6 +178,12 @@ pub(super) fn utxos(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outle
         }
     }
     list.finish()
+}
+
+/// A6: addresses that begin with a prefix. There is no index of them
+/// (docs/decisions/0007).
+pub(super) fn by_prefix() -> Answer {
+    Err(RestError::AddressSearchOff)
 }
 
 /// The script's hash as the mempool names it.

@@ -1,4 +1,4 @@
-//! Blocks: B1 to B11 of the Esplora contract (docs/api.md).
+//! Blocks: B1 to B11 and G1 of the Esplora contract (docs/api.md).
 
 use pulse_indexer::query::model::BlockInfo;
 use pulse_primitives::{
@@ -137,6 +137,11 @@ pub(super) fn txs(at: &Snapshot<'_>, hash: &BlockHash, start: u32) -> Answer {
         .map(|detail| TxJson::new(detail, at.network()))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Reply::json(&txs, at.cache_at(block.height)))
+}
+
+/// G1: a block to mine. This node makes none.
+pub(super) fn template() -> Answer {
+    Err(RestError::MiningOff)
 }
 
 fn known(at: &Snapshot<'_>, hash: &BlockHash) -> Result<BlockInfo, RestError> {

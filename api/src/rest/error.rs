@@ -98,6 +98,12 @@ pub(crate) enum RestError {
     /// The mempool does not build upon the index's tip, for longer than a request waits.
     #[error("the mempool is catching up; try again")]
     MempoolBehind,
+    /// No index of addresses by their first characters.
+    #[error("address search disabled")]
+    AddressSearchOff,
+    /// Block templates are not made.
+    #[error("mining REST endpoints are disabled")]
+    MiningOff,
     /// More unspent outputs than one answer may have.
     #[error("Too many unspent outputs")]
     TooManyUtxos,
@@ -139,6 +145,13 @@ pub(crate) enum RestError {
 }
 
 impl RestError {
+    /// A body that cannot be read.
+    pub(crate) fn unreadable(error: impl std::fmt::Display) -> Self {
+        Self::BodyUnreadable {
+            what: error.to_string(),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::InvalidHex
@@ -151,6 +164,7 @@ impl RestError {
             | Self::StartIndexNotMultiple
             | Self::StartIndexOutOfRange
             | Self::TooManyUtxos
+            | Self::AddressSearchOff
             | Self::MissingTx
             | Self::InvalidBody { .. }
             | Self::TooManyTxs
@@ -166,6 +180,7 @@ impl RestError {
             | Self::ProofNotFound
             | Self::NotRemoved
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
+            Self::MiningOff => StatusCode::FORBIDDEN,
             Self::CursorGone => StatusCode::GONE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -225,6 +240,9 @@ impl IntoResponse for RestError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if matches!(self, Self::MiningOff) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if let Some(secs) = self.retry_after_secs() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }

@@ -1,6 +1,6 @@
 //! The Esplora REST API, at `/` and under `/api`.
 //!
-//! path -> [`router`] (which endpoint, with which parameters) -> [`snapshot`] (one view
+//! path -> [`router`] (which route, with which parameters) -> [`snapshot`] (one view
 //! of the index) or [`unconfirmed`] (with the mempool of the same block) -> the endpoint's
 //! function -> [`reply`] or [`error`]
 //!
@@ -27,6 +27,8 @@ mod tests;
 mod tx;
 mod unconfirmed;
 
+use std::sync::Arc;
+
 use axum::{
     body::to_bytes,
     extract::{Request, State},
@@ -38,59 +40,53 @@ use crate::{layers::RouteTemplate, state::ApiState};
 use error::RestError;
 use params::Asked;
 use reply::Reply;
-use router::{Endpoint, Target};
+use router::{Tables, Work};
 
 /// Height up to which the answer to a `?partial=true` knows the chain.
 const INDEXED_HEIGHT: HeaderName = HeaderName::from_static("x-indexed-height");
 
-/// Answers every path that belongs to no other route.
+/// Answers every path of the public listener that belongs to no other route.
 pub(crate) async fn handle(State(state): State<ApiState>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let found = router::find(&parts.method, parts.uri.path(), state.params().network);
-    let Some(found) = found.filter(|found| state.mempool().is_some() || !found.is_of_mempool())
-    else {
-        return no_endpoint(parts.uri).await.into_response();
-    };
-    let worker = state.clone();
-    let answer = match found.target {
-        Err(error) => Err(error),
-        Ok(Target::Read(endpoint)) => {
-            let asked = Asked::of(parts.uri.query());
-            if asked.partial {
-                return answer_part(&state, endpoint, asked, found.template).await;
-            }
-            answer(&state, endpoint, asked).await
-        }
-        Ok(Target::Submit(submission)) => {
-            // The layers have read and bounded it.
-            match to_bytes(body, usize::MAX).await {
-                Err(error) => Err(RestError::BodyUnreadable {
-                    what: error.to_string(),
-                }),
-                Ok(body) => {
-                    let work = move || submission.answer(&worker, parts.uri.query(), &body);
-                    let answer = state.submitting().run(work).await;
-                    answer.unwrap_or_else(|error| Err(error.into()))
-                }
-            }
-        }
-    };
-    if let Err(error) = &answer {
-        error.log(found.template);
-    }
-    (Extension(RouteTemplate(found.template)), answer).into_response()
+    route(router::PUBLIC, &state, request).await
 }
 
-/// The answer of an endpoint for a client that takes what is indexed so far for the whole.
+/// The same for the operator's listener.
+pub(crate) async fn handle_operator(State(state): State<ApiState>, request: Request) -> Response {
+    route(router::OPERATOR, &state, request).await
+}
+
+async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let found = router::find(tables, &parts.method, parts.uri.path())
+        .filter(|found| state.mempool().is_some() || !found.route.of_mempool);
+    let Some(found) = found else {
+        return no_endpoint(parts.uri).await.into_response();
+    };
+    let template = found.route.template;
+    let asked = Asked::of(parts.uri.query());
+    // The layers have read and bounded it.
+    let body = to_bytes(body, usize::MAX).await;
+    let work = (body.map_err(RestError::unreadable))
+        .and_then(|body| found.work(state.params().network, parts.uri.query(), &asked, body));
+    if asked.partial {
+        return answer_part(state, work, template).await;
+    }
+    let answer = answer(state, work).await;
+    if let Err(error) = &answer {
+        error.log(template);
+    }
+    (Extension(RouteTemplate(template)), answer).into_response()
+}
+
+/// The answer for a client that takes what is indexed so far for the whole.
 /// It says how far that is, and caches must not take it for more.
 async fn answer_part(
     state: &ApiState,
-    endpoint: Endpoint,
-    asked: Asked,
+    work: Result<Work, RestError>,
     template: &'static str,
 ) -> Response {
     let (state, partial) = state.partial();
-    let answer = answer(&state, endpoint, asked).await;
+    let answer = answer(&state, work).await;
     if let Err(error) = &answer {
         error.log(template);
     }
@@ -105,23 +101,32 @@ async fn answer_part(
     response
 }
 
-/// The answer of an endpoint: on this thread if it is short and need not wait.
-async fn answer(state: &ApiState, endpoint: Endpoint, asked: Asked) -> Result<Reply, RestError> {
-    if endpoint.is_short() {
-        let (worker, endpoint) = (state.impatient(), endpoint.clone());
-        let work = move || endpoint.answer(&worker);
-        match state.blocking().run_short(work).await? {
-            Err(RestError::MempoolBehind) => {}
-            answer => return answer,
+/// The answer: on this thread if the work is short and need not wait.
+async fn answer(state: &ApiState, work: Result<Work, RestError>) -> Result<Reply, RestError> {
+    match work? {
+        Work::Short(work) => {
+            let (worker, short) = (state.impatient(), Arc::clone(&work));
+            match state.blocking().run_short(move || short(&worker)).await? {
+                Err(RestError::MempoolBehind) => {}
+                answer => return answer,
+            }
+            let worker = state.clone();
+            state.blocking().run(move || work(&worker)).await?
+        }
+        Work::Whole(work) => {
+            let worker = state.clone();
+            state.blocking().run(move || work(&worker)).await?
+        }
+        Work::List(work) => {
+            let worker = state.clone();
+            let work = move |outlet| work(&worker, outlet);
+            state.blocking().run_long(work).await?
+        }
+        Work::Submission(work) => {
+            let worker = state.clone();
+            state.submitting().run(move || work(&worker)).await?
         }
     }
-    let worker = state.clone();
-    if endpoint.is_list() {
-        let work = move |early| endpoint.list(&worker, &asked, early);
-        return state.blocking().run_long(work).await?;
-    }
-    let work = move || endpoint.answer(&worker);
-    state.blocking().run(work).await?
 }
 
 /// The answer to a path or method that does not exist.

@@ -33,42 +33,25 @@ const NO_FEE_RATE_LIMIT_BTC: f64 = 1.0;
 
 type Answer = Result<Reply, RestError>;
 
-/// What a client hands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Submission {
-    /// GET `/broadcast?tx=`
-    Broadcast,
-    /// POST `/tx`
-    Tx,
-    /// POST `/txs/package`
-    Package,
-    /// POST `/txs/test`
-    Test,
+/// T9: the transaction in the body, as hex.
+pub(super) fn tx(state: &ApiState, _query: Option<&str>, body: &[u8]) -> Answer {
+    one(submitter(state)?, text(body)?)
 }
 
-impl Submission {
-    /// Hands it in.
-    ///
-    /// # Errors
-    /// What is wrong with query, body or transaction.
-    pub(super) fn answer(self, state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
-        Snapshot::take(state)?.require_complete()?;
-        let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
-        let submitter = &*mempool.submitter;
-        match self {
-            Self::Broadcast => {
-                let tx = value(query, "tx").ok_or(RestError::MissingTx)?;
-                broadcast(submitter, &tx)
-            }
-            Self::Tx => broadcast(submitter, text(body)?),
-            Self::Package => package(submitter, query, text(body)?),
-            Self::Test => test(submitter, query, text(body)?),
-        }
-    }
+/// T10: the transaction in the query, as hex.
+pub(super) fn broadcast(state: &ApiState, query: Option<&str>, _body: &[u8]) -> Answer {
+    let submitter = submitter(state)?;
+    one(submitter, &value(query, "tx").ok_or(RestError::MissingTx)?)
 }
 
-/// T9, T10: one transaction.
-fn broadcast(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
+/// The mempool of a synced node.
+fn submitter(state: &ApiState) -> Result<&dyn TxSubmitter, RestError> {
+    Snapshot::take(state)?.require_complete()?;
+    let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
+    Ok(&*mempool.submitter)
+}
+
+fn one(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
     const METHOD: &str = "sendrawtransaction";
     let bytes = Vec::<u8>::from_hex(hex.trim()).ok();
     let tx = bytes.and_then(|bytes| deserialize::<Transaction>(&bytes).ok());
@@ -86,16 +69,18 @@ fn broadcast(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
 }
 
 /// T11: a child behind its parents.
-fn package(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answer {
+pub(super) fn package(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
     const METHOD: &str = "submitpackage";
-    let (txs, limits) = list(METHOD, query, body)?;
+    let submitter = submitter(state)?;
+    let (txs, limits) = list(METHOD, query, text(body)?)?;
     let outcome = (submitter.submit_package(txs, limits)).map_err(|err| rejected(METHOD, &err))?;
     Ok(Reply::json(&PackageJson::from(&outcome), Cache::Short))
 }
 
 /// X4: verdicts without accepting anything.
-fn test(submitter: &dyn TxSubmitter, query: Option<&str>, body: &str) -> Answer {
-    let (txs, limits) = list("testmempoolaccept", query, body)?;
+pub(super) fn test(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
+    let submitter = submitter(state)?;
+    let (txs, limits) = list("testmempoolaccept", query, text(body)?)?;
     let outcome = submitter.test(txs, limits);
     Ok(Reply::json(&test_json(&outcome), Cache::Short))
 }

@@ -1,5 +1,7 @@
 //! Starting, stopping, and being refused.
 
+use std::os::unix::net::UnixDatagram;
+
 use pulse_primitives::bitcoin::Network;
 use pulse_testkit::{ChainData, NodeOptions, ScriptedPeer};
 
@@ -149,4 +151,28 @@ fn damaged_metadata_is_moved_aside_and_the_node_runs_on() {
         name.to_string_lossy().starts_with("meta.damaged-")
     });
     assert!(aside, "{}", node.log_tail());
+}
+
+#[test]
+fn systemd_hears_of_the_start_of_life_and_of_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 256];
+        let count = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    };
+    let mut node = options("regtest")
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        .env("WATCHDOG_USEC", "200000")
+        .start_listening();
+    assert_eq!(heard().trim(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(heard().trim(), "WATCHDOG=1");
+    }
+    assert!(node.terminate(DEADLINE).status.success());
+    let last = std::iter::repeat_with(heard).find(|word| word.trim() != "WATCHDOG=1");
+    assert_eq!(last.unwrap().trim(), "STOPPING=1");
 }

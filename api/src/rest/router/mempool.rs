@@ -1,0 +1,13 @@
+//! Routes of the mempool and of fees.
+
+use super::{Route, Work, get};
+use crate::rest::mempool;
+
+#[rustfmt::skip]
+pub(super) const ROUTES: &[Route] = &[
+    get("/mempool", |_| Work::whole(mempool::backlog)).of_mempool(),
+    get("/mempool/txids", |_| Work::whole(mempool::txids)).of_mempool(),
+    get("/mempool/recent", |_| Work::whole(mempool::recent)).of_mempool(),
+    get("/mempool/projected-blocks", |_| Work::whole(mempool::projected_blocks)).of_mempool(),
+    get("/fee-estimates", |_| Work::whole(mempool::fee_estimates)).of_mempool(),
+];

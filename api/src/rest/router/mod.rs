@@ -1,0 +1,369 @@
+//! The REST routes: from a method and a path to the work that answers.
+//!
+//! ```text
+//! path -> tables of the listener -> [`Route`] -> its parameters -> [`Work`]
+//! ```
+//!
+//! Matching is literal, as clients of the Esplora servers know it: the path is split at
+//! `/`, nothing is decoded or normalised, upper and lower case differ, the first five
+//! segments count and a sixth is never looked at. `/api` in front is skipped.
+//!
+//! A route is one line in the table of its subject: method, template, how its parameters
+//! are read, and the function that answers. Where two templates fit a path, the one
+//! further up counts. A table belongs to the public listener, the operator's, or both.
+
+mod block;
+mod mempool;
+mod script;
+mod tx;
+mod work;
+
+use std::str::FromStr;
+
+use axum::{body::Bytes, http::Method};
+use pulse_primitives::bitcoin::{BlockHash, Network, Txid};
+
+use super::{
+    error::RestError,
+    params::{self, Asked, Subject},
+};
+pub(super) use work::Work;
+
+/// Segments that take part in the match.
+const MATCHED_SEGMENTS: usize = 5;
+/// Most parameters of a template.
+const MAX_PARAMS: usize = 2;
+
+/// The routes of the public listener.
+pub(super) const PUBLIC: Tables = &[block::ROUTES, tx::ROUTES, script::ROUTES, mempool::ROUTES];
+/// The routes that only the operator's listener has.
+pub(super) const OPERATOR: Tables = &[];
+
+/// What a listener answers, by subject.
+pub(super) type Tables = &'static [&'static [Route]];
+
+type Made = Result<Work, RestError>;
+
+/// The methods that a route can have. HEAD is GET; axum cuts its body off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) verb: Verb,
+    /// Its path with `:name` for parameters; names it in metrics and logs, too.
+    pub(super) template: &'static str,
+    /// Bytes of the template before its first parameter.
+    literal: usize,
+    /// Whether it exists only on nodes with a mempool.
+    pub(super) of_mempool: bool,
+    /// Reads the parameters.
+    make: fn(&Args<'_>) -> Made,
+}
+
+/// A GET route.
+const fn get(template: &'static str, make: fn(&Args<'_>) -> Made) -> Route {
+    Route {
+        verb: Verb::Get,
+        template,
+        literal: literal(template),
+        of_mempool: false,
+        make,
+    }
+}
+
+/// A POST route.
+const fn post(template: &'static str, make: fn(&Args<'_>) -> Made) -> Route {
+    Route {
+        verb: Verb::Post,
+        ..get(template, make)
+    }
+}
+
+const fn literal(template: &str) -> usize {
+    let bytes = template.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() && bytes[at] != b':' {
+        at += 1;
+    }
+    at
+}
+
+impl Route {
+    /// The same, but not there on a node without mempool.
+    const fn of_mempool(self) -> Self {
+        Self {
+            of_mempool: true,
+            ..self
+        }
+    }
+
+    /// The parameters of `path`, if it fits.
+    fn params<'a>(&self, path: &'a str) -> Option<[&'a str; MAX_PARAMS]> {
+        let (before, wanted) = self.template.split_at(self.literal);
+        let rest = path.strip_prefix(before)?;
+        let mut params = [""; MAX_PARAMS];
+        if wanted.is_empty() {
+            return rest.is_empty().then_some(params);
+        }
+        let mut free = params.iter_mut();
+        let mut segments = rest.split('/');
+        for name in wanted.split('/') {
+            let segment = segments.next()?;
+            match name.starts_with(':') {
+                true => *free.next()? = segment,
+                false if name == segment => {}
+                false => return None,
+            }
+        }
+        segments.next().is_none().then_some(params)
+    }
+}
+
+/// What a request says to its route.
+pub(super) struct Args<'a> {
+    params: [&'a str; MAX_PARAMS],
+    network: Network,
+    /// The query string, undecoded.
+    pub(super) query: Option<&'a str>,
+    /// What the query says on any route.
+    pub(super) asked: &'a Asked,
+    /// Empty unless it is a POST.
+    pub(super) body: Bytes,
+}
+
+impl Args<'_> {
+    /// A parameter that is ignored if it does not parse.
+    fn optional<T: FromStr>(&self, index: usize) -> Option<T> {
+        self.params[index].parse().ok()
+    }
+
+    fn number<N: FromStr>(&self, index: usize) -> Result<N, RestError> {
+        params::number(self.params[index])
+    }
+
+    fn block_hash(&self) -> Result<BlockHash, RestError> {
+        params::block_hash(self.params[0])
+    }
+
+    fn txid(&self) -> Result<Txid, RestError> {
+        params::txid(self.params[0])
+    }
+
+    fn address(&self) -> Result<Subject, RestError> {
+        params::address(self.params[0], self.network)
+    }
+
+    fn scripthash(&self) -> Result<Subject, RestError> {
+        params::scripthash(self.params[0])
+    }
+}
+
+/// A path that belongs to a route.
+pub(super) struct Found<'a> {
+    pub(super) route: &'static Route,
+    params: [&'a str; MAX_PARAMS],
+}
+
+impl<'a> Found<'a> {
+    /// The work that answers.
+    ///
+    /// # Errors
+    /// Which parameter is wrong.
+    pub(super) fn work(
+        &self,
+        network: Network,
+        query: Option<&'a str>,
+        asked: &'a Asked,
+        body: Bytes,
+    ) -> Made {
+        (self.route.make)(&Args {
+            params: self.params,
+            network,
+            query,
+            asked,
+            body,
+        })
+    }
+}
+
+/// The route of `path`, `None` if there is none.
+pub(super) fn find<'a>(tables: Tables, method: &Method, path: &'a str) -> Option<Found<'a>> {
+    let verb = match *method {
+        Method::GET | Method::HEAD => Verb::Get,
+        Method::POST => Verb::Post,
+        _ => return None,
+    };
+    let path = matched_part(path);
+    let mut routes = tables.iter().copied().flatten();
+    routes.find_map(|route| {
+        let params = (route.verb == verb).then(|| route.params(path))??;
+        Some(Found { route, params })
+    })
+}
+
+/// The first segments of a path behind `/api`.
+fn matched_part(path: &str) -> &str {
+    let path = match path.strip_prefix("/api") {
+        Some(behind) if behind.starts_with('/') => behind,
+        _ => path,
+    };
+    let mut slashes = path.match_indices('/');
+    match slashes.nth(MATCHED_SEGMENTS) {
+        Some((end, _)) => &path[..end],
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H: &str = "1c45a447627cbd0003b94a77a48f5746dac20551805150cfb23d2b2f9b5fbc53";
+    const A: &str = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
+
+    fn public(method: &Method, path: &str) -> Option<&'static str> {
+        find(PUBLIC, method, path).map(|found| found.route.template)
+    }
+
+    fn template(path: &str) -> Option<&'static str> {
+        public(&Method::GET, path)
+    }
+
+    #[test]
+    fn paths_match_literally() {
+        for (path, want) in [
+            ("/blocks", "/blocks"),
+            ("/blocks/", "/blocks/:start_height"),
+            ("/blocks/abc", "/blocks/:start_height"),
+            ("/blocks/tip", "/blocks/:start_height"),
+            ("/block/", "/block/:hash"),
+            ("/block//txs", "/block/:hash/txs"),
+            ("/block/x/txs/", "/block/:hash/txs/:start_index"),
+            (
+                "/address/x/txs/chain/",
+                "/address/:address/txs/chain/:last_seen_txid",
+            ),
+            (
+                "/address/x/txs/chain/y/any/thing/",
+                "/address/:address/txs/chain/:last_seen_txid",
+            ),
+            ("/tx/", "/tx/:txid"),
+        ] {
+            assert_eq!(template(path), Some(want), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "*",
+            "/api",
+            "/api/",
+            "/apiblocks",
+            "/explorer/",
+            "//blocks",
+            "/Blocks",
+            "/%62locks",
+            "/api/api/blocks",
+            "/blocks/1/2",
+            "/blocks/tip/hash/",
+            &format!("/tx/{H}/"),
+            &format!("/block/{H}/"),
+            &format!("/block/{H}/txs/0/1"),
+            &format!("/address/{A}/"),
+            &format!("/address/{A}/txs/"),
+            "/mempool/",
+            "/fee-estimates/",
+            "/mempool/txids/",
+            "/broadcast/",
+            "/txs/package",
+            "/tx",
+        ] {
+            assert_eq!(template(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_route_is_found_by_its_template_alone_and_under_api() {
+        let mut seen = std::collections::HashSet::new();
+        for route in PUBLIC.iter().chain(OPERATOR).copied().flatten() {
+            let method = match route.verb {
+                Verb::Get => Method::GET,
+                Verb::Post => Method::POST,
+            };
+            let tables: Tables = match public(&method, route.template) {
+                Some(_) => PUBLIC,
+                None => OPERATOR,
+            };
+            for path in [route.template.to_owned(), format!("/api{}", route.template)] {
+                let found = find(tables, &method, &path).expect(&path);
+                assert_eq!(found.route.template, route.template);
+            }
+            let names = route.template.matches(':').count();
+            assert!(names <= MAX_PARAMS, "{}", route.template);
+            let segments = route.template.matches('/').count();
+            assert!(segments <= MATCHED_SEGMENTS, "{}", route.template);
+            assert!(
+                seen.insert((method, route.template)),
+                "{} stands twice",
+                route.template
+            );
+        }
+    }
+
+    #[test]
+    fn methods_tell_routes_apart() {
+        for (method, path) in [
+            (Method::POST, "/tx"),
+            (Method::POST, "/api/tx"),
+            (Method::POST, "/txs/package"),
+            (Method::POST, "/txs/test"),
+            (Method::GET, "/broadcast"),
+            (Method::HEAD, "/broadcast"),
+        ] {
+            assert!(public(&method, path).is_some(), "{path}");
+        }
+        for (method, path) in [
+            (Method::POST, "/broadcast"),
+            (Method::POST, "/blocks"),
+            (Method::POST, "/tx/"),
+            (Method::PUT, "/tx"),
+            (Method::GET, "/txs/test"),
+        ] {
+            assert_eq!(public(&method, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn malformed_parameters_have_their_texts() {
+        let long = format!("{H}0");
+        for (path, want) in [
+            (format!("/block/{}", &H[1..]), "Invalid hex string"),
+            (format!("/block/{long}/status"), "Invalid hex string"),
+            ("/block/".to_owned(), "Invalid hex string"),
+            ("/tx/xyz".to_owned(), "Invalid hex string"),
+            ("/tx/".to_owned(), "Invalid hex string"),
+            (format!("/tx/{long}/outspend/0"), "Invalid hex string"),
+            (format!("/tx/{H}/outspend/-1"), "Invalid number"),
+            (format!("/tx/{H}/outspend/"), "Invalid number"),
+            (format!("/tx/{H}/outspend/4294967296"), "Invalid number"),
+            (format!("/block/{H}/txid/x"), "Invalid number"),
+            ("/block-height/".to_owned(), "Invalid number"),
+            ("/block-height/-1".to_owned(), "Invalid number"),
+            (
+                "/block-height/18446744073709551616".to_owned(),
+                "Invalid number",
+            ),
+            ("/scripthash/abc/utxo".to_owned(), "Invalid scripthash"),
+            ("/address/".to_owned(), "base58 error"),
+        ] {
+            let found = find(PUBLIC, &Method::GET, &path).expect(&path);
+            let asked = Asked::default();
+            let work = found.work(Network::Bitcoin, None, &asked, Bytes::new());
+            assert_eq!(work.err().expect(&path).to_string(), want, "{path}");
+        }
+    }
+}

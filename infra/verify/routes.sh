@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Alertmanager accepts its configuration, and each severity reaches its receiver.
+set -euo pipefail
+config="$(dirname "${BASH_SOURCE[0]}")/../monitoring/alertmanager/alertmanager.yml"
+amtool check-config "$config"
+# expect RECEIVER LABEL...
+expect() {
+    amtool config routes test --config.file="$config" --verify.receivers="$1" "${@:2}" 2>/dev/null
+}
+expect page severity=page alertname=PulseNodeDown
+expect ticket severity=ticket alertname=PulseSlow
+# Nothing falls through.
+expect ticket alertname=Unknown
