@@ -14,48 +14,18 @@ set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-blocks="${BLOCKS:-1600}"
-txs_per_block="${TXS:-1300}"
-seed="${SEED:-1}"
+# shellcheck source=ci/bench-lib.sh
+. ci/bench-lib.sh
+
 # Seconds of load per row, after a second of warming up.
 duration="${DURATION:-10}"
 # Single calls per row with empty caches.
 cold_calls="${COLD_CALLS:-50}"
-patience="${PATIENCE:-600}"
+# Rows to measure: those whose name has this regular expression.
+rows="${ROWS:-.}"
 
-bench_dir="$target_dir/bench"
-chain="${CHAIN:-$bench_dir/chain-$blocks-$txs_per_block-$seed-uneven.blk}"
 data="${DATA:-$bench_dir/full/data}"
-node="${NODE:-$target_dir/release/pulse-node}"
-serve="${SERVE:-$target_dir/release/pulse-serve-blocks}"
 lists="$bench_dir/queries"
-node_pid=
-server_pid=
-
-fail() {
-    echo "bench-queries: $*" >&2
-    exit 1
-}
-
-cleanup() {
-    [ -z "$node_pid" ] || kill "$node_pid" 2>/dev/null || true
-    [ -z "$server_pid" ] || kill "$server_pid" 2>/dev/null || true
-}
-trap cleanup EXIT
-
-wait_until() {
-    local what="$1" deadline=$((SECONDS + patience))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "gave up waiting for $what"
-        [ -z "$node_pid" ] || kill -0 "$node_pid" 2>/dev/null || fail "the node has ended while waiting for $what"
-        sleep 0.1
-    done
-}
-
-calc() {
-    awk "BEGIN { printf \"%.$1f\", $2 }"
-}
 
 tools=()
 for tool in wrk jq; do
@@ -65,13 +35,10 @@ if [ "${#tools[@]}" -gt 0 ]; then
     echo "bench-queries: installing ${tools[*]}"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${tools[@]}"
 fi
-[ -x "$node" ] && [ -x "$serve" ] || step build cargo build --release --locked -p pulse-bin -p pulse-testkit
+build_binaries
 [ -s "$chain" ] && [ -d "$data" ] || fail "no $chain or no $data: run ci/bench.sh with the same BLOCKS, TXS and SEED first"
 mkdir -p "$lists"
 
-api() {
-    curl -sf --max-time 60 "http://$http_addr$1"
-}
 is_synced() {
     curl -sf --max-time 5 -o /dev/null "http://$http_addr/health"
 }
@@ -83,11 +50,10 @@ fetch() {
 
 start_node() {
     rm -f "$data/listen.json"
-    "$node" --network regtest --data-dir "$data" --connect "$peer" --http-addr 127.0.0.1:0 \
+    "$node" --network regtest --data-dir "$data" "${connect[@]}" --http-addr 127.0.0.1:0 \
         >"$lists/node.log" 2>&1 &
     node_pid="$!"
-    wait_until "the node to start" test -s "$data/listen.json"
-    http_addr="$(sed 's/.*"http":"\([^"]*\)".*/\1/' "$data/listen.json")"
+    wait_for_listener "$data"
     wait_until "the node to be synced" is_synced
 }
 
@@ -97,14 +63,11 @@ stop_node() {
     node_pid=
 }
 
-# Sum of a counter over its labels: counter NAME
-counter() {
-    api /metrics | awk -v name="$1" '{ split($1, parts, "{") } parts[1] == name { sum += $NF } END { printf "%.0f", sum }'
-}
-
 # Preads of block files, RocksDB blocks read, bytes from the disk, processor ticks.
 readings() {
-    echo "$(counter pulse_blockfile_reads_total) $(counter pulse_db_block_reads_total)" \
+    local metrics
+    metrics="$(api /metrics)"
+    echo "$(metric pulse_blockfile_reads_total <<<"$metrics") $(metric pulse_db_block_reads_total <<<"$metrics")" \
         "$(awk '/^read_bytes/ { print $2 }' "/proc/$node_pid/io" 2>/dev/null || echo 0)" \
         "$(awk '{ print $14 + $15 }' "/proc/$node_pid/stat")"
 }
@@ -119,6 +82,7 @@ collect() {
     sed 's|.*|/block/&|' "$lists/blocks" | fetch | jq -r 'select(.tx_count > 50) | .id' >"$lists/big-blocks"
     sed 's|.*|/block/&/txs/25|' "$lists/big-blocks" | fetch >"$lists/txs.json"
     jq -r '.[].txid' "$lists/txs.json" >"$lists/txids"
+    jq -rs '.[][0].txid' "$lists/txs.json" >"$lists/apart"
     jq -r '.[].vout[].scriptpubkey_address // empty' "$lists/txs.json" | sort >"$lists/all-addresses"
     uniq -c "$lists/all-addresses" | sort -rn | awk '{ print $2 }' >"$lists/by-traffic"
     # The busiest, and of the busy ones that with most unspent outputs.
@@ -195,10 +159,7 @@ empty_caches() {
     start_node
 }
 
-"$serve" --network regtest --file "$chain" >"$lists/peer" 2>"$lists/peer.log" &
-server_pid="$!"
-wait_until "the peer to listen" grep -qs ' on ' "$lists/peer"
-peer="$(sed -n 's/^serving .* on //p' "$lists/peer")"
+start_peer queries-peer
 start_node
 step "collecting what to ask for" collect
 hot="$(cat "$lists/hot")"
@@ -206,30 +167,47 @@ hoard="$(cat "$lists/hoard")"
 hot_txs="$(api "/address/$hot" | jq .chain_stats.tx_count)"
 hoard_utxos="$(api "/address/$hoard" | jq '.chain_stats | .funded_txo_count - .spent_txo_count')"
 
-rows() {
+# Rows whose name has the expression of ROWS: row RUN NAME LIST PREFIX SUFFIX
+row() {
+    local run="$1" name="$2"
+    shift 2
+    if grep -qE -e "$rows" <<<"$name"; then
+        "$run" "$name" "$@"
+    fi
+}
+
+all_rows() {
     local run="$1"
-    "$run" '`/tx/:txid`' txids /tx/ ''
-    "$run" '`/tx/:txid/status`' txids /tx/ /status
-    "$run" '`/tx/:txid/outspends`' txids /tx/ /outspends
-    "$run" '`/address/:a` (ordinary)' addresses /address/ ''
-    "$run" "\`/address/:a\` ($hot_txs transactions)" hot /address/ ''
-    "$run" '`/address/:a/txs` (ordinary)' addresses /address/ /txs
-    "$run" "\`/address/:a/txs\` ($hot_txs transactions)" hot /address/ /txs
-    "$run" "\`/address/:a/utxo\` ($hoard_utxos outputs)" hoard /address/ /utxo
-    "$run" '`/block/:h/txs/25`' big-blocks /block/ /txs/25
-    "$run" '`/tx/:t/merkle-proof`' txids /tx/ /merkle-proof
+    row "$run" '`/tx/:txid`' txids /tx/ ''
+    row "$run" '`/tx/:txid/status`' txids /tx/ /status
+    row "$run" '`/tx/:txid/outspends`' txids /tx/ /outspends
+    row "$run" '`/address/:a` (ordinary)' addresses /address/ ''
+    row "$run" "\`/address/:a\` ($hot_txs transactions)" hot /address/ ''
+    row "$run" '`/address/:a/txs` (ordinary)' addresses /address/ /txs
+    row "$run" "\`/address/:a/txs\` ($hot_txs transactions)" hot /address/ /txs
+    row "$run" "\`/address/:a/utxo\` ($hoard_utxos outputs)" hoard /address/ /utxo
+    row "$run" '`/block/:h/txs/25`' big-blocks /block/ /txs/25
+    row "$run" '`/block/:h/txids`' big-blocks /block/ /txids
+    row "$run" '`/block/:h/raw`' big-blocks /block/ /raw
+    row "$run" '`/tx/:t/merkle-proof`' txids /tx/ /merkle-proof
+    row "$run" '`/tx/:t/merkle-proof` (one per block)' apart /tx/ /merkle-proof
 }
 
 echo "Under load ($(wc -l <"$lists/txids") txids, $(wc -l <"$lists/addresses") addresses, $(wc -l <"$lists/big-blocks") blocks):"
 echo
 echo '| query | req/s | median | p99 | CPU of the node | preads of block files | RocksDB block reads |'
 echo '|---|---|---|---|---|---|---|'
-rows warm
+all_rows warm
+if grep -qE -e "$rows" <<<merkle-proof; then
+    stop_node
+    PULSE_INDEX__TXIDS_CACHE_MIB=0 start_node
+    row warm '`/tx/:t/merkle-proof` (no block cached)' apart /tx/ /merkle-proof
+fi
 if [ "$cold_calls" -gt 0 ]; then
     echo
     echo 'Single calls after a restart, page cache empty:'
     echo
     echo '| query | calls | median | slowest | preads of block files | RocksDB block reads | KiB from the disk |'
     echo '|---|---|---|---|---|---|---|'
-    rows cold
+    all_rows cold
 fi

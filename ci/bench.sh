@@ -8,68 +8,17 @@ set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-blocks="${BLOCKS:-1600}"
-txs_per_block="${TXS:-1300}"
-seed="${SEED:-1}"
+# shellcheck source=ci/bench-lib.sh
+. ci/bench-lib.sh
+
 peers="${PEERS:-1}"
-# Seconds after which a run counts as failed.
-patience="${PATIENCE:-3600}"
-
-bench_dir="$target_dir/bench"
-chain="$bench_dir/chain-$blocks-$txs_per_block-$seed-uneven.blk"
-node="$target_dir/release/pulse-node"
 report=docs/benchmarks.md
-server_pids=()
-node_pid=
-
-fail() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-cleanup() {
-    [ -z "$node_pid" ] || kill "$node_pid" 2>/dev/null || true
-    [ "${#server_pids[@]}" -eq 0 ] || kill "${server_pids[@]}" 2>/dev/null || true
-}
-trap cleanup EXIT
-
-# Microseconds since 1970.
-now_us() {
-    echo "${EPOCHREALTIME/./}"
-}
-
-# A number of decimals of an expression: calc DECIMALS EXPRESSION
-calc() {
-    awk "BEGIN { printf \"%.$1f\", $2 }"
-}
-
-# Waits until a command succeeds: wait_until WHAT COMMAND...
-wait_until() {
-    local what="$1" deadline=$((SECONDS + patience))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "gave up waiting for $what"
-        [ -z "$node_pid" ] || kill -0 "$node_pid" 2>/dev/null || fail "the node has ended while waiting for $what"
-        sleep 0.1
-    done
-}
 
 # Bytes of files, 0 if there are none.
 bytes_of() {
     { cat "$@" 2>/dev/null || true; } | wc -c
 }
 
-# Sum of a metric over its labels, from $dir/metrics. With a second argument only of the lines
-# that have it.
-metric() {
-    awk -v name="$1" -v label="${2:-}" '{ split($1, parts, "{") }
-        parts[1] == name && index($0, label) { sum += $NF } END { printf "%.0f", sum }' \
-        "$dir/metrics"
-}
-
-api() {
-    curl -sf --max-time 5 "http://$http_addr$1"
-}
 chain_is_synced() {
     grep -q 'chain synced' "$dir/log"
 }
@@ -100,9 +49,8 @@ run() {
             --http-addr 127.0.0.1:0 >"$dir/log" 2>&1
     } 2>"$dir/cpu" &
     timer="$!"
-    wait_until "the node to start" test -s "$dir/data/listen.json"
+    wait_for_listener "$dir/data"
     node_pid="$(cat "$pid_file")"
-    http_addr="$(sed 's/.*"http":"\([^"]*\)".*/\1/' "$dir/data/listen.json")"
     wait_until "the end of the sync ($name)" "$condition"
     synced="$(now_us)"
     if [ "$condition" = index_is_at_tip ]; then
@@ -126,44 +74,32 @@ run() {
     echo "$name: $wall_s s, then $stop_s s to stop; $cpu_s CPU s; peak $peak_mib MiB"
 }
 
-step build cargo build --release --locked -p pulse-bin -p pulse-testkit
-mkdir -p "$bench_dir"
-if [ ! -s "$chain" ]; then
-    step "generating the chain" "$node" simulate --blocks "$blocks" \
-        --txs-per-block "$txs_per_block" --seed "$seed" --uneven --out "$chain" | tee "$chain.summary"
-fi
-txs="$(sed -n 's/.* blocks, \([0-9]*\) transactions.*/\1/p' "$chain.summary")"
-[ -n "$txs" ] || fail "no number of transactions in $chain.summary; remove $chain"
-
-connect=()
+build_binaries
+make_chain
 for ((number = 1; number <= peers; number++)); do
-    "$target_dir/release/pulse-serve-blocks" --network regtest --file "$chain" \
-        >"$bench_dir/peer-$number" 2>"$bench_dir/peer.log" &
-    server_pids+=("$!")
-    wait_until "a peer to listen" grep -qs ' on ' "$bench_dir/peer-$number"
-    connect+=(--connect "$(sed -n 's/^serving .* on //p' "$bench_dir/peer-$number")")
+    start_peer "peer-$number"
 done
 
 run kernel chain_is_synced PULSE_INDEX__ENABLED=false
 kernel_wall="$wall_s" kernel_cpu="$cpu_s" kernel_peak="$peak_mib"
 run full index_is_at_tip
 index_bytes="$(du -sb "$dir/data/index" | cut -f1)"
-rows="$(metric pulse_index_rows_written_total)"
+rows="$(metric pulse_index_rows_written_total <"$dir/metrics")"
 ratio="$(calc 2 "$wall_s / $kernel_wall")"
 bytes_per_tx="$(calc 1 "$index_bytes / $txs")"
 
 # What of the index grows with the chain, and what does not.
-table_bytes="$(metric pulse_db_file_bytes)"
-undo_bytes="$(metric pulse_db_file_bytes 'family="undo"')"
-filter_bytes="$(metric pulse_db_file_bytes 'family="filter')"
+table_bytes="$(metric pulse_db_file_bytes <"$dir/metrics")"
+undo_bytes="$(metric pulse_db_file_bytes 'family="undo"' <"$dir/metrics")"
+filter_bytes="$(metric pulse_db_file_bytes 'family="filter' <"$dir/metrics")"
 row_bytes="$((table_bytes - undo_bytes - filter_bytes))"
 wal_bytes="$(bytes_of "$dir"/data/index/*.log)"
 log_bytes="$(bytes_of "$dir"/data/index/{LOG,LOG.old.*,MANIFEST-*,OPTIONS-*})"
 sled_bytes="$(du -sb "$dir/data/meta" 2>/dev/null | cut -f1 || true)"
-written="$(($(metric pulse_db_flushed_bytes_total) + $(metric pulse_db_compacted_bytes_total)))"
+written="$(($(metric pulse_db_flushed_bytes_total <"$dir/metrics") + $(metric pulse_db_compacted_bytes_total <"$dir/metrics")))"
 families=
 for family in hist spend tx txpos utxo agg blk pos; do
-    bytes="$(metric pulse_db_file_bytes "family=\"$family\"")"
+    bytes="$(metric pulse_db_file_bytes "family=\"$family\"" <"$dir/metrics")"
     families+="$family $(calc 1 "$bytes / $txs"), "
 done
 ingest="| $(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) | $blocks | $txs \

@@ -116,6 +116,10 @@ pub trait BlockSource: Send + Sync + 'static {
 pub trait NodeStatus: Send + Sync + 'static {
     /// A consistent report of this moment.
     fn report(&self) -> NodeReport;
+
+    /// Watch of [`NodeReport::headers_answered`], which changes once: with it a node that is
+    /// started at the tip becomes synced although no block arrives.
+    fn headers_answered(&self) -> watch::Receiver<bool>;
 }
 
 /// What is kept in a [`PeerStore`], each under its own key.

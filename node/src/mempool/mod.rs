@@ -50,7 +50,7 @@ pub use handle::{MempoolHandle, NotAccepted, NotJudged};
 use inner::{Inner, Ledger, Parts};
 pub use notice::{Notice, Notices};
 
-/// Time between two looks at whether the node has caught up, and for expired ones.
+/// Time between two looks at whether something was missed, and for what is due.
 const TICK: Duration = Duration::from_secs(1);
 /// Time between two savings.
 const SAVE_INTERVAL: Duration = Duration::from_secs(600);
@@ -98,6 +98,7 @@ pub struct MempoolParts {
 pub struct MempoolTask {
     inner: Arc<Inner>,
     dir: PathBuf,
+    tick: Duration,
 }
 
 /// A mempool: its task, its client, and what it tells the relay.
@@ -127,23 +128,32 @@ pub fn open(parts: MempoolParts) -> (MempoolTask, MempoolHandle, Notices) {
     let task = MempoolTask {
         inner,
         dir: parts.dir,
+        tick: TICK,
     };
     (task, handle, notices)
 }
 
 impl MempoolTask {
+    /// With another time between two looks for what is due, for tests.
+    #[must_use]
+    pub fn with_tick(self, tick: Duration) -> Self {
+        Self { tick, ..self }
+    }
+
     /// Follows the index until `stop`, then saves.
     ///
     /// # Errors
     /// [`MempoolError::TaskFailed`]. What cannot be read is logged, and tried again with
     /// the next block.
     pub async fn run(self, stop: CancellationToken) -> Result<(), MempoolError> {
-        let Self { inner, dir } = self;
+        let Self { inner, dir, tick } = self;
         let mut index_tip = inner.coins.tip();
         let mut chain_tip = inner.blocks.tip();
+        let mut answered = inner.status.headers_answered();
+        let mut is_answered = *answered.borrow_and_update();
         let follower = Arc::new(Mutex::new(Follower::default()));
         let stopping = Arc::new(AtomicBool::new(false));
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut saved, mut expired) = (Instant::now(), Instant::now());
         let mut loading = None;
@@ -155,6 +165,11 @@ impl MempoolTask {
                         break;
                     }
                     index_tip.borrow_and_update();
+                    follow(&inner, &follower).await?;
+                }
+                // Started at the tip, the node is synced before any block arrives.
+                changed = answered.changed(), if !is_answered => {
+                    is_answered = changed.is_err() || *answered.borrow_and_update();
                     follow(&inner, &follower).await?;
                 }
                 changed = chain_tip.changed() => {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use pulse_primitives::{
     ports::NodeStatus,
     status::{NodeReport, PeerReport, SYNCED_LAG_BLOCKS},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{SyncError, workers};
 use crate::{
@@ -21,14 +21,26 @@ use crate::{
 };
 
 /// What the manager publishes.
-#[derive(Default)]
 pub(super) struct Shared {
     pub peers: Mutex<Vec<PeerReport>>,
-    pub headers_answered: AtomicBool,
+    pub headers_answered: watch::Sender<bool>,
     pub blocks_in_flight: AtomicUsize,
     pub blocks_received: AtomicU64,
     /// The best chain has changed by something else than the manager.
     pub changed: Notify,
+}
+
+impl Shared {
+    /// Nothing is known yet, except that with `simulate` no peer is asked for headers.
+    pub fn new(simulate: bool) -> Self {
+        Self {
+            peers: Mutex::default(),
+            headers_answered: watch::Sender::new(simulate),
+            blocks_in_flight: AtomicUsize::default(),
+            blocks_received: AtomicU64::default(),
+            changed: Notify::default(),
+        }
+    }
 }
 
 /// Cloneable client of the sync. Works whether or not [`super::Sync::run`] does.
@@ -39,7 +51,6 @@ pub struct SyncHandle {
     pub(super) chain: Chain,
     pub(super) net: NetHandle,
     pub(super) min_chain_work: Work,
-    pub(super) simulate: bool,
 }
 
 /// Why a block made here did not become part of the block tree.
@@ -126,7 +137,7 @@ impl NodeStatus for SyncHandle {
             best_hashes: best_hashes.take(SYNCED_LAG_BLOCKS as usize + 1).collect(),
             best_header_work: best.work,
             min_chain_work: self.min_chain_work,
-            headers_answered: self.simulate || shared.headers_answered.load(Ordering::Acquire),
+            headers_answered: *shared.headers_answered.borrow(),
             active_tip: self.chain.active_tip(),
             peers: shared.peers.lock().clone(),
             blocks_in_flight: shared.blocks_in_flight.load(Ordering::Relaxed),
@@ -134,5 +145,9 @@ impl NodeStatus for SyncHandle {
             bytes_received: self.net.received_bytes(),
             peers_dropped: self.net.peers_dropped(),
         }
+    }
+
+    fn headers_answered(&self) -> watch::Receiver<bool> {
+        self.shared.headers_answered.subscribe()
     }
 }

@@ -96,14 +96,13 @@ impl Sync {
         net: NetHandle,
         events: mpsc::Receiver<PeerEvent>,
     ) -> (Self, SyncHandle) {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(config.simulate));
         let handle = SyncHandle {
             shared: Arc::clone(&shared),
             store: Arc::clone(&store),
             chain: chain.clone(),
             net: net.clone(),
             min_chain_work: params.min_chain_work,
-            simulate: config.simulate,
         };
         let sync = Self {
             config,

@@ -21,7 +21,9 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 use pulse_simulator::mine::{BlockParts, mine_block, subsidy};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+
+use crate::common::PATIENCE;
 
 type Coins = HashMap<OutPoint, SpentOutput>;
 
@@ -39,6 +41,9 @@ pub struct MemChain {
     state: Mutex<State>,
     chain_tip: watch::Sender<ChainTip>,
     index_tip: watch::Sender<Option<ChainTip>>,
+    /// Whether a peer has answered for headers.
+    pub answered: watch::Sender<bool>,
+    reports: watch::Sender<u64>,
 }
 
 /// The script of an anchor (P2A).
@@ -98,6 +103,8 @@ impl MemChain {
             }),
             chain_tip: watch::Sender::new(tip),
             index_tip: watch::Sender::new(Some(tip)),
+            answered: watch::Sender::new(true),
+            reports: watch::Sender::new(0),
         };
         for _ in 0..blocks {
             chain.mine(Vec::new());
@@ -184,6 +191,13 @@ impl MemChain {
 
     pub fn tip(&self) -> ChainTip {
         *self.chain_tip.borrow()
+    }
+
+    /// Waits until somebody has asked for a report.
+    pub async fn first_report(&self) {
+        let mut reports = self.reports.subscribe();
+        let first = reports.wait_for(|count| *count > 0);
+        timeout(PATIENCE, first).await.unwrap().unwrap();
     }
 }
 
@@ -362,12 +376,14 @@ impl CoinSource for MemChain {
 impl NodeStatus for MemChain {
     fn report(&self) -> NodeReport {
         let tip = *self.chain_tip.borrow();
+        let headers_answered = *self.answered.borrow();
+        self.reports.send_modify(|count| *count += 1);
         NodeReport {
             best_header: tip,
             best_hashes: vec![tip.hash],
             best_header_work: Work::from_be_bytes([0; 32]),
             min_chain_work: Work::from_be_bytes([0; 32]),
-            headers_answered: true,
+            headers_answered,
             active_tip: tip,
             peers: Vec::new(),
             blocks_in_flight: 0,
@@ -375,5 +391,9 @@ impl NodeStatus for MemChain {
             bytes_received: 0,
             peers_dropped: 0,
         }
+    }
+
+    fn headers_answered(&self) -> watch::Receiver<bool> {
+        self.answered.subscribe()
     }
 }

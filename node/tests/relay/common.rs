@@ -9,7 +9,7 @@ use std::{
 use pulse_mempool::MempoolConfig;
 use pulse_node::{
     chain::KernelJudge,
-    mempool::{self, MempoolHandle, MempoolParts, Notices},
+    mempool::{self, MempoolHandle, MempoolParts, MempoolTask, Notices},
 };
 use pulse_primitives::mempool::{MempoolSource, MempoolView};
 use tokio::task::JoinHandle;
@@ -36,6 +36,18 @@ impl Running {
     }
 
     pub async fn start_with(chain: &Arc<MemChain>, dir: &Path, config: MempoolConfig) -> Self {
+        let running = Self::spawn(chain, dir, config, |task| task);
+        running.settled().await;
+        running
+    }
+
+    /// Starts a mempool whose task was changed before it runs, and does not wait.
+    pub fn spawn(
+        chain: &Arc<MemChain>,
+        dir: &Path,
+        config: MempoolConfig,
+        change: impl FnOnce(MempoolTask) -> MempoolTask,
+    ) -> Self {
         let (task, handle, notices) = mempool::open(MempoolParts {
             config,
             dir: dir.to_owned(),
@@ -44,20 +56,19 @@ impl Running {
             judge: Arc::new(KernelJudge::default()),
             status: Arc::clone(chain) as _,
         });
+        let task = change(task);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { task.run(stop).await.unwrap() }
         });
-        let running = Self {
+        Self {
             chain: Arc::clone(chain),
             mempool: handle,
             notices: Some(notices),
             stop,
             task,
-        };
-        running.settled().await;
-        running
+        }
     }
 
     /// Waits until the mempool is at the chain's tip.

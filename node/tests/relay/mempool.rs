@@ -1,8 +1,9 @@
 //! The mempool's task: what it follows, refuses, and keeps.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use pulse_mempool::MempoolConfig;
+use pulse_node::mempool::MempoolTask;
 use pulse_primitives::{
     bitcoin::{Amount, ScriptBuf, Transaction, TxOut, Txid},
     mempool::{MempoolSource, RemovalReason, SubmitLimits, TxRejected, TxSubmitter},
@@ -27,6 +28,22 @@ async fn submit_within(
     tokio::task::spawn_blocking(move || mempool.submit(tx, limits))
         .await
         .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_at_once_when_the_first_peer_has_answered_for_headers() {
+    let (chain, dir) = (MemChain::new(110), tempdir().unwrap());
+    chain.answered.send_replace(false);
+    // So that no look for what was missed makes up for it.
+    let never = Duration::from_secs(1 << 20);
+    let change = |task: MempoolTask| task.with_tick(never);
+    let running = Running::spawn(&chain, dir.path(), MempoolConfig::default(), change);
+    // The first of these looks is at the start.
+    chain.first_report().await;
+    assert_eq!(running.mempool.view().tip(), None);
+    chain.answered.send_replace(true);
+    running.settled().await;
+    running.stop().await;
 }
 
 fn contains(running: &Running, tx: &Transaction) -> bool {

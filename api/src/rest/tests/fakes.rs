@@ -19,6 +19,8 @@ use pulse_primitives::{
     touched::TouchedScripts,
 };
 
+use tokio::sync::watch;
+
 use super::memchain::MemChain;
 
 #[derive(Default)]
@@ -271,6 +273,10 @@ impl NodeStatus for FakeStatus {
             bytes_received: 0,
             peers_dropped: 0,
         }
+    }
+
+    fn headers_answered(&self) -> watch::Receiver<bool> {
+        watch::Sender::new(true).subscribe()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Headers: asked for, judged, and what they say of the peer.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::time::Instant;
 
 use pulse_primitives::bitcoin::{
     BlockHash,
@@ -177,10 +177,7 @@ impl Manager {
         };
         let next = self.headers.accepted(peer, more);
         if self.headers.is_complete() {
-            self.sync
-                .shared
-                .headers_answered
-                .store(true, Ordering::Release);
+            self.sync.shared.headers_answered.send_replace(true);
         }
         if !matches!(next, Next::Done) {
             return next;
