@@ -5,38 +5,19 @@
 #
 # Needs root, for the namespace.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-node="${NODE_BINARY:-${CARGO_TARGET_DIR:-$root/target}/release/pulse-node}"
-tools="${INFRA_TOOLS:-$root/target/infra/bin}"
+tools="${INFRA_TOOLS:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/infra/bin}"
 if [ "${1:-}" != inside ]; then
     as_root=()
     [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    exec "${as_root[@]}" env NODE_BINARY="$node" INFRA_TOOLS="$tools" unshare -m "$0" inside
+    exec "${as_root[@]}" env NODE_BINARY="${NODE_BINARY:-}" INFRA_TOOLS="$tools" unshare -m "$0" inside
 fi
-
+# shellcheck source=infra/verify/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 export PATH="$tools:$PATH"
-work="$(mktemp -d)"
 loops=()
-pids=()
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+undo() {
     umount -l /opt/pulse/data /opt /etc "$work"/{first,second,third,fourth} 2>/dev/null || true
     for loop in "${loops[@]}"; do losetup -d "$loop" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap finish EXIT
-fail() {
-    echo "instance: $1" >&2
-    tail -n 30 "$work"/*.log >&2
-    exit 1
-}
-wait_for() {
-    local deadline=$((SECONDS + $1)) what="$2"
-    until "${@:3}" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$what"
-        sleep 0.2
-    done
 }
 
 # The system manager is the one thing that a namespace does not have.
@@ -48,7 +29,7 @@ STUB
 chmod +x "$work/stub/systemctl"
 export PATH="$work/stub:$PATH"
 
-port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+port="$(free_port)"
 export AWS_ENDPOINT_URL="http://127.0.0.1:$port" AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 export AWS_DEFAULT_REGION=us-east-2
 moto_server -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 &
@@ -84,11 +65,11 @@ machine() {
     loops+=("$device")
     : >"$work/systemctl.log"
 }
-# boot [SETTING=VALUE]...: what cloud-init does.
+# What cloud-init does.
 boot() {
     env SETUP_ARTIFACTS=artifacts SETUP_VERSION="$version" SETUP_NETWORK=regtest \
         SETUP_DATA_DEVICE="$device" SETUP_SNAPSHOTS=s3://snapshots/regtest SETUP_SECRETS=/pulse/test \
-        SETUP_WAIT_SECS=0.1 "$@" "$root/infra/instance/user-data.sh" >"$work/boot.log" 2>&1
+        SETUP_WAIT_SECS=0.1 "$root/infra/instance/user-data.sh" >"$work/boot.log" 2>&1
 }
 # The service, as its unit runs it.
 serve() {
@@ -96,14 +77,14 @@ serve() {
         set -a
         # shellcheck disable=SC1091
         . /etc/pulse-node/environment
-        PULSE_HTTP__ADDR=127.0.0.1:0 PULSE_HTTP__OPS_ADDR=127.0.0.1:0
+        export PULSE_HTTP__ADDR=127.0.0.1:0 PULSE_HTTP__OPS_ADDR=127.0.0.1:0
         exec setpriv --reuid pulse --regid pulse --clear-groups /opt/pulse/bin/pulse-node \
-            --config /etc/pulse-node/config.toml --data-dir /opt/pulse/data/node "$@" >>"$work/node.log" 2>&1
+            --config /etc/pulse-node/config.toml --data-dir /opt/pulse/data/node >>"$work/node.log" 2>&1
     ) &
     service=$!
     pids+=("$service")
     wait_for 60 "the node does not listen" test -s /opt/pulse/data/node/listen.json
-    addr="$(python3 -c 'import json; print(json.load(open("/opt/pulse/data/node/listen.json"))["http"])')"
+    addr="$(listens /opt/pulse/data/node/listen.json http)"
     wait_for 60 "the node does not answer" curl -sf "http://$addr/blocks/tip/height"
 }
 stop_service() {
