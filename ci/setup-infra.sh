@@ -8,7 +8,7 @@ set -euo pipefail
 
 # Command and the Debian package that brings it.
 tools="promtool:prometheus amtool:prometheus-alertmanager systemd-analyze:systemd
-    python3:python3 curl:curl haproxy:haproxy nginx:nginx-light openssl:openssl
+    python3:python3 curl:curl npm:npm haproxy:haproxy nginx:nginx-light openssl:openssl
     losetup:mount mkfs.ext4:e2fsprogs setpriv:util-linux shellcheck:shellcheck"
 packages=()
 for tool in $tools; do
@@ -22,6 +22,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+if ! command -v terraform >/dev/null; then
+    echo "setup-infra: Terraform 1.11 or newer is not installed" >&2
+    exit 1
 fi
 
 venv="$target_dir/infra"

@@ -7,6 +7,7 @@ set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+target_dir="$(realpath -m "$target_dir")"
 export NODE_BINARY="$target_dir/release/pulse-node" INFRA_TOOLS="$target_dir/infra/bin"
 monitoring=infra/monitoring
 step scripts shellcheck -x ci/*.sh infra/verify/*.sh infra/edge/nginx/render.sh \
@@ -16,6 +17,7 @@ step alerts promtool test rules "$monitoring/prometheus/tests/pulse-node.yml"
 step routes infra/verify/routes.sh
 step names infra/verify/monitoring.py
 step unit infra/verify/unit.sh
+step terraform infra/verify/terraform.sh
 step node cargo build --release --locked --workspace --all-targets
 step contract infra/verify/contract.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
