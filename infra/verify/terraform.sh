@@ -65,5 +65,5 @@ for tests in "$work"/infra/terraform/modules/*/tests/; do
     quiet terraform test -no-color
     echo "terraform: $(basename "$PWD"): $(grep -c '\.\.\. pass$' "$work/output") passed"
 done
-"$tools/checkov" --directory "$root/infra/terraform" --framework terraform --quiet --compact \
+"$tools/checkov" --directory "$root/infra/terraform" --framework terraform --quiet --compact --skip-download \
     --config-file "$root/infra/verify/checkov.yml"
