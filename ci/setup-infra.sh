@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Installs the tools that judge infra/. Does nothing when all are there.
+# Installs the tools that judge infra/: Debian packages, and Python programs in
+# target/infra. Does nothing when all are there. Terraform 1.11 or newer is not in Debian
+# and has to be there already.
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 # Command and the Debian package that brings it.
 tools="promtool:prometheus amtool:prometheus-alertmanager systemd-analyze:systemd
-    python3:python3 curl:curl"
+    python3:python3 curl:curl npm:npm haproxy:haproxy nginx:nginx-light openssl:openssl
+    losetup:mount mkfs.ext4:e2fsprogs setpriv:util-linux shellcheck:shellcheck"
 packages=()
 for tool in $tools; do
     command -v "${tool%%:*}" >/dev/null || packages+=("${tool##*:}")
 done
+python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
     echo "setup-infra: installing ${packages[*]}"
     as_root=()
@@ -18,4 +22,17 @@ if [ ${#packages[@]} -gt 0 ]; then
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+if ! command -v terraform >/dev/null; then
+    echo "setup-infra: Terraform 1.11 or newer is not installed" >&2
+    exit 1
+fi
+
+venv="$target_dir/infra"
+if ! cmp -s infra/verify/requirements.txt "$venv/installed.txt"; then
+    echo "setup-infra: installing Python programs"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r infra/verify/requirements.txt
+    cp infra/verify/requirements.txt "$venv/installed.txt"
 fi

@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
 # What infra/ says, judged by the tools that will read it: rules, routes, units, edge
-# configurations; and a real Prometheus beside a live node. Fails where a tool is missing.
+# configurations, instances; and a real Prometheus beside a live node. Fails where a tool
+# is missing.
 set -euo pipefail
 "$(dirname "${BASH_SOURCE[0]}")/setup-infra.sh"
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+target_dir="$(realpath -m "$target_dir")"
+export NODE_BINARY="$target_dir/release/pulse-node" INFRA_TOOLS="$target_dir/infra/bin"
 monitoring=infra/monitoring
+step scripts shellcheck -x ci/*.sh infra/verify/*.sh infra/edge/nginx/render.sh \
+    infra/instance/*.sh infra/instance/scripts/{backup,restore,drain-on-interruption}
 step rules promtool check rules "$monitoring/prometheus/rules/pulse-node.yml"
 step alerts promtool test rules "$monitoring/prometheus/tests/pulse-node.yml"
 step routes infra/verify/routes.sh
 step names infra/verify/monitoring.py
 step unit infra/verify/unit.sh
+step terraform infra/verify/terraform.sh
 step node cargo build --release --locked --workspace --all-targets
+step contract infra/verify/contract.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
+step edge infra/verify/edge.sh
+step instance infra/verify/instance.sh

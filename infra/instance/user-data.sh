@@ -1,0 +1,93 @@
+#!/bin/bash
+# First and every later boot of an instance: mounts the data volume, fetches and verifies
+# the artifact, and hands over to the artifact's own install.sh. May run any number of
+# times. Terraform and CDK put the settings in front of it, as SETUP_* variables:
+#
+#   SETUP_ARTIFACTS   bucket of the artifacts
+#   SETUP_VERSION     version to run
+#   SETUP_NETWORK     mainnet, testnet4, ...
+#   SETUP_DATA_DEVICE device of the data volume, or the id of the EBS volume; empty: none,
+#                     data lies on the root volume
+#   SETUP_SNAPSHOTS   s3://BUCKET/PREFIX of the snapshots; empty: none are restored or made
+#   SETUP_SECRETS     prefix of the parameters in SSM; empty: none
+#   SETUP_LOG_GROUP   CloudWatch log group; empty: no agent
+#   SETUP_ALARM_TOPIC SNS topic for failures of this script; empty: none
+set -euo pipefail
+umask 022
+
+: "${SETUP_ARTIFACTS:?}" "${SETUP_VERSION:?}" "${SETUP_NETWORK:?}"
+root="${SETUP_ROOT:-/opt/pulse}"
+data="$root/data"
+
+say() { echo "user-data: $*"; }
+die() {
+    say "$*"
+    if [ -n "${SETUP_ALARM_TOPIC:-}" ]; then
+        aws sns publish --topic-arn "$SETUP_ALARM_TOPIC" --subject "pulse-node: instance not set up" \
+            --message "$(hostname): $*" || true
+    fi
+    exit 1
+}
+
+# The device of the volume, once it is attached: as given, or by the id that NVMe devices
+# carry in their name.
+find_device() {
+    local id="${SETUP_DATA_DEVICE/-/}" path
+    for _ in $(seq 60); do
+        for path in "$SETUP_DATA_DEVICE" "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$id"; do
+            if [ -e "$path" ]; then
+                readlink -f "$path"
+                return
+            fi
+        done
+        sleep "${SETUP_WAIT_SECS:-5}"
+    done
+    return 1
+}
+
+mount_data() {
+    local device uuid
+    mkdir -p "$data"
+    if mountpoint -q "$data"; then
+        say "data volume is mounted"
+        return
+    fi
+    device="$(find_device)" || die "no device $SETUP_DATA_DEVICE"
+    # Only a volume without any file system or partition is formatted.
+    if [ -z "$(blkid -p -o value -s TYPE -s PTTYPE "$device" || true)" ]; then
+        say "formatting $device"
+        mkfs.ext4 -q -L pulse -m 1 "$device"
+    fi
+    uuid="$(blkid -o value -s UUID "$device")"
+    if ! grep -q "^UUID=$uuid " "/etc/fstab"; then
+        echo "UUID=$uuid $data ext4 defaults,noatime,nofail 0 2" >>"/etc/fstab"
+    fi
+    mount "$data"
+    # The volume may have been enlarged.
+    resize2fs "$device" 2>/dev/null
+    say "mounted $device"
+}
+
+# Leaves the verified artifact's files in $1.
+fetch_artifact() {
+    local name="pulse-node-$SETUP_VERSION-linux-x86_64.tar.gz" from
+    from="s3://$SETUP_ARTIFACTS/nodes/linux/$name"
+    aws s3 cp --only-show-errors "$from" "$1/$name" || die "$from cannot be fetched"
+    aws s3 cp --only-show-errors "$from.sha256" "$1/$name.sha256" || die "$from.sha256 cannot be fetched"
+    (cd "$1" && sha256sum --status --strict --check "$name.sha256") ||
+        die "$name is not what its checksum says: refused"
+    # The checksum file must speak of this very file, or it proves nothing.
+    [ "$(awk '{print $2}' "$1/$name.sha256")" = "$name" ] || die "$name.sha256 is of another file: refused"
+    mkdir "$1/files"
+    tar -xzf "$1/$name" -C "$1/files" --strip-components=1 --no-same-owner
+}
+
+if [ -n "${SETUP_DATA_DEVICE:-}" ]; then
+    mount_data
+fi
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+fetch_artifact "$work"
+export SETUP_ARTIFACTS SETUP_VERSION SETUP_NETWORK SETUP_SNAPSHOTS SETUP_SECRETS SETUP_LOG_GROUP
+"$work/files/install.sh" || die "install.sh failed"
+say "done"

@@ -1,0 +1,185 @@
+# Who may do what: the role of the instances, and the security groups by role.
+
+data "aws_caller_identity" "me" {}
+
+data "aws_region" "here" {}
+
+resource "aws_iam_role" "node" {
+  name = "${var.name}-node"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "ec2.amazonaws.com" }
+    }]
+  })
+}
+
+resource "aws_iam_instance_profile" "node" {
+  name = "${var.name}-node"
+  role = aws_iam_role.node.name
+}
+
+# A shell through SSM needs no open port and no key.
+resource "aws_iam_role_policy_attachment" "ssm" {
+  role       = aws_iam_role.node.name
+  policy_arn = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+}
+
+resource "aws_iam_role_policy" "node" {
+  name = "node"
+  role = aws_iam_role.node.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid      = "ReadArtifacts"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = "${var.artifacts_bucket_arn}/nodes/*"
+      },
+      {
+        Sid      = "Snapshots"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+        Resource = "${var.snapshots_bucket_arn}/*"
+      },
+      {
+        Sid      = "ListSnapshots"
+        Effect   = "Allow"
+        Action   = ["s3:ListBucket"]
+        Resource = var.snapshots_bucket_arn
+      },
+      {
+        Sid      = "Secrets"
+        Effect   = "Allow"
+        Action   = ["ssm:GetParametersByPath"]
+        Resource = "arn:aws:ssm:${data.aws_region.here.region}:${data.aws_caller_identity.me.account_id}:parameter${var.secrets_path}"
+      },
+      {
+        Sid      = "Key"
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource = var.kms_key_arn
+      },
+      {
+        Sid      = "Logs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"]
+        Resource = "${var.log_group_arn}:*"
+      },
+      {
+        Sid       = "Metrics"
+        Effect    = "Allow"
+        Action    = ["cloudwatch:PutMetricData"]
+        Resource  = "*"
+        Condition = { StringEquals = { "cloudwatch:namespace" = "Pulse" } }
+      },
+      {
+        Sid      = "TellOfFailures"
+        Effect   = "Allow"
+        Action   = ["sns:Publish"]
+        Resource = var.alarm_topic_arn
+      },
+    ]
+  })
+}
+
+resource "aws_security_group" "balancer" {
+  name        = "${var.name}-balancer"
+  description = "The load balancer: HTTPS from everywhere"
+  vpc_id      = var.vpc_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "https" {
+  for_each          = { v4 = "0.0.0.0/0" }
+  security_group_id = aws_security_group.balancer.id
+  description       = "HTTPS"
+  cidr_ipv4         = each.value
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+}
+
+# Only to send browsers on to HTTPS.
+resource "aws_vpc_security_group_ingress_rule" "http" {
+  security_group_id = aws_security_group.balancer.id
+  description       = "HTTP, redirected"
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "tcp"
+  from_port         = 80
+  to_port           = 80
+}
+
+resource "aws_vpc_security_group_egress_rule" "balancer" {
+  security_group_id            = aws_security_group.balancer.id
+  description                  = "Requests and health checks to the nodes"
+  referenced_security_group_id = aws_security_group.node.id
+  ip_protocol                  = "tcp"
+  from_port                    = var.ports.http
+  to_port                      = var.ports.http
+}
+
+resource "aws_security_group" "node" {
+  name        = "${var.name}-node"
+  description = "The nodes"
+  vpc_id      = var.vpc_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "node_http" {
+  security_group_id            = aws_security_group.node.id
+  description                  = "Requests through the load balancer"
+  referenced_security_group_id = aws_security_group.balancer.id
+  ip_protocol                  = "tcp"
+  from_port                    = var.ports.http
+  to_port                      = var.ports.http
+}
+
+# The network balancer keeps the client's address, so these are open to everybody.
+resource "aws_vpc_security_group_ingress_rule" "node_public" {
+  for_each          = { p2p = var.ports.p2p, electrum = var.ports.electrum_tls }
+  security_group_id = aws_security_group.node.id
+  description       = each.key
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "tcp"
+  from_port         = each.value
+  to_port           = each.value
+}
+
+resource "aws_vpc_security_group_ingress_rule" "fleet" {
+  for_each                     = toset(["tcp", "udp"])
+  security_group_id            = aws_security_group.node.id
+  description                  = "Nodes of the fleet among each other (${each.key})"
+  referenced_security_group_id = aws_security_group.node.id
+  ip_protocol                  = each.key
+  from_port                    = var.ports.fleet
+  to_port                      = var.ports.fleet
+}
+
+resource "aws_vpc_security_group_ingress_rule" "ops" {
+  security_group_id = aws_security_group.node.id
+  description       = "Metrics, from inside the VPC only"
+  cidr_ipv4         = var.vpc_cidr
+  ip_protocol       = "tcp"
+  from_port         = var.ports.ops
+  to_port           = var.ports.ops
+}
+
+resource "aws_vpc_security_group_ingress_rule" "ssh" {
+  for_each          = toset(var.ssh_from)
+  security_group_id = aws_security_group.node.id
+  description       = "SSH from one address"
+  cidr_ipv4         = each.value
+  ip_protocol       = "tcp"
+  from_port         = 22
+  to_port           = 22
+}
+
+# Bitcoin peers listen on any port.
+resource "aws_vpc_security_group_egress_rule" "node" {
+  security_group_id = aws_security_group.node.id
+  description       = "Bitcoin peers, AWS, package updates"
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "-1"
+}

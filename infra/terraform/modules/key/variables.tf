@@ -1,0 +1,4 @@
+variable "name" {
+  description = "Prefix of the names, for example pulse-production."
+  type        = string
+}
