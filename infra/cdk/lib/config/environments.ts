@@ -1,0 +1,48 @@
+/** The numbers of infra/environments.json, typed. */
+import { readFileSync } from "node:fs";
+
+/** One environment of the self-hosted stack. */
+export interface Environment {
+  readonly name: string;
+  readonly network: string;
+  readonly instanceType: string;
+  /** Most to pay per hour in USD; null is no spot instance. */
+  readonly spotMaxPrice: string | null;
+  readonly volumeGb: number;
+  readonly balancer: boolean;
+  /** Days that daily snapshots of the volume are kept; 0 makes none. */
+  readonly keepSnapshotsDays: number;
+  /** Esplora API whose height is compared with ours. */
+  readonly publicApi: string;
+}
+
+const shared = JSON.parse(
+  readFileSync(new URL("../../../environments.json", import.meta.url), "utf8"),
+);
+
+/** Port on which clients find the API. */
+export const publicPort: number = shared.self_hosted.public_port;
+/** Ports of the node itself. */
+export const ports: { http: number; ops: number } = shared.ports;
+/** Paths of the node's answers. */
+export const paths: { ready: string; live: string; tip: string } = shared.paths;
+/** Where things lie on an instance. */
+export const instance: { data_volume: string } = shared.instance;
+
+/** @throws if there is no environment of this name. */
+export function environment(name: string): Environment {
+  const found = shared.self_hosted[name];
+  if (found === undefined || typeof found !== "object") {
+    throw new Error(`no environment ${name}: dev, staging or production`);
+  }
+  return {
+    name,
+    network: found.network,
+    instanceType: found.instance_type,
+    spotMaxPrice: found.spot_max_price,
+    volumeGb: found.volume_gb,
+    balancer: found.balancer,
+    keepSnapshotsDays: found.keep_snapshots_days,
+    publicApi: found.public_api,
+  };
+}
