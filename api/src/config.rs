@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
 };
 
 use axum::http::HeaderValue;
@@ -27,6 +28,20 @@ pub struct ApiConfig {
     /// Most open connections of a listener; further ones wait in the backlog of the
     /// operating system. Default 1024.
     pub max_connections: NonZeroUsize,
+    /// Most open connections of one address (IPv6: of a /64 network) on a listener; a
+    /// request on a further one gets a 429. 0 is no limit. Default 0, since behind a proxy
+    /// all clients have one address.
+    pub max_connections_per_address: usize,
+    /// Most requests that are being answered at the same time on a listener; a further one
+    /// gets a 503. Default 4096.
+    pub max_requests: NonZeroUsize,
+    /// Certificate chain as a PEM file, with which the public listener speaks HTTPS besides
+    /// HTTP. Read again when it changes. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of `tls_cert` as a PEM file. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
     /// Most queries that read the index at the same time. Default 16.
     pub max_queries: NonZeroUsize,
     /// Seconds that a request waits for one of `max_queries` before it gets a 503.
@@ -50,6 +65,10 @@ impl Default for ApiConfig {
             cors: CorsOrigin(Some(HeaderValue::from_static("*"))),
             utxos_limit: 100_000,
             max_connections: const { count(1024) },
+            max_connections_per_address: 0,
+            max_requests: const { count(4096) },
+            tls_cert: None,
+            tls_key: None,
             max_queries: const { count(16) },
             queue_wait_secs: const { secs(5) },
             request_timeout_secs: const { secs(30) },
@@ -110,6 +129,7 @@ mod tests {
     fn zero_limits_are_refused() {
         for key in [
             "max_connections",
+            "max_requests",
             "max_queries",
             "queue_wait_secs",
             "request_timeout_secs",

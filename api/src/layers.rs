@@ -1,6 +1,6 @@
 //! What every request passes, whatever its route.
 //!
-//! measure -> CORS and OPTIONS -> panic to 500 -> bound the body -> route
+//! measure, compress -> CORS and OPTIONS -> panic to 500 -> admit, bound the body -> route
 
 use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
@@ -18,8 +18,9 @@ use tokio::{
     time::timeout,
 };
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::debug;
 
-use crate::{config::CorsOrigin, metrics, rest::error::RestError};
+use crate::{compress, config::CorsOrigin, metrics, rest::error::RestError, server::Client};
 
 /// Most bytes that a request body may have.
 const BODY_LIMIT_BYTES: u64 = 1_000_000;
@@ -32,12 +33,24 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteTemplate(pub(crate) &'static str);
 
-/// `router` behind all layers.
-pub(crate) fn wrap(router: Router, cors: CorsOrigin) -> Router {
-    let memory = Arc::new(Semaphore::new(BODIES_LIMIT_KIB));
+/// What all requests of a listener share.
+#[derive(Clone)]
+struct Bounds {
+    /// KiB for request bodies.
+    memory: Arc<Semaphore>,
+    /// Requests that may be answered at the same time.
+    requests: Arc<Semaphore>,
+}
+
+/// `router` behind all layers, with up to `max_requests` at a time.
+pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Router {
+    let bounds = Bounds {
+        memory: Arc::new(Semaphore::new(BODIES_LIMIT_KIB)),
+        requests: Arc::new(Semaphore::new(max_requests)),
+    };
     // The last layer is the outermost.
     router
-        .layer(from_fn_with_state(memory, bound_body))
+        .layer(from_fn_with_state(bounds, admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(cors, cross_origin))
         .layer(from_fn(measure))
@@ -46,13 +59,14 @@ pub(crate) fn wrap(router: Router, cors: CorsOrigin) -> Router {
 async fn measure(request: Request, next: Next) -> Response {
     let _open = metrics::Open::request();
     let started = Instant::now();
+    let accepted = compress::accepted(request.headers());
     let response = next.run(request).await;
     let route = match response.extensions().get::<RouteTemplate>() {
         Some(template) => template.0,
         None => "none",
     };
     metrics::request(route, response.status(), started.elapsed());
-    response
+    compress::apply(accepted, response).await
 }
 
 /// Answers OPTIONS, and lets web pages of other origins read every answer, errors
@@ -72,7 +86,7 @@ async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Ne
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after, x-indexed-height, x-next-cursor"),
+            HeaderValue::from_static("etag, retry-after, x-indexed-height, x-next-cursor"),
         );
         if preflight {
             for (name, value) in [
@@ -95,14 +109,26 @@ fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     RestError::Internal.into_response()
 }
 
+/// Lets a request in that comes within the limits of its listener and of its address.
+async fn admit(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<Client>();
+    if let Some(client) = client.filter(|client| client.over_share) {
+        debug!(addr = %client.addr, "more connections than an address may have");
+        let mut response = RestError::TooManyConnections.into_response();
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        return response;
+    }
+    let Ok(_slot) = bounds.requests.try_acquire() else {
+        return RestError::Busy.into_response();
+    };
+    bound_body(Arc::clone(&bounds.memory), request, next).await
+}
+
 /// Reads the body to its end within [`BODY_LIMIT_BYTES`] and [`BODY_TIMEOUT`]. That of a
 /// POST is kept in memory until it is answered, within [`BODIES_LIMIT_KIB`] together with
 /// all others; no other method has a use for one.
-async fn bound_body(
-    State(memory): State<Arc<Semaphore>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn bound_body(memory: Arc<Semaphore>, request: Request, next: Next) -> Response {
     let keep = request.method() == Method::POST;
     let (parts, body) = request.into_parts();
     let mut kept = Kept {
@@ -188,7 +214,7 @@ mod tests {
             )
             .fallback(|| async { RestError::BlockNotFound });
         let cors = CorsOrigin::try_from("https://wallet.example".to_owned()).unwrap();
-        wrap(inner, cors)
+        wrap(inner, cors, 1024)
     }
 
     async fn call(method: Method, path: &str, body: Body) -> (StatusCode, String, Response<()>) {

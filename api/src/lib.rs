@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod blocking;
+mod compress;
 mod config;
 pub mod electrum;
 mod layers;
@@ -23,13 +24,16 @@ mod ops;
 mod rest;
 mod server;
 mod state;
+mod tls;
+mod together;
 
 pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
 pub use crate::opening::{Door, Opening};
 pub use crate::ops::sampler::run as run_sampler;
-pub use crate::server::{ServerLimits, serve};
+pub use crate::server::{HttpsAcceptor, ServerLimits, serve};
 pub use crate::state::{ApiState, MempoolPorts};
+pub use crate::tls::{Certificates, TlsError};
 
 use std::sync::Arc;
 
@@ -44,16 +48,18 @@ pub fn main_router(state: ApiState) -> Router {
     if state.config().ops_addr.is_none() {
         router = router.merge(ops::metrics_route());
     }
-    let cors = state.config().cors.clone();
-    layers::wrap(router.fallback(rest::handle).with_state(state), cors)
+    let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
+    let router = router.fallback(rest::handle).with_state(state);
+    layers::wrap(router, cors, max.get())
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
 /// `/stats`, and the peers that `control` reaches. Sends no CORS header, so that web
 /// pages cannot read it.
 pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>) -> Router {
+    let max = state.config().max_requests;
     let router = ops::health_routes().merge(ops::metrics_route());
     let router = router.fallback(rest::handle_operator).with_state(state);
     let router = router.merge(ops::peer_routes(control));
-    layers::wrap(router, CorsOrigin::none())
+    layers::wrap(router, CorsOrigin::none(), max.get())
 }

@@ -28,6 +28,8 @@ use crate::{config::CorsOrigin, layers, ops};
 
 /// When a client may ask again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// Requests that are refused at the same time.
+const MAX_REQUESTS: usize = 4096;
 
 /// What the node is doing until it is open. Clones tell the same.
 #[derive(Clone)]
@@ -59,7 +61,7 @@ impl Opening {
         let closed = Router::new()
             .fallback(refuse)
             .with_state((self.clone(), metrics));
-        let closed = layers::wrap(closed, cors);
+        let closed = layers::wrap(closed, cors, MAX_REQUESTS);
         let service = service_fn({
             let open = Arc::clone(&open);
             move |request: Request| {

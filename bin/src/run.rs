@@ -19,7 +19,9 @@ use std::{
 };
 
 use anyhow::Context;
-use pulse_api::{ApiState, CorsOrigin, MempoolPorts, Opening, ServerLimits};
+use pulse_api::{
+    ApiState, Certificates, CorsOrigin, HttpsAcceptor, MempoolPorts, Opening, ServerLimits,
+};
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
 use pulse_node::{
@@ -65,6 +67,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         Some(addr) => Some(listen::bind("http.ops_addr", addr).await?),
         None => None,
     };
+    let certificates = Certificates::given(
+        "http",
+        config.http.tls_cert.as_deref(),
+        config.http.tls_key.as_deref(),
+    )?;
+    let https = certificates.as_ref().map(HttpsAcceptor::new).transpose()?;
     let electrum = electrum::bind(&config.electrum, data_dir.root()).await?;
     let p2p = match config.p2p.listen {
         Some(addr) => Some(listen::bind("p2p.listen", addr).await?),
@@ -93,15 +101,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("http", {
         let (router, limits) = (door.router(), limits.clone());
         |stop| async move {
-            pulse_api::serve(http, router, limits, stop).await;
+            pulse_api::serve(http, https, router, limits, stop).await;
             Ok(())
         }
     });
+    if let Some(certificates) = certificates {
+        tasks.spawn("http certificates", |stop| async move {
+            certificates.watch(stop).await;
+            Ok(())
+        });
+    }
     let ops_door = opening.door(CorsOrigin::none(), true);
     if let Some(ops) = ops {
         let router = ops_door.router();
         tasks.spawn("ops", |stop| async move {
-            pulse_api::serve(ops, router, limits, stop).await;
+            pulse_api::serve(ops, None, router, limits, stop).await;
             Ok(())
         });
     }

@@ -13,6 +13,8 @@ mod e2e {
     mod filters;
     mod golden;
     mod hostile;
+    mod http;
+    mod https;
     mod operation;
     mod operator;
     mod proof;

@@ -283,6 +283,47 @@ impl Reply {
     }
 }
 
+/// An answer of the node with all its headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in lower case, and values.
+    pub headers: BTreeMap<String, String>,
+    /// Body, not decompressed.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn of(mut response: ureq::http::Response<ureq::Body>) -> Result<Self, ureq::Error> {
+        let headers = response.headers().iter();
+        let headers = headers.filter_map(|(name, value)| {
+            let value = value.to_str().ok()?;
+            Some((name.as_str().to_owned(), value.to_owned()))
+        });
+        Ok(Self {
+            status: response.status().as_u16(),
+            headers: headers.collect(),
+            body: response.body_mut().read_to_vec()?,
+        })
+    }
+
+    /// Value of a header, by its name in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The body as text; bytes that are none are shown as hex.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match std::str::from_utf8(&self.body) {
+            Ok(text) if !text.contains('\0') => text.to_owned(),
+            _ => self.body.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
 /// A running node. Killed when dropped; after a panic, the end of its log is printed.
 #[derive(Debug)]
 pub struct PulseNode {
@@ -379,6 +420,27 @@ impl PulseNode {
             .send(body)
             .and_then(reply)
             .unwrap_or_else(|err| panic!("POST {path}: {err}\n{}", self.log_tail()))
+    }
+
+    /// Sends any request to the HTTP listener and gives the whole answer.
+    ///
+    /// # Panics
+    /// As [`PulseNode::get`].
+    #[must_use]
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let url = format!("http://{}{path}", self.listen.http);
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).expect("the request is one");
+        let answer = match body.is_empty() {
+            true => self.agent.run(request),
+            false => self.agent.run(request.map(|()| body)),
+        };
+        answer
+            .and_then(Answer::of)
+            .unwrap_or_else(|err| panic!("{method} {path}: {err}\n{}", self.log_tail()))
     }
 
     /// As [`PulseNode::get`], from the operators' listener if there is one.

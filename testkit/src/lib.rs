@@ -29,7 +29,7 @@ pub use bitcoind::Bitcoind;
 pub use block_builder::ChainBuilder;
 pub use chaindata::ChainData;
 pub use golden::{Golden, GoldenScript, GoldenUtxo};
-pub use launcher::{Exit, NodeOptions, PulseNode, Reply};
+pub use launcher::{Answer, Exit, NodeOptions, PulseNode, Reply};
 pub use peer::{PeerLog, ScriptedPeer};
 pub use served_chain::{BlockFileError, ServedChain};
 pub use txgen::TxGen;

@@ -9,7 +9,7 @@ use pulse_indexer::query::QueryError;
 use pulse_primitives::{Height, bitcoin::Txid};
 use tracing::{error, warn};
 
-use crate::blocking::BlockingError;
+use crate::{blocking::BlockingError, together::Apart};
 
 /// Why a request has no result. What it displays is the message that the client gets.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,12 @@ impl ElectrumError {
 
     pub(super) fn params(what: impl Into<String>) -> Self {
         Self::Params { what: what.into() }
+    }
+}
+
+impl From<Apart> for ElectrumError {
+    fn from(_: Apart) -> Self {
+        Self::MempoolBehind
     }
 }
 

@@ -29,7 +29,6 @@ mod rpc;
 mod server;
 mod session;
 mod status;
-mod tls;
 mod transport;
 mod version;
 mod view;
@@ -39,10 +38,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use pulse_primitives::{bitcoin::hashes::Hash, mempool::ScriptHash};
 use tokio::sync::Semaphore;
 
+pub use crate::tls::{Certificates, TlsError};
 pub use config::ElectrumConfig;
 pub use notifier::run as run_notifier;
 pub use server::{ElectrumListener, serve};
-pub use tls::{Certificates, TlsError};
 
 use self::{
     error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree,

@@ -23,10 +23,12 @@ use super::{
     error::ElectrumError,
     limits::Admission,
     session,
-    tls::{Certificates, TlsError},
     transport::{Frames, Lines, Transport},
 };
-use crate::metrics;
+use crate::{
+    metrics,
+    tls::{Certificates, TlsError},
+};
 
 /// Time for the handshakes of TLS and WebSocket.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -60,7 +62,7 @@ impl ElectrumListener {
     /// [`TlsError`].
     pub fn tls(certificates: &Arc<Certificates>) -> Result<Self, TlsError> {
         Ok(Self {
-            tls: Some(TlsAcceptor::from(certificates.acceptor()?)),
+            tls: Some(TlsAcceptor::from(certificates.acceptor(&[])?)),
             web_socket: false,
             name: "tls",
         })

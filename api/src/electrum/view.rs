@@ -1,32 +1,29 @@
 //! Index and mempool as one view, for the answers of this server.
 //!
 //! # Correctness
-//! As for the REST API: what has an unconfirmed part is drawn from the mempool that builds
-//! upon a block and the index that ends with it, so that no transaction is in both or in
-//! neither while it is being confirmed. They differ for a moment after each block.
-//! Anything that a later block could change needs a synced node.
-
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+//! As for the REST API: what has an unconfirmed part is drawn from index and mempool at the
+//! same block ([`together::join`]). Anything that a later block could change needs a synced
+//! node.
 
 use pulse_indexer::query::View;
 use pulse_primitives::{mempool::MempoolView, status::Readiness, tip::ChainTip};
 
 use super::error::ElectrumError;
-use crate::state::ApiState;
-
-/// How long a request waits for index and mempool to meet.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// First pause between two looks; doubled up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+use crate::{
+    state::ApiState,
+    together::{self, AtTip},
+};
 
 /// One view of the index, with its tip.
 pub(super) struct At<'a> {
     pub(super) view: View<'a>,
     pub(super) tip: ChainTip,
+}
+
+impl AtTip for At<'_> {
+    fn tip(&self) -> Option<ChainTip> {
+        Some(self.tip)
+    }
 }
 
 /// The index as it is, synced or not.
@@ -66,27 +63,6 @@ pub(super) fn with_mempool<T>(
     let Some(mempool) = state.mempool() else {
         return Ok((synced(state)?, None));
     };
-    let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let index_tip = *state.query().tip_watch().borrow();
-        let copied = {
-            let view = mempool.source.view();
-            let tip = view.tip();
-            // Most often a look at the tips tells that copying would be in vain.
-            (tip.is_some() && tip == index_tip).then(|| (tip, copy(&*view)))
-        };
-        let at = synced(state)?;
-        if let Some((tip, copied)) = copied
-            && tip == Some(at.tip)
-        {
-            return Ok((at, Some(copied)));
-        }
-        drop(at);
-        if started.elapsed() >= PATIENCE {
-            return Err(ElectrumError::MempoolBehind);
-        }
-        thread::sleep(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
-    }
+    let (at, copied) = together::join(state, mempool, copy, || synced(state))?;
+    Ok((at, Some(copied)))
 }

@@ -83,8 +83,9 @@ pub(super) fn chain_txs(
     asked: &Asked,
     outlet: Outlet,
 ) -> Answer {
-    let asked = asked.page(TXS_PER_PAGE, MOST_TXS)?;
-    let (limit, cursor) = limit_and_cursor(asked, TXS_PER_PAGE);
+    let usual = asked.max_txs(TXS_PER_PAGE, MOST_TXS);
+    let asked = asked.page(usual, MOST_TXS)?;
+    let (limit, cursor) = limit_and_cursor(asked, usual);
     let at = Snapshot::take(state)?;
     at.require_synced()?;
     let page = match (after, cursor) {
@@ -122,10 +123,10 @@ fn limit_and_cursor(asked: Option<Page>, usual: usize) -> (usize, Option<Cursor>
 }
 
 /// A4: up to 50 unconfirmed transactions, oldest arrival first.
-pub(super) fn mempool_txs(state: &ApiState, of: &Subject) -> Answer {
+pub(super) fn mempool_txs(state: &ApiState, of: &Subject, asked: &Asked) -> Answer {
     Snapshot::take(state)?.require_complete()?;
-    let (at, unconfirmed) =
-        with_mempool(state, |mempool| mempool.script_txs(&hash(of), MEMPOOL_TXS))?;
+    let limit = asked.max_txs(MEMPOOL_TXS, MOST_TXS);
+    let (at, unconfirmed) = with_mempool(state, |mempool| mempool.script_txs(&hash(of), limit))?;
     let unconfirmed = unconfirmed.unwrap_or_default();
     let txs = (unconfirmed.iter())
         .map(|entry| TxJson::unconfirmed(entry, at.network()))

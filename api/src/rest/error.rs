@@ -12,7 +12,7 @@ use pulse_indexer::query::QueryError;
 use pulse_primitives::bitcoin::{Txid, address::ParseError};
 use tracing::{error, warn};
 
-use crate::blocking::BlockingError;
+use crate::{blocking::BlockingError, together::Apart};
 
 /// Why a request has no answer. What it displays is the body that the client gets.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,19 @@ pub(crate) enum RestError {
     /// No index of addresses by their first characters.
     #[error("address search disabled")]
     AddressSearchOff,
+    /// Where a list is to begin is not in it.
+    #[error("after_txid not found")]
+    AfterTxidNotFound,
+    /// More scripts, or more text, than one request may have.
+    #[error("body too long")]
+    TooManyScripts,
+    #[error("No txids specified")]
+    NoTxids,
+    #[error("Too many txids requested")]
+    TooManyTxids,
+    /// The client's address has more connections than it may.
+    #[error("Too many connections")]
+    TooManyConnections,
     /// Block templates are not made.
     #[error("mining REST endpoints are disabled")]
     MiningOff,
@@ -165,6 +178,8 @@ impl RestError {
             | Self::StartIndexOutOfRange
             | Self::TooManyUtxos
             | Self::AddressSearchOff
+            | Self::NoTxids
+            | Self::TooManyTxids
             | Self::MissingTx
             | Self::InvalidBody { .. }
             | Self::TooManyTxs
@@ -181,6 +196,8 @@ impl RestError {
             | Self::NotRemoved
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
             Self::MiningOff => StatusCode::FORBIDDEN,
+            Self::AfterTxidNotFound | Self::TooManyScripts => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             Self::CursorGone => StatusCode::GONE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -194,13 +211,23 @@ impl RestError {
         }
     }
 
-    /// Seconds after which asking again makes sense; given with every 503.
+    /// What caches are told. Most errors say nothing, so that shared caches do not keep them.
+    fn cache(&self) -> Option<&'static str> {
+        match self {
+            Self::MiningOff => Some("no-store"),
+            Self::TooManyTxids => Some("public, max-age=0"),
+            _ => None,
+        }
+    }
+
+    /// Seconds after which asking again makes sense; given with every 429 and 503.
     fn retry_after_secs(&self) -> Option<u32> {
         match self {
             Self::NotSynced { .. } => Some(10),
-            Self::Query(QueryError::PositionRenewing { .. }) | Self::MempoolBehind | Self::Busy => {
-                Some(1)
-            }
+            Self::Query(QueryError::PositionRenewing { .. })
+            | Self::MempoolBehind
+            | Self::TooManyConnections
+            | Self::Busy => Some(1),
             Self::Query(_) | Self::Inconsistent { .. } | Self::QueryTimeout => Some(5),
             _ => None,
         }
@@ -224,6 +251,12 @@ impl RestError {
     }
 }
 
+impl From<Apart> for RestError {
+    fn from(_: Apart) -> Self {
+        Self::MempoolBehind
+    }
+}
+
 impl From<BlockingError> for RestError {
     fn from(error: BlockingError) -> Self {
         match error {
@@ -240,8 +273,8 @@ impl IntoResponse for RestError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if matches!(self, Self::MiningOff) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(cache) = self.cache() {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
         }
         if let Some(secs) = self.retry_after_secs() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));

@@ -1,13 +1,14 @@
-//! The mempool and fee estimates: M1 to M4 of the Esplora contract, and the projected
+//! The mempool and fee estimates: M1 to M4 and X6 of the Esplora contract, and the projected
 //! blocks, which are our own (docs/api.md).
 
 use std::sync::Arc;
 
-use pulse_primitives::mempool::MempoolSource;
+use pulse_primitives::{bitcoin::Txid, mempool::MempoolSource};
 
 use super::{
     error::RestError,
     model::{BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson},
+    params::Asked,
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::with_mempool,
@@ -16,6 +17,8 @@ use crate::state::ApiState;
 
 /// Transactions in the list of the newest.
 const RECENT_TXS: usize = 10;
+/// Ids in one page.
+const TXIDS_PER_PAGE: usize = 10_000;
 
 type Answer = Result<Reply, RestError>;
 
@@ -27,9 +30,38 @@ pub(super) fn backlog(state: &ApiState) -> Answer {
 
 /// M2: all txids, oldest arrival first.
 pub(super) fn txids(state: &ApiState) -> Answer {
+    Ok(Reply::json(&all_txids(state)?, Cache::Short))
+}
+
+/// All txids of a synced node, oldest arrival first.
+pub(super) fn all_txids(state: &ApiState) -> Result<Vec<Txid>, RestError> {
     Snapshot::take(state)?.require_complete()?;
     let (_, txids) = with_mempool(state, |mempool| mempool.txids())?;
-    Ok(Reply::json(&txids.unwrap_or_default(), Cache::Short))
+    Ok(txids.unwrap_or_default())
+}
+
+/// X6: ids in ascending order of their bytes, after one.
+pub(super) fn txids_page(state: &ApiState, after: Option<&Txid>, asked: &Asked) -> Answer {
+    let limit = asked.max_txs(TXIDS_PER_PAGE, TXIDS_PER_PAGE);
+    Ok(Reply::json(&sorted(state, after, limit)?, Cache::Short))
+}
+
+/// Up to `limit` ids in ascending order of their bytes, after one.
+pub(super) fn sorted(
+    state: &ApiState,
+    after: Option<&Txid>,
+    limit: usize,
+) -> Result<Vec<Txid>, RestError> {
+    let mut txids = all_txids(state)?;
+    if let Some(after) = after {
+        txids.retain(|txid| txid > after);
+    }
+    if limit < txids.len() {
+        txids.select_nth_unstable(limit);
+        txids.truncate(limit);
+    }
+    txids.sort_unstable();
+    Ok(txids)
 }
 
 /// M3: the ten newest arrivals, newest first.
@@ -53,7 +85,7 @@ pub(super) fn projected_blocks(state: &ApiState) -> Answer {
 }
 
 /// The mempool, once it follows the chain.
-fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, RestError> {
+pub(super) fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, RestError> {
     Snapshot::take(state)?.require_complete()?;
     let mempool = state.mempool().ok_or(RestError::MempoolBehind)?;
     if mempool.source.view().tip().is_none() {

@@ -12,10 +12,14 @@
 
 mod address;
 mod block;
+mod body;
 pub(crate) mod error;
+mod internal;
 mod list;
 mod mempool;
+mod merged;
 mod model;
+mod outspends;
 mod params;
 mod reply;
 mod router;
@@ -75,7 +79,8 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
     if let Err(error) = &answer {
         error.log(template);
     }
-    (Extension(RouteTemplate(template)), answer).into_response()
+    let response = (Extension(RouteTemplate(template)), answer).into_response();
+    reply::unless_known(&parts.headers, response)
 }
 
 /// The answer for a client that takes what is indexed so far for the whole.
@@ -97,6 +102,7 @@ async fn answer_part(
     }
     if headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.remove(header::ETAG);
     }
     response
 }

@@ -392,6 +392,32 @@ impl From<ScriptMempoolTotals> for TotalsJson {
     }
 }
 
+/// What a confirmed transaction changed for a script.
+#[derive(Debug, Serialize)]
+pub(super) struct SummaryJson {
+    txid: Id,
+    height: Height,
+    /// What it paid less what it spent, in satoshis.
+    value: i64,
+    /// Time of its block.
+    time: u32,
+    /// Its position in the block.
+    tx_position: u32,
+}
+
+impl SummaryJson {
+    /// `position` in its block, `value` in satoshis.
+    pub(super) fn new(detail: &TxDetail, position: u32, value: i64) -> Self {
+        Self {
+            txid: detail.txid.into(),
+            height: detail.block.height,
+            value,
+            time: detail.block.time,
+            tx_position: position,
+        }
+    }
+}
+
 /// An unspent output.
 #[derive(Debug, Serialize)]
 pub(super) struct UtxoJson {

@@ -42,6 +42,10 @@ pub(super) struct Asked {
     limit: Option<String>,
     /// Where the list is to begin, as it said so.
     cursor: Option<String>,
+    /// Entries of a list as mempool/electrs counts them.
+    pub(super) max_txs: Option<usize>,
+    /// What they come after, wherever it is.
+    pub(super) after_txid: Option<Txid>,
 }
 
 /// The part of a list that a client asks for.
@@ -63,10 +67,23 @@ impl Asked {
                 "partial" => asked.partial = value == "true" || value == "1",
                 "limit" => asked.limit = Some(value.into_owned()),
                 "cursor" => asked.cursor = Some(value.into_owned()),
+                "max_txs" => asked.max_txs = value.parse().ok(),
+                "after_txid" => asked.after_txid = value.parse().ok(),
                 _ => {}
             }
         }
         asked
+    }
+
+    /// `max_txs`, which is `usual` if the client says nothing that is a number.
+    pub(super) fn max_txs(&self, usual: usize, most: usize) -> usize {
+        self.max_txs.map_or(usual, |count| count.clamp(1, most))
+    }
+
+    /// Whether it asks for one list of unconfirmed and confirmed transactions together, as
+    /// mempool/electrs makes it.
+    pub(super) fn wants_budget(&self) -> bool {
+        self.max_txs.is_some() || self.after_txid.is_some()
     }
 
     /// The page of a list, `None` if the client asks for none. `most` bounds its length,
@@ -89,6 +106,15 @@ impl Asked {
         let limit = limit.min(most);
         Ok(Some(Page { limit, cursor }))
     }
+}
+
+/// The last value of a key in a query.
+pub(super) fn value(query: Option<&str>, key: &str) -> Option<String> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs
+        .filter(|(name, _)| name == key)
+        .last()
+        .map(|(_, value)| value.into_owned())
 }
 
 /// A cursor as clients see it: 40 hex digits that mean nothing to them.

@@ -1,12 +1,14 @@
-//! Answers: body, content type and how long caches may keep them.
+//! Answers: body, content type, how long caches may keep them, and whether the client has
+//! them already.
 
 use axum::{
     body::Body,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use pulse_indexer::query::Cursor;
 use serde::Serialize;
+use siphasher::sip::SipHasher13;
 
 use super::params;
 
@@ -34,6 +36,8 @@ pub(super) struct Reply {
     body: Body,
     /// Where the next page of a list begins.
     next: Option<Cursor>,
+    /// Names these bytes; on answers that caches may keep for long.
+    tag: Option<HeaderValue>,
 }
 
 impl Reply {
@@ -53,11 +57,13 @@ impl Reply {
     }
 
     fn new(content_type: &'static str, body: Vec<u8>, cache: Cache) -> Self {
+        let tag = (cache == Cache::Long).then(|| etag(&body));
         Self {
             content_type,
             cache,
             body: Body::from(body),
             next: None,
+            tag,
         }
     }
 
@@ -68,8 +74,42 @@ impl Reply {
             cache,
             body,
             next,
+            tag: None,
         }
     }
+}
+
+/// A strong `ETag` (RFC 9110, 8.8.3): a hash of the bytes. It need not withstand anybody, since
+/// all it tells apart are answers of this server to one and the same path.
+fn etag(body: &[u8]) -> HeaderValue {
+    let tag = format!("\"{:016x}\"", SipHasher13::new().hash(body));
+    HeaderValue::try_from(tag).expect("hex digits")
+}
+
+/// Whether a client has what it asks for already: then 304 and no body (RFC 9110, 13.1.2).
+pub(super) fn unless_known(asked: &HeaderMap, mut response: Response) -> Response {
+    let Some(known) = asked.get(header::IF_NONE_MATCH) else {
+        return response;
+    };
+    let headers = response.headers_mut();
+    if !(headers.get(header::ETAG)).is_some_and(|tag| lists(known, tag)) {
+        return response;
+    }
+    headers.remove(header::CONTENT_TYPE);
+    let vary = HeaderValue::from_static("accept-encoding");
+    headers.insert(header::VARY, vary);
+    *response.body_mut() = Body::empty();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
+
+/// Whether a list of tags holds one, or is `*`. Weak ones count as well.
+fn lists(known: &HeaderValue, tag: &HeaderValue) -> bool {
+    let mut known = known.as_bytes().split(|byte| *byte == b',');
+    known.any(|known| {
+        let known = known.trim_ascii();
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
+    })
 }
 
 impl IntoResponse for Reply {
@@ -94,6 +134,47 @@ impl IntoResponse for Reply {
             let value = HeaderValue::try_from(text).expect("hex digits");
             response.headers_mut().insert(NEXT_CURSOR, value);
         }
+        if let Some(tag) = self.tag {
+            response.headers_mut().insert(header::ETAG, tag);
+        }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_has_is_not_sent_again() {
+        let reply = || Reply::text("abc", Cache::Long).into_response();
+        let tag = reply().headers()[header::ETAG].clone();
+        let tag = tag.to_str().unwrap();
+        assert_eq!(tag.len(), 18);
+        let weak = format!("\"0\" , W/{tag}");
+        for (known, want) in [
+            (tag, 304),
+            (weak.as_str(), 304),
+            ("*", 304),
+            ("\"0\"", 200),
+            (&tag[1..17], 200),
+        ] {
+            let mut asked = HeaderMap::new();
+            asked.insert(header::IF_NONE_MATCH, HeaderValue::from_str(known).unwrap());
+            let response = unless_known(&asked, reply());
+            assert_eq!(response.status().as_u16(), want, "{known}");
+            assert!(response.headers().contains_key(header::CACHE_CONTROL));
+            assert_eq!(response.headers()[header::ETAG], tag);
+        }
+        let other = Reply::text("abd", Cache::Long).into_response();
+        assert_ne!(other.headers()[header::ETAG], tag);
+    }
+
+    #[test]
+    fn what_may_change_has_no_tag() {
+        for cache in [Cache::Never, Cache::Brief, Cache::Short] {
+            let response = Reply::text("abc", cache).into_response();
+            assert!(!response.headers().contains_key(header::ETAG));
+        }
     }
 }

@@ -5,7 +5,7 @@ use pulse_indexer::query::View;
 use pulse_primitives::{Height, bitcoin::Network, status::Readiness, tip::ChainTip};
 
 use super::{error::RestError, reply::Cache};
-use crate::state::ApiState;
+use crate::{state::ApiState, together::AtTip};
 
 /// Confirmations from which an answer counts as final for caches.
 const FINAL_DEPTH_BLOCKS: Height = 10;
@@ -22,6 +22,12 @@ const FINAL_DEPTH_BLOCKS: Height = 10;
 pub(super) struct Snapshot<'a> {
     pub(super) view: View<'a>,
     state: &'a ApiState,
+}
+
+impl AtTip for Snapshot<'_> {
+    fn tip(&self) -> Option<ChainTip> {
+        self.view.tip()
+    }
 }
 
 impl<'a> Snapshot<'a> {

@@ -6,15 +6,16 @@
 //! A submission keeps one of a few slots while its scripts are checked, so that clients
 //! cannot keep all cores busy. The body's size is bounded before it gets here.
 
-use form_urlencoded::parse;
 use pulse_primitives::{
     bitcoin::{Amount, Transaction, consensus::deserialize, hex::FromHex},
     mempool::{SubmitLimits, TxRejected, TxSubmitter},
 };
 
 use super::{
+    body::{strings, text},
     error::RestError,
     model::{PackageJson, test_json},
+    params::value,
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
@@ -72,7 +73,7 @@ fn one(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
 pub(super) fn package(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
     const METHOD: &str = "submitpackage";
     let submitter = submitter(state)?;
-    let (txs, limits) = list(METHOD, query, text(body)?)?;
+    let (txs, limits) = list(METHOD, query, body)?;
     let outcome = (submitter.submit_package(txs, limits)).map_err(|err| rejected(METHOD, &err))?;
     Ok(Reply::json(&PackageJson::from(&outcome), Cache::Short))
 }
@@ -80,7 +81,7 @@ pub(super) fn package(state: &ApiState, query: Option<&str>, body: &[u8]) -> Ans
 /// X4: verdicts without accepting anything.
 pub(super) fn test(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
     let submitter = submitter(state)?;
-    let (txs, limits) = list("testmempoolaccept", query, text(body)?)?;
+    let (txs, limits) = list("testmempoolaccept", query, body)?;
     let outcome = submitter.test(txs, limits);
     Ok(Reply::json(&test_json(&outcome), Cache::Short))
 }
@@ -89,11 +90,9 @@ pub(super) fn test(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer
 fn list(
     method: &'static str,
     query: Option<&str>,
-    body: &str,
+    body: &[u8],
 ) -> Result<(Vec<Transaction>, SubmitLimits), RestError> {
-    let hexes: Vec<String> = serde_json::from_str(body).map_err(|err| RestError::InvalidBody {
-        what: err.to_string(),
-    })?;
+    let hexes = strings(body)?;
     if hexes.len() > MAX_TXS {
         return Err(RestError::TooManyTxs);
     }
@@ -147,21 +146,6 @@ fn btc(text: &str) -> Option<(f64, Amount)> {
     // Rounded to 8 decimals, as on the way to Bitcoin Core.
     let amount = format!("{number:.8} BTC").parse().ok()?;
     Some((number, amount))
-}
-
-/// The last value of a key in a query.
-fn value(query: Option<&str>, key: &str) -> Option<String> {
-    let pairs = parse(query.unwrap_or_default().as_bytes());
-    pairs
-        .filter(|(name, _)| name == key)
-        .last()
-        .map(|(_, value)| value.into_owned())
-}
-
-fn text(body: &[u8]) -> Result<&str, RestError> {
-    str::from_utf8(body).map_err(|err| RestError::InvalidBody {
-        what: err.to_string(),
-    })
 }
 
 fn rejected(method: &'static str, err: &TxRejected) -> RestError {

@@ -6,6 +6,9 @@
 mod memchain;
 
 mod fakes;
+mod fuzz;
+mod golden;
+mod merged;
 mod paging;
 mod partial;
 mod submissions;
@@ -18,6 +21,7 @@ use axum::{
     Router,
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
+    response::Response,
 };
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -59,6 +63,16 @@ struct Answer {
 }
 
 impl Answer {
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
     fn json(&self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/json");
@@ -134,14 +148,16 @@ impl World {
     async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path);
         let request = request.body(body.into()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
+        Answer::of(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    /// As [`World::call`], on the operator's listener.
+    async fn operator(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        let router = Router::new().fallback(super::handle_operator);
+        let router = router.with_state(self.state.clone());
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(body.into()).unwrap();
+        Answer::of(router.oneshot(request).await.unwrap()).await
     }
 
     async fn get(&self, path: &str) -> Answer {

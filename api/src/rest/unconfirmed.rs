@@ -1,31 +1,14 @@
-//! Index and mempool as one view.
-//!
-//! mempool (copied, let go) -> snapshot of the index -> same tip? -> answer, or once more
-//!
-//! # Correctness
-//! The mempool that builds upon a block and the index that ends with it never hold the
-//! same transaction, and never both lack one that is being confirmed. So an answer with
-//! an unconfirmed part is drawn from the two only when their tips are the same. They
-//! differ for a moment after each block, while the mempool follows the index.
-//!
-//! # Limits
-//! After [`ApiState::patience`] the client is told to ask again (503). An empty list instead would
-//! tell wallets that their transactions are gone.
-
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+//! Index and mempool as one view, for the answers of this API: [`together::join`], once the
+//! node is synced.
 
 use pulse_indexer::query::{QueryError, View};
 use pulse_primitives::mempool::MempoolView;
 
 use super::{error::RestError, snapshot::Snapshot};
-use crate::state::{ApiState, MempoolPorts};
-
-/// First pause between two looks; doubled up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+use crate::{
+    state::{ApiState, MempoolPorts},
+    together,
+};
 
 /// What `copy` takes of the mempool, and a view of the index at the same block. `None`
 /// instead of a copy if the node has no mempool.
@@ -68,30 +51,13 @@ fn join<'a, T>(
     mempool: &MempoolPorts,
     copy: impl Fn(&dyn MempoolView) -> T,
 ) -> Result<(Snapshot<'a>, Option<T>), RestError> {
-    let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let index_tip = *state.query().tip_watch().borrow();
-        let copied = {
-            let view = mempool.source.view();
-            let tip = view.tip();
-            // Most often a look at the tips tells that copying would be in vain.
-            (tip.is_some() && tip == index_tip).then(|| (tip, copy(&*view)))
-        };
+    let take = || {
         let at = Snapshot::take(state)?;
         at.require_synced()?;
-        if let Some((tip, copied)) = copied
-            && tip == at.view.tip()
-        {
-            return Ok((at, Some(copied)));
-        }
-        drop(at);
-        if started.elapsed() >= state.patience() {
-            return Err(RestError::MempoolBehind);
-        }
-        thread::sleep(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
-    }
+        Ok::<_, RestError>(at)
+    };
+    let (at, copied) = together::join(state, mempool, copy, take)?;
+    Ok((at, Some(copied)))
 }
 
 /// Where something was found.

@@ -25,7 +25,13 @@ pub struct Electrum {
 /// When an address is taken, or the certificate cannot be had.
 pub async fn bind(config: &ElectrumConfig, dir: &Path) -> anyhow::Result<Electrum> {
     let certificates = match config.needs_tls() {
-        true => Some(Certificates::open(config, dir)?),
+        true => {
+            let (cert, key) = (config.tls_cert.as_deref(), config.tls_key.as_deref());
+            match Certificates::given("electrum", cert, key)? {
+                Some(given) => Some(given),
+                None => Some(Certificates::made(&config.host, dir)?),
+            }
+        }
         false => None,
     };
     let mut sockets = Vec::new();

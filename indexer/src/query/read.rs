@@ -1,5 +1,7 @@
 //! Reads of the block files that prove what they read.
 
+use std::collections::HashSet;
+
 use pulse_primitives::{
     Height,
     bitcoin::{Transaction, TxOut, Txid, consensus::deserialize, hashes::Hash},
@@ -191,6 +193,16 @@ impl View<'_> {
             txid: tx.txid,
             prevouts,
             block,
+        })
+    }
+}
+
+impl TxDetail {
+    /// Whether it pays one of these scripts or spends from it.
+    pub(super) fn touches_any(&self, scripts: &HashSet<ScriptHash>) -> bool {
+        let mut outputs = self.prevouts.iter().chain(&self.tx.output);
+        outputs.any(|output| {
+            scripts.contains(&script_hash(output)) && !is_unspendable(&output.script_pubkey)
         })
     }
 }

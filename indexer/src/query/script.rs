@@ -159,7 +159,15 @@ impl View<'_> {
         let key = self.reader.keys.script_hash(script);
         let rows = self.reader.history(key, before);
         let rows = rows.take(limit.saturating_add(1));
-        let mut txnums = rows.collect::<Result<Vec<_>, _>>()?;
+        self.page_of(rows.collect::<Result<Vec<_>, _>>()?, limit)
+    }
+
+    /// The page that `limit` of these are, with one more if others follow.
+    pub(super) fn page_of(
+        &self,
+        mut txnums: Vec<TxNum>,
+        limit: usize,
+    ) -> Result<HistoryPage, QueryError> {
         let next = match (txnums.len() > limit, limit) {
             (true, 1..) => Some(self.cursor_of(txnums[limit - 1], u32::MAX)?),
             _ => None,
@@ -198,6 +206,10 @@ pub struct HistoryPage {
 }
 
 impl HistoryPage {
+    pub(super) fn txnums(&self) -> &[TxNum] {
+        &self.txnums
+    }
+
     /// Where the next page begins; `None` after the last one.
     #[must_use]
     pub fn next(&self) -> Option<Cursor> {

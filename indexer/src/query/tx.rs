@@ -46,6 +46,14 @@ impl View<'_> {
         }
     }
 
+    /// Number of outputs of the confirmed transaction of that id.
+    ///
+    /// # Errors
+    /// As [`View::tx`].
+    pub fn output_count(&self, txid: &Txid) -> Result<Option<usize>, QueryError> {
+        Ok(self.find_tx(txid)?.map(|tx| tx.tx.output.len()))
+    }
+
     /// Finds a transaction by id and reads it.
     pub(super) fn find_tx(&self, txid: &Txid) -> Result<Option<ProvenTx>, QueryError> {
         let positions = self.reader.tx_positions();

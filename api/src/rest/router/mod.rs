@@ -13,7 +13,9 @@
 //! further up counts. A table belongs to the public listener, the operator's, or both.
 
 mod block;
+mod internal;
 mod mempool;
+mod merged;
 mod script;
 mod tx;
 mod work;
@@ -35,9 +37,15 @@ const MATCHED_SEGMENTS: usize = 5;
 const MAX_PARAMS: usize = 2;
 
 /// The routes of the public listener.
-pub(super) const PUBLIC: Tables = &[block::ROUTES, tx::ROUTES, script::ROUTES, mempool::ROUTES];
+pub(super) const PUBLIC: Tables = &[
+    block::ROUTES,
+    tx::ROUTES,
+    script::ROUTES,
+    merged::ROUTES,
+    mempool::ROUTES,
+];
 /// The routes that only the operator's listener has.
-pub(super) const OPERATOR: Tables = &[];
+pub(super) const OPERATOR: Tables = &[internal::ROUTES];
 
 /// What a listener answers, by subject.
 pub(super) type Tables = &'static [&'static [Route]];

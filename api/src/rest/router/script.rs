@@ -1,7 +1,9 @@
 //! Routes of addresses and scripthashes: each exists once for both.
 
+use std::collections::HashSet;
+
 use super::{Args, Made, Route, Work, get};
-use crate::rest::{address, params::Subject};
+use crate::rest::{address, merged, params::Subject};
 
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
@@ -9,14 +11,14 @@ pub(super) const ROUTES: &[Route] = &[
     get("/address/:address/txs", |args| txs(args, args.address()?)),
     get("/address/:address/txs/chain", |args| chain_txs(args, args.address()?)),
     get("/address/:address/txs/chain/:last_seen_txid", |args| chain_txs(args, args.address()?)),
-    get("/address/:address/txs/mempool", |args| mempool_txs(args.address()?)),
+    get("/address/:address/txs/mempool", |args| mempool_txs(args, args.address()?)),
     get("/address/:address/utxo", |args| utxos(args, args.address()?)),
 
     get("/scripthash/:hash", |args| stats(args.scripthash()?)),
     get("/scripthash/:hash/txs", |args| txs(args, args.scripthash()?)),
     get("/scripthash/:hash/txs/chain", |args| chain_txs(args, args.scripthash()?)),
     get("/scripthash/:hash/txs/chain/:last_seen_txid", |args| chain_txs(args, args.scripthash()?)),
-    get("/scripthash/:hash/txs/mempool", |args| mempool_txs(args.scripthash()?)),
+    get("/scripthash/:hash/txs/mempool", |args| mempool_txs(args, args.scripthash()?)),
     get("/scripthash/:hash/utxo", |args| utxos(args, args.scripthash()?)),
 
     get("/address-prefix/:prefix", |_| Work::short(|_| address::by_prefix())),
@@ -28,6 +30,10 @@ fn stats(of: Subject) -> Made {
 
 fn txs(args: &Args<'_>, of: Subject) -> Made {
     let asked = args.asked.clone();
+    if asked.wants_budget() {
+        let of = HashSet::from([of.hash]);
+        return Work::list(move |state, outlet| merged::txs(state, &of, &asked, outlet));
+    }
     Work::list(move |state, outlet| address::txs(state, &of, &asked, outlet))
 }
 
@@ -36,8 +42,9 @@ fn chain_txs(args: &Args<'_>, of: Subject) -> Made {
     Work::list(move |state, outlet| address::chain_txs(state, &of, after.as_ref(), &asked, outlet))
 }
 
-fn mempool_txs(of: Subject) -> Made {
-    Work::whole(move |state| address::mempool_txs(state, &of))
+fn mempool_txs(args: &Args<'_>, of: Subject) -> Made {
+    let asked = args.asked.clone();
+    Work::whole(move |state| address::mempool_txs(state, &of, &asked))
 }
 
 fn utxos(args: &Args<'_>, of: Subject) -> Made {

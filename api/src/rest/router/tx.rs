@@ -4,7 +4,7 @@ use pulse_primitives::bitcoin::{OutPoint, Txid};
 
 use super::{Args, Made, Route, Work, get, post};
 use crate::{
-    rest::{error::RestError, reply::Reply, submit, tx},
+    rest::{error::RestError, outspends, params, reply::Reply, submit, tx},
     state::ApiState,
 };
 
@@ -34,6 +34,11 @@ pub(super) const ROUTES: &[Route] = &[
         let txid = args.txid()?;
         Work::whole(move |state| tx::removed(state, &txid))
     }).of_mempool(),
+
+    get("/txs/outspends", |args| {
+        let txids = params::value(args.query, "txids");
+        Work::whole(move |state| outspends::of_query(state, txids.as_deref()))
+    }),
 
     post("/tx", |args| submission(args, submit::tx)).of_mempool(),
     get("/broadcast", |args| submission(args, submit::broadcast)).of_mempool(),

@@ -208,7 +208,7 @@ impl TxSubmitter for FakeMempool {
         let mut pool = self.0.lock();
         let txid = tx.compute_txid();
         pool.seen.push((vec![tx], limits));
-        let entry = pool.submission.take().unwrap()?;
+        let entry = pool.submission.take().unwrap_or_else(|| Err(refused()))?;
         assert_eq!(entry.txid, txid);
         pool.txs.push(entry);
         Ok(txid)
@@ -230,7 +230,16 @@ impl TxSubmitter for FakeMempool {
     ) -> Result<PackageOutcome, TxRejected> {
         let mut pool = self.0.lock();
         pool.seen.push((txs, limits));
-        pool.package.take().unwrap()
+        pool.package.take().unwrap_or_else(|| Err(refused()))
+    }
+}
+
+/// What a submission is told that no test has prepared.
+fn refused() -> TxRejected {
+    TxRejected {
+        code: -25,
+        reason: "bad-txns-inputs-missingorspent".to_owned(),
+        debug: String::new(),
     }
 }
 

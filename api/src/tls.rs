@@ -1,6 +1,6 @@
-//! The certificate of the TLS listeners.
+//! The certificates of the TLS listeners, of HTTP and of Electrum.
 //!
-//! given by path, or made at the first start and kept in the data directory
+//! given by path, or (for Electrum) made at the first start and kept in the data directory
 //!
 //! # Correctness
 //! Files that change are read again without a restart. New connections get the new
@@ -30,8 +30,6 @@ use rustls::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::ElectrumConfig;
-
 /// Names of the files in the data directory.
 const OWN_CERT: &str = "electrum-tls.pem";
 const OWN_KEY: &str = "electrum-tls.key";
@@ -43,8 +41,11 @@ const CHECK: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum TlsError {
     /// Only one of the two keys of the configuration is given.
-    #[error("electrum.tls_cert and electrum.tls_key belong together: give both or none")]
-    Half,
+    #[error("{section}.tls_cert and {section}.tls_key belong together: give both or none")]
+    Half {
+        /// Section of the configuration.
+        section: &'static str,
+    },
     /// A file cannot be written.
     #[error("{}: cannot be written", path.display())]
     Write {
@@ -78,36 +79,55 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the certificate that `config` names, or the one in `data_dir`, which is made
-    /// if it is not there.
+    /// Reads the certificate that a `section` of the configuration names; `None` if it
+    /// names none.
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn open(config: &ElectrumConfig, data_dir: &Path) -> Result<Arc<Self>, TlsError> {
-        let (cert, key) = match (&config.tls_cert, &config.tls_key) {
-            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
-            (None, None) => {
-                let paths = (data_dir.join(OWN_CERT), data_dir.join(OWN_KEY));
-                if !paths.0.exists() || !paths.1.exists() {
-                    make(&config.host, &paths.0, &paths.1)?;
-                }
-                paths
-            }
-            _ => return Err(TlsError::Half),
-        };
+    pub fn given(
+        section: &'static str,
+        cert: Option<&Path>,
+        key: Option<&Path>,
+    ) -> Result<Option<Arc<Self>>, TlsError> {
+        match (cert, key) {
+            (Some(cert), Some(key)) => Self::read(cert.to_owned(), key.to_owned()).map(Some),
+            (None, None) => Ok(None),
+            _ => Err(TlsError::Half { section }),
+        }
+    }
+
+    /// Reads the self-signed certificate in `data_dir`, which is made for `host` if it is not
+    /// there.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn made(host: &str, data_dir: &Path) -> Result<Arc<Self>, TlsError> {
+        let (cert, key) = (data_dir.join(OWN_CERT), data_dir.join(OWN_KEY));
+        if !cert.exists() || !key.exists() {
+            make(host, &cert, &key)?;
+        }
+        Self::read(cert, key)
+    }
+
+    fn read(cert: PathBuf, key: PathBuf) -> Result<Arc<Self>, TlsError> {
         let current = RwLock::new(load(&cert, &key)?);
         Ok(Arc::new(Self { cert, key, current }))
     }
 
-    /// What a TLS listener works with.
+    /// What a TLS listener works with. `protocols` are those that it speaks inside, as named
+    /// in ALPN (RFC 7301), best first; with none it takes clients whatever they ask for.
     ///
     /// # Errors
     /// [`TlsError::Tls`].
-    pub(super) fn acceptor(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    pub(crate) fn acceptor(
+        self: &Arc<Self>,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
     }
 
@@ -197,11 +217,10 @@ mod tests {
     #[test]
     fn a_certificate_is_made_once_and_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let config = ElectrumConfig::default();
-        let first = Certificates::open(&config, dir.path()).unwrap();
-        let again = Certificates::open(&config, dir.path()).unwrap();
+        let first = Certificates::made("", dir.path()).unwrap();
+        let again = Certificates::made("", dir.path()).unwrap();
         assert_eq!(first.current.read().cert, again.current.read().cert);
-        first.acceptor().unwrap();
+        first.acceptor(&[]).unwrap();
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -215,19 +234,14 @@ mod tests {
     #[test]
     fn what_is_no_certificate_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let half = ElectrumConfig {
-            tls_cert: Some(dir.path().join("a.pem")),
-            ..ElectrumConfig::default()
-        };
-        assert!(matches!(
-            Certificates::open(&half, dir.path()),
-            Err(TlsError::Half)
-        ));
-        let config = ElectrumConfig {
-            tls_key: Some(dir.path().join("b.pem")),
-            ..half
-        };
-        let error = Certificates::open(&config, dir.path()).unwrap_err();
+        let (cert, key) = (dir.path().join("a.pem"), dir.path().join("b.pem"));
+        let half = Certificates::given("http", Some(&cert), None).unwrap_err();
+        assert_eq!(
+            half.to_string(),
+            "http.tls_cert and http.tls_key belong together: give both or none"
+        );
+        assert!(Certificates::given("http", None, None).unwrap().is_none());
+        let error = Certificates::given("http", Some(&cert), Some(&key)).unwrap_err();
         assert!(error.to_string().contains("a.pem: "), "{error}");
     }
 }
