@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod blocking;
+mod blocks;
 mod compress;
 mod config;
 pub mod electrum;
@@ -21,6 +22,8 @@ mod layers;
 mod metrics;
 mod opening;
 mod ops;
+pub mod push;
+mod registry;
 mod rest;
 mod server;
 mod state;
@@ -42,14 +45,18 @@ use pulse_primitives::peers::PeerControl;
 
 /// Everything of the public listener: the Esplora API at `/` and under `/api`,
 /// `/health`, `/health/live`, `/stats`, and `/metrics` unless the operator has given
-/// it a listener of its own ([`ApiConfig::ops_addr`]).
-pub fn main_router(state: ApiState) -> Router {
+/// it a listener of its own ([`ApiConfig::ops_addr`]). With `push` also `/ws` and
+/// `/events`.
+pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     let mut router = ops::health_routes();
     if state.config().ops_addr.is_none() {
         router = router.merge(ops::metrics_route());
     }
     let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
-    let router = router.fallback(rest::handle).with_state(state);
+    let mut router = router.fallback(rest::handle).with_state(state);
+    if let Some(push) = push {
+        router = router.merge(push::routes(push));
+    }
     layers::wrap(router, cors, max.get())
 }
 

@@ -17,6 +17,12 @@ const ELECTRUM_SUBSCRIPTIONS: &str = "pulse_electrum_subscriptions";
 const ELECTRUM_NOTIFICATIONS: &str = "pulse_electrum_notifications_total";
 const ELECTRUM_REFUSED: &str = "pulse_electrum_refused_total";
 const ELECTRUM_ROUND: &str = "pulse_electrum_round_seconds";
+const PUSH_CONNECTIONS: &str = "pulse_push_connections";
+const PUSH_SUBSCRIPTIONS: &str = "pulse_push_subscriptions";
+const PUSH_MESSAGES: &str = "pulse_push_messages_total";
+const PUSH_REFUSED: &str = "pulse_push_refused_total";
+const PUSH_CLOSED: &str = "pulse_push_closed_total";
+const PUSH_ROUND: &str = "pulse_push_round_seconds";
 
 /// Upper bounds for histograms of request times, in seconds.
 pub const SECONDS_BUCKETS: [f64; 12] = [
@@ -59,6 +65,25 @@ pub fn describe() {
         ELECTRUM_ROUND,
         Unit::Seconds,
         "Time to renew the statuses of all subscribed scripts that a change has touched"
+    );
+    describe_gauge!(
+        PUSH_CONNECTIONS,
+        "Open WebSocket and Server-Sent Events connections"
+    );
+    describe_gauge!(
+        PUSH_SUBSCRIPTIONS,
+        "Scripts, outpoints and transactions that push clients subscribe to"
+    );
+    describe_counter!(PUSH_MESSAGES, "Events and states sent to push clients");
+    describe_counter!(
+        PUSH_REFUSED,
+        "Push connections and requests refused because of a limit or a mistake"
+    );
+    describe_counter!(PUSH_CLOSED, "Push connections that have ended, by reason");
+    describe_histogram!(
+        PUSH_ROUND,
+        Unit::Seconds,
+        "Time to renew the states of all subscriptions that a change has touched"
     );
 }
 
@@ -104,6 +129,33 @@ pub(crate) fn electrum_round(elapsed: Duration) {
     metrics::histogram!(ELECTRUM_ROUND).record(elapsed);
 }
 
+/// Push subscriptions that began, or ended.
+pub(crate) fn push_subscriptions(count: usize, began: bool) {
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let count = count as f64;
+    match began {
+        true => gauge!(PUSH_SUBSCRIPTIONS).increment(count),
+        false => gauge!(PUSH_SUBSCRIPTIONS).decrement(count),
+    }
+}
+
+pub(crate) fn push_sent(count: usize) {
+    counter!(PUSH_MESSAGES).increment(count as u64);
+}
+
+/// Something of a push client was refused; `reason` is one of a fixed set.
+pub(crate) fn push_refused(reason: &'static str) {
+    counter!(PUSH_REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn push_closed(reason: &'static str) {
+    counter!(PUSH_CLOSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn push_round(elapsed: Duration) {
+    metrics::histogram!(PUSH_ROUND).record(elapsed);
+}
+
 /// Counts something that is open, from its creation until it is dropped.
 pub(crate) struct Open(metrics::Gauge);
 
@@ -118,6 +170,10 @@ impl Open {
 
     pub(crate) fn electrum(transport: &'static str) -> Self {
         Self::enter(gauge!(ELECTRUM_CONNECTIONS, "transport" => transport))
+    }
+
+    pub(crate) fn push(transport: &'static str) -> Self {
+        Self::enter(gauge!(PUSH_CONNECTIONS, "transport" => transport))
     }
 
     fn enter(gauge: metrics::Gauge) -> Self {

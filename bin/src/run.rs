@@ -21,6 +21,7 @@ use std::{
 use anyhow::Context;
 use pulse_api::{
     ApiState, Certificates, CorsOrigin, HttpsAcceptor, MempoolPorts, Opening, ServerLimits,
+    push::PushState,
 };
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
@@ -254,7 +255,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         });
         electrum.spawn(&mut tasks, &config.electrum, state.clone())?;
         ops_door.open(pulse_api::ops_router(state.clone(), Arc::new(peers)));
-        door.open(pulse_api::main_router(state));
+        let push = PushState::new(state.clone(), config.push.clone());
+        tasks.spawn("push", {
+            let push = push.clone();
+            |stop| async move {
+                pulse_api::push::run(push, stop).await;
+                Ok(())
+            }
+        });
+        door.open(pulse_api::main_router(state, Some(push)));
     } else {
         opening.doing("the node runs without an index and has no answers");
     }

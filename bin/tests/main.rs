@@ -18,6 +18,7 @@ mod e2e {
     mod operation;
     mod operator;
     mod proof;
+    mod push;
     mod reorg;
     mod signet;
     mod simulate;
@@ -35,5 +36,6 @@ mod interop {
 /// Measurements, by hand and with `--ignored`.
 mod speed {
     mod electrum;
+    mod push;
     mod tip;
 }

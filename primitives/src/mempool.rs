@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid, Wtxid, hashes::sha256};
 
-use crate::{tip::ChainTip, touched::TouchedScripts};
+use crate::{
+    tip::ChainTip,
+    touched::{TouchedScripts, TouchedTxs},
+};
 
 /// SHA-256 of an output's script, not reversed.
 pub type ScriptHash = sha256::Hash;
@@ -188,6 +191,8 @@ pub trait MempoolSource: Send + Sync + 'static {
     fn relay_fees(&self) -> RelayFees;
     /// Scripts of every transaction that enters or leaves, whatever for.
     fn touched(&self) -> Arc<TouchedScripts>;
+    /// Every transaction that enters or leaves, whatever for.
+    fn touched_txs(&self) -> Arc<TouchedTxs>;
 }
 
 /// What a client of [`TxSubmitter`] limits.

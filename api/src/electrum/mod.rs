@@ -24,7 +24,6 @@ mod limits;
 mod merkle;
 mod methods;
 mod notifier;
-mod registry;
 mod rpc;
 mod server;
 mod session;
@@ -44,10 +43,9 @@ pub use notifier::run as run_notifier;
 pub use server::{ElectrumListener, serve};
 
 use self::{
-    error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree,
-    registry::Registry,
+    error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree, status::Status,
 };
-use crate::{blocking::Blocking, state::ApiState};
+use crate::{blocking::Blocking, registry, state::ApiState};
 
 /// Name and version of the program, as clients see them.
 const SOFTWARE: &str = concat!("pulse-node ", env!("CARGO_PKG_VERSION"));
@@ -72,6 +70,11 @@ pub struct ElectrumAddrs {
 /// What all sessions share. Cheap to clone.
 #[derive(Clone)]
 pub struct ElectrumState(Arc<Inner>);
+
+/// Who wants to hear of which script.
+type Registry = registry::Registry<ScriptHash, Status>;
+/// What a session has to tell its client.
+type Outbox = registry::Outbox<ScriptHash, Status>;
 
 struct Inner {
     api: ApiState,

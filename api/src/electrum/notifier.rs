@@ -37,12 +37,10 @@ use super::{
     methods,
     view::{self, At},
 };
-use crate::metrics;
+use crate::{blocks, metrics};
 
 /// Scripts whose unconfirmed parts are copied under one lock.
 const AT_ONCE: usize = 1_000;
-/// Blocks after which all scripts are taken for touched.
-const MAX_BLOCKS: usize = 50;
 /// Least time between two rounds.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Time after which what stayed pending is tried again.
@@ -134,7 +132,7 @@ impl Follower {
         let (touched, position) = self.touched.since(self.position);
         self.position = position;
         match touched {
-            Touched::Scripts(scripts) => {
+            Touched::These(scripts) => {
                 let wanted = state.registry.wanted(scripts);
                 self.pending.scripts.extend(wanted);
             }
@@ -160,16 +158,17 @@ impl Follower {
         if state.registry.is_empty() || self.pending.all {
             return Ok(());
         }
-        let Some(blocks) = self.between(state, at)? else {
+        let query = state.api.query();
+        let blocks = match self.tip {
+            Some(from) => blocks::between(query, &at.view, from, at.tip)?,
+            None => None,
+        };
+        let Some(blocks) = blocks else {
             self.pending.all = true;
             return Ok(());
         };
         for block in &blocks {
-            let outputs = block.block.txdata.iter().flat_map(|tx| &tx.output);
-            let spent = block.spent.iter().flatten().map(|spent| &spent.output);
-            let scripts = outputs
-                .chain(spent)
-                .map(|output| ScriptHash::hash(output.script_pubkey.as_bytes()));
+            let scripts = blocks::scripts(block);
             self.pending.scripts.extend(state.registry.wanted(scripts));
         }
         if let Some(mempool) = state.api.mempool() {
@@ -177,49 +176,6 @@ impl Follower {
             self.pending.scripts.extend(state.registry.wanted(children));
         }
         Ok(())
-    }
-
-    /// The blocks between the last tip and that of `at`, stale ones first. `None` if there
-    /// are too many, or some cannot be read.
-    fn between(
-        &self,
-        state: &Inner,
-        at: &At<'_>,
-    ) -> Result<Option<Vec<ConnectedBlock>>, ElectrumError> {
-        let Some(from) = self.tip else {
-            return Ok(None);
-        };
-        let query = state.api.query();
-        let mut blocks = Vec::new();
-        let (mut height, mut hash) = (from.height, from.hash);
-        while at.view.block_hash_at(height)? != Some(hash) {
-            match query.connected_block(&hash, height) {
-                Ok(block) if blocks.len() < MAX_BLOCKS && height > 0 => {
-                    hash = block.block.header.prev_blockhash;
-                    blocks.push(block);
-                    height -= 1;
-                }
-                Ok(_) => return Ok(None),
-                Err(err) => {
-                    warn!(height, %hash, %err, "a stale block cannot be read");
-                    return Ok(None);
-                }
-            }
-        }
-        for height in height + 1..=at.tip.height {
-            let Some(hash) = at.view.block_hash_at(height)? else {
-                return Ok(None);
-            };
-            match query.connected_block(&hash, height) {
-                Ok(block) if blocks.len() < MAX_BLOCKS => blocks.push(block),
-                Ok(_) => return Ok(None),
-                Err(err) => {
-                    warn!(height, %hash, %err, "a block cannot be read");
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(Some(blocks))
     }
 
     /// Renews what is pending. What fails stays pending.

@@ -29,12 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    ElectrumState, SOFTWARE,
+    ElectrumState, Outbox, SOFTWARE,
     error::ElectrumError,
     limits::Admission,
     methods::{self, Answer, Method},
     name_of,
-    registry::Outbox,
     rpc::{self, BadCall, Call, Message, Params, json},
     status::Status,
     transport::{Incoming, Transport},
@@ -145,7 +144,7 @@ impl Session {
                 .send(rpc::notification("blockchain.headers.subscribe", &params))
                 .await?;
         }
-        for (script, status) in news.statuses {
+        for (script, status) in news.states {
             match self.scripts.get_mut(&script) {
                 Some(told) if *told != status => *told = status,
                 _ => continue,

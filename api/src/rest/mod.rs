@@ -21,6 +21,7 @@ mod merged;
 mod model;
 mod outspends;
 mod params;
+pub(crate) mod parts;
 mod reply;
 mod router;
 mod script;

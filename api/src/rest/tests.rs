@@ -126,7 +126,7 @@ impl World {
             sync: Mutex::new(index.syncer(source)),
             chain,
             mempool,
-            router: main_router(state.clone()),
+            router: main_router(state.clone(), None),
             state,
         };
         world.follow_index();

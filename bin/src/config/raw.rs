@@ -1,7 +1,7 @@
 //! What was typed: one struct per section, each with its defaults. The sections of the
 //! other crates are theirs.
 
-use pulse_api::{ApiConfig, electrum::ElectrumConfig};
+use pulse_api::{ApiConfig, electrum::ElectrumConfig, push::PushConfig};
 use pulse_indexer::IndexConfig;
 use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
@@ -17,6 +17,8 @@ pub struct RawConfig {
     pub p2p: SyncConfig,
     /// HTTP listeners.
     pub http: ApiConfig,
+    /// WebSocket and Server-Sent Events.
+    pub push: PushConfig,
     /// The Electrum server.
     pub electrum: ElectrumConfig,
     /// The index.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pulse_api::{ApiConfig, electrum::ElectrumConfig};
+use pulse_api::{ApiConfig, electrum::ElectrumConfig, push::PushConfig};
 use pulse_indexer::IndexConfig;
 use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
@@ -33,6 +33,8 @@ pub struct Config {
     pub p2p: SyncConfig,
     /// HTTP listeners.
     pub http: ApiConfig,
+    /// WebSocket and Server-Sent Events.
+    pub push: PushConfig,
     /// The Electrum server.
     pub electrum: ElectrumConfig,
     /// The index.
@@ -102,6 +104,7 @@ impl Config {
             stop_timeout,
             p2p: raw.p2p.clone(),
             http: raw.http.clone(),
+            push: raw.push.clone(),
             electrum: raw.electrum.clone(),
             index: raw.index.clone(),
             mempool: raw.mempool.clone(),

@@ -17,7 +17,7 @@ use pulse_primitives::{
     mempool::{
         Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, ProjectedBlock, RelayFees,
     },
-    touched::TouchedScripts,
+    touched::{TouchedScripts, TouchedTxs},
 };
 use tracing::error;
 
@@ -358,5 +358,9 @@ impl MempoolSource for MempoolHandle {
 
     fn touched(&self) -> Arc<TouchedScripts> {
         Arc::clone(&self.inner.touched)
+    }
+
+    fn touched_txs(&self) -> Arc<TouchedTxs> {
+        Arc::clone(&self.inner.touched_txs)
     }
 }

@@ -24,7 +24,7 @@ use pulse_primitives::{
     mempool::RemovalReason,
     ports::{BlockSource, NodeStatus},
     tip::ChainTip,
-    touched::TouchedScripts,
+    touched::{TouchedScripts, TouchedTx, TouchedTxs},
 };
 use tokio::sync::mpsc;
 use tracing::info;
@@ -62,6 +62,8 @@ pub(super) struct Inner {
     pub notices: mpsc::Sender<Notice>,
     /// Scripts of what enters and leaves.
     pub touched: Arc<TouchedScripts>,
+    /// What enters and leaves.
+    pub touched_txs: Arc<TouchedTxs>,
     moved: (Mutex<()>, Condvar),
 }
 
@@ -92,6 +94,7 @@ impl Inner {
             loaded: AtomicBool::new(false),
             notices: parts.notices,
             touched: Arc::default(),
+            touched_txs: Arc::default(),
             moved: (Mutex::new(()), Condvar::new()),
         }
     }
@@ -100,6 +103,16 @@ impl Inner {
     pub fn changed(&self, mut pool: RwLockWriteGuard<'_, Mempool>) {
         let touched = pool.take_touched();
         let events = pool.take_events();
+        let touched_txs: Vec<TouchedTx> = (events.iter())
+            .filter_map(|event| match event {
+                // One that has left again meanwhile is among those that left.
+                PoolEvent::Entered(entered) => {
+                    let entry = pool.get(&entered.txid)?;
+                    Some(TouchedTx::new(entered.txid, &entry.tx))
+                }
+                PoolEvent::Left { txid, tx, .. } => Some(TouchedTx::new(*txid, tx)),
+            })
+            .collect();
         // Taken before the pool is let go, so that changes are passed on in order.
         let mut ledger = self.ledger.lock();
         drop(pool);
@@ -107,6 +120,7 @@ impl Inner {
         for event in events {
             ledger.take(event, in_step);
         }
+        self.touched_txs.append(touched_txs);
         self.touched.append(touched);
     }
 

@@ -16,7 +16,7 @@ use pulse_primitives::{
     ports::{BlockSource, NodeStatus},
     status::NodeReport,
     tip::ChainTip,
-    touched::TouchedScripts,
+    touched::{TouchedScripts, TouchedTxs},
 };
 
 use tokio::sync::watch;
@@ -199,6 +199,10 @@ impl MempoolSource for FakeMempool {
     }
 
     fn touched(&self) -> Arc<TouchedScripts> {
+        Arc::default()
+    }
+
+    fn touched_txs(&self) -> Arc<TouchedTxs> {
         Arc::default()
     }
 }

@@ -1,4 +1,5 @@
-//! Who wants to hear of what, and what each session has still to be told.
+//! Who wants to hear of what, and what each session has still to be told: for the Electrum
+//! server scripts and their statuses, for the push server anything and its state.
 //!
 //! notifier -> [`Registry::post`] -> [`Outbox`] of each subscriber -> session -> client
 //!
@@ -12,6 +13,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,47 +21,51 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pulse_primitives::mempool::ScriptHash;
 use tokio::sync::Notify;
 
-use super::status::Status;
-
 /// What a session has to tell its client.
-pub(super) struct Outbox {
+pub(crate) struct Outbox<K, V> {
     id: u64,
-    pending: Mutex<Pending>,
+    pending: Mutex<Pending<K, V>>,
     /// Wakes the session when there is something.
-    pub(super) wake: Notify,
+    pub(crate) wake: Notify,
 }
 
 /// See [`Outbox`].
-#[derive(Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending<K, V> {
     /// JSON of the newest header, if it changed.
-    pub(super) header: Option<Arc<str>>,
-    /// Statuses that may have changed.
-    pub(super) statuses: Vec<(ScriptHash, Status)>,
-    /// Place of each script in `statuses`, once there are many.
-    places: HashMap<ScriptHash, usize>,
+    pub(crate) header: Option<Arc<str>>,
+    /// States that may have changed.
+    pub(crate) states: Vec<(K, V)>,
+    /// Place of each key in `states`.
+    places: HashMap<K, usize>,
 }
 
-impl Outbox {
+impl<K, V> Default for Pending<K, V> {
+    fn default() -> Self {
+        Self {
+            header: None,
+            states: Vec::new(),
+            places: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> Outbox<K, V> {
     /// Takes everything out.
-    pub(super) fn take(&self) -> Pending {
+    pub(crate) fn take(&self) -> Pending<K, V> {
         std::mem::take(&mut *self.pending.lock())
     }
 
-    fn put(&self, script: ScriptHash, status: Status) {
+    fn put(&self, key: K, state: V) {
         {
             let mut pending = self.pending.lock();
-            let Pending {
-                statuses, places, ..
-            } = &mut *pending;
-            match places.get(&script) {
-                Some(place) => statuses[*place].1 = status,
+            let Pending { states, places, .. } = &mut *pending;
+            match places.get(&key) {
+                Some(place) => states[*place].1 = state,
                 None => {
-                    places.insert(script, statuses.len());
-                    statuses.push((script, status));
+                    places.insert(key, states.len());
+                    states.push((key, state));
                 }
             }
         }
@@ -67,23 +73,32 @@ impl Outbox {
     }
 }
 
-/// Subscribers of one script; nearly always one.
-enum Subscribers {
-    One(Arc<Outbox>),
-    Many(HashMap<u64, Arc<Outbox>>),
+/// Subscribers of one thing; nearly always one.
+enum Subscribers<K, V> {
+    One(Arc<Outbox<K, V>>),
+    Many(HashMap<u64, Arc<Outbox<K, V>>>),
 }
 
 /// All subscriptions.
-#[derive(Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry<K, V> {
     next_id: AtomicU64,
-    scripts: Mutex<HashMap<ScriptHash, Subscribers>>,
-    headers: Mutex<HashMap<u64, Arc<Outbox>>>,
+    keys: Mutex<HashMap<K, Subscribers<K, V>>>,
+    headers: Mutex<HashMap<u64, Arc<Outbox<K, V>>>>,
 }
 
-impl Registry {
+impl<K, V> Default for Registry<K, V> {
+    fn default() -> Self {
+        Self {
+            next_id: AtomicU64::default(),
+            keys: Mutex::default(),
+            headers: Mutex::default(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Registry<K, V> {
     /// An outbox for a new session.
-    pub(super) fn outbox(&self) -> Arc<Outbox> {
+    pub(crate) fn outbox(&self) -> Arc<Outbox<K, V>> {
         Arc::new(Outbox {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             pending: Mutex::default(),
@@ -91,12 +106,12 @@ impl Registry {
         })
     }
 
-    /// From now on `outbox` hears of `script`.
-    pub(super) fn subscribe(&self, script: ScriptHash, outbox: &Arc<Outbox>) {
-        let mut scripts = self.scripts.lock();
-        match scripts.get_mut(&script) {
+    /// From now on `outbox` hears of `key`.
+    pub(crate) fn subscribe(&self, key: K, outbox: &Arc<Outbox<K, V>>) {
+        let mut keys = self.keys.lock();
+        match keys.get_mut(&key) {
             None => {
-                scripts.insert(script, Subscribers::One(Arc::clone(outbox)));
+                keys.insert(key, Subscribers::One(Arc::clone(outbox)));
             }
             Some(Subscribers::One(first)) if first.id == outbox.id => {}
             Some(all @ Subscribers::One(_)) => {
@@ -112,15 +127,17 @@ impl Registry {
         }
     }
 
-    /// `outbox` hears of `scripts` no more.
-    pub(super) fn unsubscribe<'a>(
+    /// `outbox` hears of `keys` no more.
+    pub(crate) fn unsubscribe<'a>(
         &self,
-        scripts: impl IntoIterator<Item = &'a ScriptHash>,
-        outbox: &Outbox,
-    ) {
-        let mut all = self.scripts.lock();
-        for script in scripts {
-            let is_last = match all.get_mut(script) {
+        keys: impl IntoIterator<Item = &'a K>,
+        outbox: &Outbox<K, V>,
+    ) where
+        K: 'a,
+    {
+        let mut all = self.keys.lock();
+        for key in keys {
+            let is_last = match all.get_mut(key) {
                 Some(Subscribers::One(only)) => only.id == outbox.id,
                 Some(Subscribers::Many(many)) => {
                     many.remove(&outbox.id);
@@ -129,54 +146,54 @@ impl Registry {
                 None => false,
             };
             if is_last {
-                all.remove(script);
+                all.remove(key);
             }
         }
     }
 
     /// From now on `outbox` hears of new tips.
-    pub(super) fn subscribe_headers(&self, outbox: &Arc<Outbox>) {
+    pub(crate) fn subscribe_headers(&self, outbox: &Arc<Outbox<K, V>>) {
         let mut headers = self.headers.lock();
         headers.insert(outbox.id, Arc::clone(outbox));
     }
 
     /// `outbox` hears of new tips no more.
-    pub(super) fn unsubscribe_headers(&self, outbox: &Outbox) {
+    pub(crate) fn unsubscribe_headers(&self, outbox: &Outbox<K, V>) {
         self.headers.lock().remove(&outbox.id);
     }
 
-    /// Whether nobody wants to hear of any script.
-    pub(super) fn is_empty(&self) -> bool {
-        self.scripts.lock().is_empty()
+    /// Whether nobody wants to hear of anything but tips.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.lock().is_empty()
     }
 
-    /// Those of `scripts` that somebody wants to hear of.
-    pub(super) fn wanted(&self, scripts: impl IntoIterator<Item = ScriptHash>) -> Vec<ScriptHash> {
-        let all = self.scripts.lock();
-        let scripts = scripts.into_iter();
-        scripts.filter(|script| all.contains_key(script)).collect()
+    /// Those of `keys` that somebody wants to hear of.
+    pub(crate) fn wanted(&self, keys: impl IntoIterator<Item = K>) -> Vec<K> {
+        let all = self.keys.lock();
+        let keys = keys.into_iter();
+        keys.filter(|key| all.contains_key(key)).collect()
     }
 
-    /// All scripts that somebody wants to hear of.
-    pub(super) fn all(&self) -> Vec<ScriptHash> {
-        self.scripts.lock().keys().copied().collect()
+    /// Everything that somebody wants to hear of.
+    pub(crate) fn all(&self) -> Vec<K> {
+        self.keys.lock().keys().copied().collect()
     }
 
-    /// Tells the subscribers of `script` its status.
-    pub(super) fn post(&self, script: ScriptHash, status: Status) {
-        match self.scripts.lock().get(&script) {
+    /// Tells the subscribers of `key` its state.
+    pub(crate) fn post(&self, key: K, state: V) {
+        match self.keys.lock().get(&key) {
             None => {}
-            Some(Subscribers::One(outbox)) => outbox.put(script, status),
+            Some(Subscribers::One(outbox)) => outbox.put(key, state),
             Some(Subscribers::Many(many)) => {
                 for outbox in many.values() {
-                    outbox.put(script, status);
+                    outbox.put(key, state.clone());
                 }
             }
         }
     }
 
     /// Tells everybody who wants to hear of tips the newest header, as JSON.
-    pub(super) fn post_header(&self, header: &Arc<str>) {
+    pub(crate) fn post_header(&self, header: &Arc<str>) {
         for outbox in self.headers.lock().values() {
             outbox.pending.lock().header = Some(Arc::clone(header));
             outbox.wake.notify_one();
@@ -186,7 +203,10 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use pulse_primitives::bitcoin::hashes::{Hash, sha256};
+    use pulse_primitives::{
+        bitcoin::hashes::{Hash, sha256},
+        mempool::ScriptHash,
+    };
 
     use super::*;
 
@@ -196,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_slow_session_is_told_the_newest_state_once() {
-        let registry = Registry::default();
+        let registry = Registry::<_, Option<sha256::Hash>>::default();
         let (slow, other) = (registry.outbox(), registry.outbox());
         registry.subscribe(script(1), &slow);
         registry.subscribe(script(1), &other);
@@ -209,15 +229,15 @@ mod tests {
         registry.post(script(2), None);
         let pending = slow.take();
         let newest = Some(sha256::Hash::hash(&[99]));
-        assert_eq!(pending.statuses, [(script(1), newest), (script(2), None)]);
+        assert_eq!(pending.states, [(script(1), newest), (script(2), None)]);
         assert_eq!(pending.header.as_deref(), Some("99"));
-        assert_eq!(other.take().statuses, [(script(1), newest)]);
-        assert!(slow.take().statuses.is_empty());
+        assert_eq!(other.take().states, [(script(1), newest)]);
+        assert!(slow.take().states.is_empty());
     }
 
     #[test]
     fn who_leaves_hears_nothing_and_leaves_nothing() {
-        let registry = Registry::default();
+        let registry = Registry::<_, Option<sha256::Hash>>::default();
         let outboxes = [registry.outbox(), registry.outbox(), registry.outbox()];
         for outbox in &outboxes {
             registry.subscribe(script(1), outbox);
@@ -232,7 +252,7 @@ mod tests {
             outbox.take();
             registry.post(script(1), None);
             registry.post_header(&Arc::from("x"));
-            assert!(outbox.take().statuses.is_empty());
+            assert!(outbox.take().states.is_empty());
         }
         assert!(registry.is_empty() && registry.headers.lock().is_empty());
     }

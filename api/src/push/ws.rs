@@ -1,0 +1,158 @@
+//! WebSocket (RFC 6455): one JSON per text message.
+//!
+//! # Security
+//! A message is never held in memory beyond its limit: the connection ends with code 1009.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Error,
+        handshake::server::create_response_with_body,
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{Utf8Bytes, coding::CloseCode},
+        },
+    },
+};
+use tracing::debug;
+
+use super::{
+    PushState, answer, bad_request,
+    hub::Place,
+    message::Message,
+    session::{End, Incoming, Link, Session},
+};
+use crate::metrics;
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 4 << 10;
+/// Bytes of messages after which they are written.
+const WRITE_BYTES: usize = 16 << 10;
+/// Time for the last words, and for the client's own.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Answers the handshake, and serves the client from then on.
+pub(super) async fn upgrade(State(push): State<PushState>, mut request: Request) -> Response {
+    let response = create_response_with_body(&request, Body::empty);
+    let response = match response {
+        Err(error) => Err(bad_request(format!("not a WebSocket handshake: {error}"))),
+        Ok(response) => match push.admit(&request.headers().clone()).await {
+            Err(refused) => Err(refused),
+            Ok((slot, place)) => {
+                let socket = hyper::upgrade::on(&mut request);
+                let task = serve(push.clone(), socket, place, slot);
+                push.0.tracker.spawn(task);
+                Ok(response)
+            }
+        },
+    };
+    answer("/ws", response)
+}
+
+async fn serve(push: PushState, socket: OnUpgrade, place: Place, slot: OwnedSemaphorePermit) {
+    let _open = metrics::Open::push("ws");
+    let socket = match socket.await {
+        Ok(socket) => TokioIo::new(socket),
+        Err(err) => {
+            debug!(%err, "a connection did not become a WebSocket");
+            return;
+        }
+    };
+    let config = &push.0.config;
+    let max_bytes = config.max_message_kib.get() << 10;
+    let write_timeout = Duration::from_secs(config.write_timeout_secs.get());
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(WRITE_BYTES)
+        .max_message_size(Some(max_bytes))
+        .max_frame_size(Some(max_bytes));
+    let stream = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await;
+    let link = Socket {
+        stream,
+        write_timeout,
+    };
+    Session::new(push, place, slot).run(link, None).await;
+}
+
+struct Socket {
+    stream: WebSocketStream<TokioIo<Upgraded>>,
+    write_timeout: Duration,
+}
+
+impl Socket {
+    async fn write(&mut self, message: tungstenite::Message) -> Result<(), End> {
+        let sent = timeout(self.write_timeout, self.stream.feed(message));
+        sent.await.map_err(|_| End::Slow)?.map_err(|_| End::Left)
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let sent = timeout(self.write_timeout, self.stream.flush());
+        sent.await.map_err(|_| End::Slow)?.map_err(|_| End::Left)
+    }
+}
+
+impl Link for Socket {
+    const ANSWERS_PINGS: bool = true;
+
+    async fn receive(&mut self) -> Incoming {
+        match self.stream.next().await {
+            None => Incoming::End(End::Left),
+            Some(Ok(tungstenite::Message::Text(text))) => Incoming::Text(text.as_str().to_owned()),
+            Some(Ok(tungstenite::Message::Binary(_))) => Incoming::NotText,
+            Some(Ok(tungstenite::Message::Close(_))) => Incoming::End(End::Left),
+            Some(Ok(_)) => Incoming::Sign,
+            Some(Err(Error::Capacity(_))) => Incoming::End(End::TooLong),
+            Some(Err(_)) => Incoming::End(End::Left),
+        }
+    }
+
+    async fn send(&mut self, messages: Vec<Message>) -> Result<(), End> {
+        for message in messages {
+            let text = Utf8Bytes::from(&*message.text);
+            self.write(tungstenite::Message::Text(text)).await?;
+        }
+        self.flush().await
+    }
+
+    async fn ping(&mut self) -> Result<(), End> {
+        let ping = tungstenite::Message::Ping(Default::default());
+        self.write(ping).await?;
+        self.flush().await
+    }
+
+    async fn close(&mut self, last: Message, end: End) {
+        let code = match end {
+            End::Left => return,
+            End::Stop => CloseCode::Away,
+            End::Slow | End::Silent => CloseCode::Policy,
+            End::TooLong => CloseCode::Size,
+            End::NotSynced => CloseCode::Again,
+        };
+        let text = Utf8Bytes::from(&*last.text);
+        let frame = CloseFrame {
+            code,
+            reason: end.reason().into(),
+        };
+        // There is nobody to tell if this fails.
+        let _ = timeout(FAREWELL, async {
+            self.stream.feed(tungstenite::Message::Text(text)).await?;
+            self.stream.close(Some(frame)).await?;
+            // The client closes, or the time is over; only then is the socket closed, so
+            // that what was sent is not lost with what it has sent meanwhile.
+            while let Some(Ok(_)) = self.stream.next().await {}
+            Ok::<_, Error>(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,150 @@
+//! Clients that ask for too much, that send what means nothing, or that do not listen.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{Scene, address, other, socket::Client};
+use crate::e2e::common::{DEADLINE, scripthash};
+
+fn names(count: u32) -> Vec<String> {
+    (0..count).map(|n| scripthash(&n.to_le_bytes())).collect()
+}
+
+#[test]
+fn what_is_too_much_or_means_nothing_is_refused_and_harms_nobody() {
+    let mut scene = Scene::with(|options| {
+        options
+            .env("PULSE_PUSH__MAX_CONNECTIONS", "3")
+            .env("PULSE_PUSH__MAX_SUBSCRIPTIONS", "10")
+            .env("PULSE_PUSH__MAX_SUBSCRIPTIONS_TOTAL", "12")
+            .env("PULSE_PUSH__MAX_MESSAGE_KIB", "16")
+            .env("PULSE_PUSH__PING_INTERVAL_SECS", "1")
+            .env("PULSE_HTTP__CORS", "https://wallet.example")
+    });
+    let addr = scene.node.http_addr();
+    let mut client = scene.client();
+    let code = |client: &mut Client, message: &Value| {
+        client.send(message);
+        client.next_of("error")["code"].clone()
+    };
+    let subscribe = |count| json!({"type": "subscribe", "scripthashes": names(count)});
+    assert_eq!(code(&mut client, &subscribe(11)), "too_many_subscriptions");
+    client.send(&subscribe(10));
+    assert_eq!(client.next_of("subscribed")["subscriptions"], 10);
+    let mut second = scene.client();
+    assert_eq!(code(&mut second, &subscribe(3)), "server_full");
+    second.send(&subscribe(2));
+    second.next_of("subscribed");
+    // What was subscribed to already costs nothing, and what ends is given back.
+    client.send(&subscribe(10));
+    client.next_of("subscribed");
+    client.send(&json!({"type": "unsubscribe", "scripthashes": names(10)}));
+    assert_eq!(client.next_of("unsubscribed")["subscriptions"], 0);
+    second.send(&json!({"type": "subscribe", "addresses": [address(&other(1))]}));
+    second.next_of("address");
+
+    client.drain();
+    for text in [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        "\u{0}",
+        r#"{"type":"subscribe","txids":["x"]}"#,
+    ] {
+        client.send_text(text);
+        let error = client.next().unwrap();
+        assert_eq!(error["type"], "error", "{error}");
+    }
+    client.send_raw(Message::binary(vec![1, 2, 3])).unwrap();
+    assert_eq!(client.next().unwrap()["code"], "malformed");
+    assert!(client.drain().is_empty());
+
+    // Slots: one is left, then none.
+    let third = scene.client();
+    let (status, text) = Client::try_connect(addr, "/api/ws", None).err().unwrap();
+    assert_eq!((status, text.as_str()), (503, "server is busy"));
+    assert_eq!(scene.node.get("/events?channel=tips").status, 503);
+    drop(third);
+    let origin = Some("https://evil.example");
+    let (status, _) = Client::try_connect(addr, "/ws", origin).err().unwrap();
+    assert_eq!(status, 403);
+    let deadline = Instant::now() + DEADLINE;
+    let mut third = loop {
+        match Client::try_connect(addr, "/ws", Some("https://wallet.example")) {
+            Ok(client) => break client,
+            Err((status, _)) => assert_eq!(status, 503),
+        }
+        assert!(Instant::now() < deadline, "the slot is not given back");
+    };
+    third.next_of("hello");
+
+    // Too long a message ends its connection and no other.
+    let _ = third.send_raw(Message::text("x".repeat(17 << 10)));
+    assert_eq!(third.next_of("closing")["reason"], "message_too_long");
+    assert_eq!(third.next(), None);
+    assert_eq!(u16::from(third.closed.unwrap().code), 1009);
+    assert!(client.drain().is_empty());
+
+    // One that gives no sign of life is cut off: this one reads nothing, so it answers no
+    // pings. The others have been reading all the time.
+    drop(second);
+    let silent = Client::try_connect(addr, "/ws", None).unwrap();
+    scene
+        .node
+        .wait_until("the silent one is cut off", DEADLINE, |node| {
+            client.drain();
+            let metrics = node.get("/metrics");
+            metrics
+                .text()
+                .contains("pulse_push_closed_total{reason=\"silent\"} 1")
+        });
+    drop(silent);
+}
+
+#[test]
+fn a_client_that_does_not_listen_is_cut_off_and_delays_nobody() {
+    let mut scene = Scene::with(|options| options.env("PULSE_PUSH__WRITE_TIMEOUT_SECS", "1"));
+    let addr = scene.node.http_addr();
+    let mut listener = scene.client();
+    listener.send(&json!({"type": "subscribe", "channels": ["blocks"]}));
+    listener.next_of("tip");
+    let mut slow = Client::try_connect(addr, "/ws", None).unwrap();
+    let many = json!({"type": "subscribe", "scripthashes": names(10_000)}).to_string();
+    // Each request is answered with some MiB that it never takes.
+    let sender = std::thread::spawn(move || {
+        for _ in 0..20 {
+            if slow.send_raw(Message::text(many.clone())).is_err() {
+                break;
+            }
+        }
+        slow
+    });
+    scene.mine(vec![]);
+    assert_eq!(listener.next().unwrap()["block"]["height"], 111);
+    scene
+        .node
+        .wait_until("the slow one is cut off", DEADLINE, |node| {
+            let metrics = node.get("/metrics");
+            metrics
+                .text()
+                .contains("pulse_push_closed_total{reason=\"slow\"} 1")
+        });
+    let mut slow = sender.join().unwrap();
+    // It reads what was on its way, and no more.
+    let mut read = 0;
+    while slow.next().is_some() {
+        read += 1;
+    }
+    assert!(read > 0);
+    scene.mine(vec![]);
+    assert_eq!(listener.next().unwrap()["block"]["height"], 112);
+    let metrics = scene.node.get("/metrics");
+    assert!(
+        metrics.text().contains("pulse_push_subscriptions 0"),
+        "{}",
+        metrics.text()
+    );
+}
