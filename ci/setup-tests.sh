@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides the build: Node.js and bcoin, an independent node
-# that they use as a peer, and a browser. Does nothing when all is there.
+# that they use as a peer; a browser; Python and Schemathesis, which tries the HTTP API by
+# its description. Does nothing when all is there.
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -12,12 +13,26 @@ fi
 if ! command -v chromium >/dev/null; then
     packages+=(chromium)
 fi
+# Debian has the two modules in a package of their own.
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    packages+=(python3 python3-venv)
+fi
 if [ "${#packages[@]}" -gt 0 ]; then
     echo "setup-tests: installing ${packages[*]}"
     as_root=()
     [ "$(id -u)" -eq 0 ] || as_root=(sudo)
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+schemathesis=testkit/schemathesis
+if ! cmp -s "$schemathesis/requirements.txt" "$schemathesis/venv/installed.txt"; then
+    echo "setup-tests: installing Schemathesis"
+    rm -rf "$schemathesis/venv"
+    python3 -m venv "$schemathesis/venv"
+    "$schemathesis/venv/bin/pip" install --quiet --disable-pip-version-check \
+        --requirement "$schemathesis/requirements.txt"
+    cp "$schemathesis/requirements.txt" "$schemathesis/venv/installed.txt"
 fi
 cd testkit/bcoin
 if ! cmp -s package-lock.json node_modules/installed-lock.json; then

@@ -9,6 +9,8 @@ use std::{
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use crate::fallback::FallbackUrl;
+
 /// Settings of the HTTP listeners, section `[http]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +21,11 @@ pub struct ApiConfig {
     /// there. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_addr: Option<SocketAddr>,
+    /// Another Esplora server (`http(s)://host[:port][/path]`) that is asked for what this
+    /// node does not know while it is not synced. It learns what clients ask for.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_esplora: Option<FallbackUrl>,
     /// Value of `Access-Control-Allow-Origin` on every answer of the public listener;
     /// empty sends no CORS headers. Default `*`, since all of it is public data.
     pub cors: CorsOrigin,
@@ -62,6 +69,7 @@ impl Default for ApiConfig {
         Self {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             ops_addr: None,
+            fallback_esplora: None,
             cors: CorsOrigin(Some(HeaderValue::from_static("*"))),
             utxos_limit: 100_000,
             max_connections: const { count(1024) },

@@ -86,7 +86,9 @@ async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Ne
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("etag, retry-after, x-indexed-height, x-next-cursor"),
+            HeaderValue::from_static(
+                "etag, retry-after, x-indexed-height, x-next-cursor, x-pulse-source",
+            ),
         );
         if preflight {
             for (name, value) in [

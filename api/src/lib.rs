@@ -18,6 +18,7 @@ mod blocks;
 mod compress;
 mod config;
 pub mod electrum;
+mod fallback;
 mod layers;
 mod metrics;
 mod opening;
@@ -31,6 +32,7 @@ mod tls;
 mod together;
 
 pub use crate::config::{ApiConfig, CorsOrigin};
+pub use crate::fallback::{Fallback, FallbackError, FallbackUrl};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
 pub use crate::opening::{Door, Opening};
 pub use crate::ops::sampler::run as run_sampler;
@@ -52,6 +54,7 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     if state.config().ops_addr.is_none() {
         router = router.merge(ops::metrics_route());
     }
+    router = router.merge(rest::openapi::routes());
     let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
     let mut router = router.fallback(rest::handle).with_state(state);
     if let Some(push) = push {

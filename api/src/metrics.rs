@@ -11,6 +11,7 @@ const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
 const REFUSED: &str = "pulse_rest_queries_refused_total";
 const PANICS: &str = "pulse_rest_handler_panics_total";
+const FALLBACK: &str = "pulse_rest_fallback_total";
 const ELECTRUM_SECONDS: &str = "pulse_electrum_request_seconds";
 const ELECTRUM_CONNECTIONS: &str = "pulse_electrum_connections";
 const ELECTRUM_SUBSCRIPTIONS: &str = "pulse_electrum_subscriptions";
@@ -46,6 +47,10 @@ pub fn describe() {
         "Requests answered with 503 because no query slot became free in time"
     );
     describe_counter!(PANICS, "Requests whose handler panicked");
+    describe_counter!(
+        FALLBACK,
+        "Requests that another Esplora server was to answer, by what came of it"
+    );
     describe_histogram!(
         ELECTRUM_SECONDS,
         Unit::Seconds,
@@ -104,6 +109,11 @@ pub(crate) fn query_refused() {
 
 pub(crate) fn handler_panicked() {
     counter!(PANICS).increment(1);
+}
+
+/// Records a request that another server was to answer. `result` is a fixed word.
+pub(crate) fn fallback(result: &'static str) {
+    counter!(FALLBACK, "result" => result).increment(1);
 }
 
 /// Records an Electrum request. `method` is one of those that exist, or a fixed word.

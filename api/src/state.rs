@@ -13,7 +13,9 @@ use pulse_primitives::{
     status::Readiness,
 };
 
-use crate::{blocking::Blocking, config::ApiConfig, ops::sampler::Sampler};
+use crate::{
+    blocking::Blocking, config::ApiConfig, fallback::Fallback, ops::sampler::Sampler,
+};
 
 /// Submissions at the same time. They have slots of their own, so that script checks do
 /// not keep queries waiting, nor queries broadcasts.
@@ -34,6 +36,7 @@ pub struct ApiState {
     inner: Arc<Inner>,
     patience: Duration,
     partial: Option<Arc<Partial>>,
+    fallback: Option<Arc<Fallback>>,
 }
 
 /// A request that takes what is indexed so far for the whole.
@@ -106,7 +109,22 @@ impl ApiState {
             inner: Arc::new(inner),
             patience: PATIENCE,
             partial: None,
+            fallback: None,
         }
+    }
+
+    /// The same, with a server that answers while this node cannot.
+    #[must_use]
+    pub fn with_fallback(self, fallback: Fallback) -> Self {
+        Self {
+            fallback: Some(Arc::new(fallback)),
+            ..self
+        }
+    }
+
+    /// The server that answers while this node cannot.
+    pub(crate) fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_deref()
     }
 
     /// The same, for one request that takes a part of the chain for the whole.

@@ -71,6 +71,9 @@ pub struct Flags {
     /// Address for /metrics and everything administrative [default: that of the API].
     #[arg(long, value_name = "IP:PORT", global = true)]
     pub ops_addr: Option<String>,
+    /// Another Esplora server that answers while this node is not synced [default: none].
+    #[arg(long, value_name = "URL", global = true)]
+    pub fallback_esplora: Option<String>,
     /// Make a living regtest chain of one's own instead of syncing one.
     #[arg(long, global = true)]
     pub simulate: bool,
@@ -225,6 +228,11 @@ impl Flags {
             ("--proxy", "p2p.proxy", text(&self.proxy)),
             ("--only-net", "p2p.only_net", list(&self.only_net)),
             ("--http-addr", "http.addr", text(&self.http_addr)),
+            (
+                "--fallback-esplora",
+                "http.fallback_esplora",
+                text(&self.fallback_esplora),
+            ),
             ("--ops-addr", "http.ops_addr", text(&self.ops_addr)),
             ("--log-format", "log.format", text(&self.log_format)),
         ]

@@ -20,8 +20,8 @@ use std::{
 
 use anyhow::Context;
 use pulse_api::{
-    ApiState, Certificates, CorsOrigin, HttpsAcceptor, MempoolPorts, Opening, ServerLimits,
-    push::PushState,
+    ApiState, Certificates, CorsOrigin, Fallback, HttpsAcceptor, MempoolPorts, Opening,
+    ServerLimits, push::PushState,
 };
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
@@ -242,6 +242,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.http.clone(),
             metrics,
         );
+        let state = match &config.http.fallback_esplora {
+            Some(url) => {
+                state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?)
+            }
+            None => state,
+        };
         tasks.spawn("index", {
             let (index, source) = (index.clone(), Arc::clone(&source));
             |stop| index::run(index, source, stop)

@@ -1,6 +1,7 @@
 //! Answers for operators and their monitors: `/health`, `/health/live`, `/stats` and
 //! `/metrics`; and what operators do to peers. Nothing here may be cached.
 
+mod describe;
 mod health;
 mod peers;
 pub(crate) mod sampler;
@@ -18,10 +19,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use pulse_primitives::status::Readiness;
 use serde::Serialize;
 
+pub(crate) use describe::describe;
 pub(crate) use health::live;
 pub(crate) use peers::routes as peer_routes;
 
 use crate::{layers::RouteTemplate, metrics, rest, state::ApiState};
+
+/// Content type of `/metrics`.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// `/health`, `/health/live` and `/stats`.
 pub(crate) fn health_routes() -> Router<ApiState> {
@@ -53,7 +58,7 @@ pub(crate) fn rendered(prometheus: &PrometheusHandle) -> Response {
     answer(
         "/metrics",
         StatusCode::OK,
-        "text/plain; version=0.0.4; charset=utf-8",
+        METRICS_TYPE,
         prometheus.render().into_bytes(),
     )
 }

@@ -8,18 +8,27 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{health::readiness, json, sampler::Rates};
+use super::{
+    describe::{HashText, Peer, Ready},
+    health::readiness,
+    json,
+    sampler::Rates,
+};
 use crate::state::ApiState;
 
 /// The answer to `/stats`.
-#[derive(Debug, Serialize)]
-struct StatsJson {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stats)]
+pub(super) struct StatsJson {
     network: &'static str,
     version: &'static str,
     uptime_seconds: u64,
+    #[schema(value_type = Ready)]
     readiness: Readiness,
     /// Tip of the index; `null` before the first block is indexed.
+    #[schema(required = true)]
     index_tip: Option<TipJson>,
     /// Tip of the chain that is validated.
     active_tip: TipJson,
@@ -36,17 +45,21 @@ struct StatsJson {
     sync_progress: f64,
     /// Time until the index reaches the best header at the present rate; `null` when
     /// there is nothing to do or no rate yet.
+    #[schema(required = true)]
     sync_eta_seconds: Option<u64>,
     blocks_in_flight: usize,
     blocks_received: u64,
     bytes_received: u64,
     peers_dropped: u64,
+    #[schema(value_type = Vec<Peer>)]
     peers: Vec<PeerReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tip)]
 struct TipJson {
     height: Height,
+    #[schema(value_type = HashText)]
     hash: BlockHash,
     time: u32,
 }

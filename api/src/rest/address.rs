@@ -10,11 +10,13 @@ use pulse_primitives::{
     bitcoin::{Txid, hashes::Hash},
     mempool::ScriptHash,
 };
+use serde_json::json;
 
 use super::{
     error::RestError,
     list::{List, Outlet},
     model::{StatsJson, TxJson, UtxoJson},
+    openapi::{Param, Paths},
     params::{Asked, Page, Subject},
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -190,4 +192,77 @@ pub(super) fn by_prefix() -> Answer {
 /// The script's hash as the mempool names it.
 fn hash(of: &Subject) -> ScriptHash {
     ScriptHash::from_byte_array(of.hash)
+}
+
+/// The description of these routes, which exist for both ways to name a script.
+pub(super) fn describe(paths: &mut Paths) {
+    for [stats, txs, chain, chain_after, unconfirmed, utxo] in [
+        [
+            "/address/:address",
+            "/address/:address/txs",
+            "/address/:address/txs/chain",
+            "/address/:address/txs/chain/:last_seen_txid",
+            "/address/:address/txs/mempool",
+            "/address/:address/utxo",
+        ],
+        [
+            "/scripthash/:hash",
+            "/scripthash/:hash/txs",
+            "/scripthash/:hash/txs/chain",
+            "/scripthash/:hash/txs/chain/:last_seen_txid",
+            "/scripthash/:hash/txs/mempool",
+            "/scripthash/:hash/utxo",
+        ],
+    ] {
+        match stats.starts_with("/address") {
+            true => paths.tag("Addresses", "What an address was paid, and what is left of it"),
+            false => paths.tag("Scripthashes", "The same for any script, by its hash"),
+        }
+        paths
+            .get(stats, "Totals of a script; zeros if it was never used")
+            .json::<StatsJson<'_>>(&[Cache::Short]);
+        paths
+            .get(txs, "Up to 50 unconfirmed transactions, then the newest 25 confirmed ones")
+            .about(
+                "The unconfirmed ones by their arrival, oldest first; the confirmed ones newest \
+                 first. `limit` counts confirmed ones, and with a `cursor` no others go before \
+                 them.",
+            )
+            .list::<TxJson<'_>>(None, &[Cache::Short])
+            .pages();
+        paths
+            .get(chain, "The newest 25 confirmed transactions, newest first")
+            .list::<TxJson<'_>>(None, &[Cache::Short])
+            .pages();
+        paths
+            .get(chain_after, "25 confirmed transactions after one of them, newest first")
+            .about("Nothing if that one is not in the history.")
+            .list::<TxJson<'_>>(None, &[Cache::Short])
+            .pages();
+        paths
+            .get(unconfirmed, "Up to 50 unconfirmed transactions, oldest arrival first")
+            .list::<TxJson<'_>>(Some(50), &[Cache::Short]);
+        paths
+            .get(utxo, "Outputs that neither a block nor the mempool spends")
+            .about(
+                "Confirmed ones in the order of the chain, then unconfirmed ones. More than \
+                 `[http] utxos_limit` of them are given in pages only.",
+            )
+            .list::<UtxoJson>(None, &[Cache::Short])
+            .pages()
+            .error(RestError::TooManyUtxos);
+    }
+    paths.tag("Addresses", "");
+    paths
+        .own_get("/address-prefix/:prefix", "Addresses that begin with some characters")
+        .param(
+            "prefix",
+            Param {
+                description: "The first characters of an address",
+                schema: json!({"type": "string"}),
+                errors: Vec::new(),
+            },
+        )
+        .about("This node has no such index.")
+        .error(RestError::AddressSearchOff);
 }

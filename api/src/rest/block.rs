@@ -9,6 +9,7 @@ use pulse_primitives::{
 use super::{
     error::RestError,
     model::{BlockJson, BlockStatusJson, Id, TxJson},
+    openapi::Paths,
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
@@ -154,4 +155,75 @@ fn at_height(at: &Snapshot<'_>, height: Height) -> Result<BlockInfo, RestError> 
     at.view
         .block_at(height)?
         .ok_or_else(|| at.absent(RestError::BlockNotFound))
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    const HASH: &str = "^[0-9a-f]{64}$";
+    let by_depth = [Cache::Short, Cache::Long];
+    paths.tag("Blocks", "Blocks of the best chain");
+    paths
+        .get("/blocks/tip/hash", "Hash of the tip")
+        .text(HASH, &[Cache::Short]);
+    paths
+        .get("/blocks/tip/height", "Height of the tip")
+        .text("^[0-9]+$", &[Cache::Short]);
+    for (template, summary) in [
+        ("/blocks", "The newest ten blocks"),
+        (
+            "/blocks/:start_height",
+            "Ten blocks downwards from a height, which counts",
+        ),
+    ] {
+        paths
+            .get(template, summary)
+            .list::<BlockJson>(Some(BLOCKS_PER_PAGE), &[Cache::Short])
+            .error(RestError::BlockNotFound);
+    }
+    paths
+        .get("/block-height/:height", "Hash of the block at a height")
+        .text(HASH, &by_depth)
+        .error(RestError::BlockNotFound);
+    paths
+        .get("/block/:hash", "A block without its transactions")
+        .json::<BlockJson>(&[Cache::Long])
+        .error(RestError::BlockNotFound);
+    paths
+        .get("/block/:hash/status", "Whether a block is in the best chain")
+        .about("Unknown and stale blocks are not; that is an answer, not an error.")
+        .json::<BlockStatusJson>(&by_depth);
+    paths
+        .get("/block/:hash/header", "The header of a block as hex")
+        .text("^[0-9a-f]{160}$", &[Cache::Long])
+        .error(RestError::BlockNotFound);
+    paths
+        .get("/block/:hash/raw", "A block as bytes, with witnesses")
+        .binary(&[Cache::Long])
+        .error(RestError::BlockNotFound);
+    paths
+        .get("/block/:hash/txids", "Ids of a block's transactions, in its order")
+        .list::<Id>(None, &[Cache::Long])
+        .error(RestError::BlockNotFound);
+    paths
+        .get("/block/:hash/txid/:index", "Id of one transaction of a block")
+        .text(HASH, &[Cache::Long])
+        .error(RestError::BlockNotFound)
+        .error(RestError::TxIndexOutOfRange);
+    for (template, summary) in [
+        ("/block/:hash/txs", "The first 25 transactions of a block"),
+        (
+            "/block/:hash/txs/:start_index",
+            "25 transactions of a block from a place",
+        ),
+    ] {
+        paths
+            .get(template, summary)
+            .list::<TxJson<'_>>(Some(TXS_PER_PAGE), &by_depth)
+            .error(RestError::BlockNotFound)
+            .error(RestError::StartIndexNotMultiple)
+            .error(RestError::StartIndexOutOfRange);
+    }
+    paths
+        .own_get("/block-template", "What a miner works on; not made by this node")
+        .error(RestError::MiningOff);
 }

@@ -165,7 +165,7 @@ impl RestError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::InvalidHex
             | Self::InvalidNumber

@@ -7,7 +7,8 @@ use pulse_primitives::{bitcoin::Txid, mempool::MempoolSource};
 
 use super::{
     error::RestError,
-    model::{BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson},
+    model::{BacklogJson, FeeEstimatesJson, Id, ProjectedBlockJson, RecentJson},
+    openapi::Paths,
     params::Asked,
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -92,4 +93,34 @@ pub(super) fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, Res
         return Err(RestError::MempoolBehind);
     }
     Ok(&mempool.source)
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag("Mempool", "Unconfirmed transactions and fees; only on nodes with a mempool");
+    paths
+        .get("/mempool", "Size of the mempool, and how its fee rates are spread")
+        .json::<BacklogJson<'_>>(&[Cache::Short])
+        .of_mempool();
+    paths
+        .get("/mempool/txids", "Ids of all unconfirmed transactions, oldest arrival first")
+        .list::<Id>(None, &[Cache::Short])
+        .of_mempool();
+    paths
+        .get("/mempool/recent", "The ten newest arrivals, newest first")
+        .list::<RecentJson>(Some(10), &[Cache::Brief])
+        .of_mempool();
+    paths
+        .get(
+            "/mempool/projected-blocks",
+            "The next blocks if the mempool were mined as it is, best first",
+        )
+        .about("Not Esplora. The last one may hold all the rest.")
+        .list::<ProjectedBlockJson>(None, &[Cache::Short])
+        .of_mempool();
+    paths
+        .get("/fee-estimates", "Fee rates by confirmation target in blocks")
+        .about("A target without enough data is left out.")
+        .json::<FeeEstimatesJson<'_>>(&[Cache::Short])
+        .of_mempool();
 }

@@ -8,7 +8,8 @@
 //! - Each answer is drawn from one snapshot of the index, and its unconfirmed part from
 //!   the mempool that builds upon the same block.
 //! - Until the node is synced, what a later block could change is answered with 503,
-//!   never with an empty list or a 404 ([`snapshot::Snapshot`]).
+//!   never with an empty list or a 404 ([`snapshot::Snapshot`]); or, if the operator has named
+//!   another server, by that one ([`crate::fallback`]).
 
 mod address;
 mod block;
@@ -19,6 +20,7 @@ mod list;
 mod mempool;
 mod merged;
 mod model;
+pub(crate) mod openapi;
 mod outspends;
 mod params;
 pub(crate) mod parts;
@@ -37,11 +39,11 @@ use std::sync::Arc;
 use axum::{
     body::to_bytes,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Uri, header},
+    http::{HeaderName, HeaderValue, Method, Uri, header, request::Parts},
     response::{Extension, IntoResponse, Response},
 };
 
-use crate::{layers::RouteTemplate, state::ApiState};
+use crate::{fallback, layers::RouteTemplate, state::ApiState};
 use error::RestError;
 use params::Asked;
 use reply::Reply;
@@ -77,11 +79,34 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
         return answer_part(state, work, template).await;
     }
     let answer = answer(state, work).await;
+    if let Err(RestError::NotSynced { .. }) = &answer
+        && let Some(answer) = elsewhere(state, template, &parts).await
+    {
+        return (Extension(RouteTemplate(template)), answer).into_response();
+    }
     if let Err(error) = &answer {
         error.log(template);
     }
     let response = (Extension(RouteTemplate(template)), answer).into_response();
     reply::unless_known(&parts.headers, response)
+}
+
+/// What another server answers for a node that is not synced, if there is one and the
+/// request may be passed on.
+async fn elsewhere(
+    state: &ApiState,
+    template: &'static str,
+    request: &Parts,
+) -> Option<Response> {
+    let fallback = state.fallback()?;
+    let is_question = matches!(request.method, Method::GET | Method::HEAD);
+    let is_first = !fallback::was_passed_on(&request.headers);
+    if !is_question || !is_first || request.uri.query().is_some() {
+        return None;
+    }
+    let ours = *state.query().tip_watch().borrow();
+    let path = router::matched_part(request.uri.path());
+    fallback.answer(template, path, ours).await
 }
 
 /// The answer for a client that takes what is indexed so far for the whole.

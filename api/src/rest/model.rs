@@ -13,6 +13,7 @@ use pulse_primitives::{
     mempool::{MempoolTx, ScriptMempoolTotals},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     error::RestError,
@@ -21,18 +22,22 @@ use super::{
 };
 
 mod mempool;
+mod schema;
 mod submit;
 mod text;
 
 pub(super) use mempool::{
     BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
 };
-pub(super) use submit::{PackageJson, test_json};
+pub(super) use schema::{Hex, string_schema};
+pub(super) use submit::{PackageJson, TestJson, test_json};
 pub(super) use text::Id;
 
 /// A block, without its transactions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Block)]
 pub(super) struct BlockJson {
+    #[schema(value_type = Id)]
     id: BlockHash,
     height: Height,
     /// The signed version of the header, as unsigned.
@@ -41,8 +46,10 @@ pub(super) struct BlockJson {
     tx_count: u32,
     size: u32,
     weight: u32,
+    #[schema(value_type = Id)]
     merkle_root: TxMerkleNode,
     /// `null` for genesis.
+    #[schema(value_type = Option<Id>, required = true)]
     previousblockhash: Option<BlockHash>,
     mediantime: u32,
     nonce: u32,
@@ -73,22 +80,29 @@ impl From<&BlockInfo> for BlockJson {
 }
 
 /// Whether a block is in the chain, and what follows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BlockStatus)]
 pub(super) struct BlockStatusJson {
     pub(super) in_best_chain: bool,
+    #[schema(required = true)]
     pub(super) height: Option<Height>,
+    #[schema(value_type = Option<Id>, required = true)]
     pub(super) next_best: Option<BlockHash>,
 }
 
 /// Whether and where something is confirmed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TxStatus)]
 pub(super) struct StatusJson {
     confirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     block_height: Option<Height>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     block_hash: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     block_time: Option<u32>,
 }
 
@@ -104,7 +118,8 @@ impl From<Option<BlockRef>> for StatusJson {
 }
 
 /// A transaction with the outputs that it spends.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tx)]
 pub(super) struct TxJson<'a> {
     txid: Id,
     /// The signed version, as unsigned.
@@ -190,20 +205,25 @@ fn total(outputs: &[bitcoin::TxOut]) -> Option<u64> {
 }
 
 /// An input.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TxInput)]
 struct InputJson<'a> {
     txid: Id,
     vout: u32,
     /// `null` for a coinbase.
+    #[schema(required = true)]
     prevout: Option<OutputJson<'a>>,
     #[serde(serialize_with = "text::script")]
+    #[schema(value_type = Hex)]
     scriptsig: &'a Script,
     #[serde(serialize_with = "text::asm")]
+    #[schema(value_type = String)]
     scriptsig_asm: &'a Script,
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "text::witness"
     )]
+    #[schema(value_type = Option<Vec<Hex>>, nullable = false)]
     witness: Option<&'a Witness>,
     is_coinbase: bool,
     sequence: u32,
@@ -211,11 +231,13 @@ struct InputJson<'a> {
         skip_serializing_if = "Option::is_none",
         serialize_with = "text::asm_if_any"
     )]
+    #[schema(value_type = Option<String>, nullable = false)]
     inner_redeemscript_asm: Option<&'a Script>,
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "text::asm_if_any"
     )]
+    #[schema(value_type = Option<String>, nullable = false)]
     inner_witnessscript_asm: Option<&'a Script>,
 }
 
@@ -243,17 +265,22 @@ impl<'a> InputJson<'a> {
 }
 
 /// An output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TxOutput)]
 struct OutputJson<'a> {
     #[serde(serialize_with = "text::script")]
+    #[schema(value_type = Hex)]
     scriptpubkey: &'a Script,
     #[serde(serialize_with = "text::asm")]
+    #[schema(value_type = String)]
     scriptpubkey_asm: &'a Script,
+    #[schema(value_type = script::TypeName)]
     scriptpubkey_type: &'static str,
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "text::address"
     )]
+    #[schema(value_type = Option<String>, nullable = false)]
     scriptpubkey_address: Option<Address>,
     /// In satoshis.
     value: u64,
@@ -273,14 +300,18 @@ impl<'a> OutputJson<'a> {
 }
 
 /// Whether and by what an output is spent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Outspend)]
 pub(super) struct OutspendJson {
     spent: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     txid: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     vin: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     status: Option<StatusJson>,
 }
 
@@ -318,7 +349,8 @@ impl From<Spender> for OutspendJson {
 }
 
 /// Proof that a transaction is in a block.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MerkleProof)]
 pub(super) struct MerkleProofJson {
     block_height: Height,
     merkle: Vec<Id>,
@@ -336,13 +368,16 @@ impl From<MerkleProof> for MerkleProofJson {
 }
 
 /// Totals of an address or scripthash. Exactly one of the two names is set.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptStats)]
 pub(super) struct StatsJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
     address: Option<&'a str>,
     chain_stats: TotalsJson,
     mempool_stats: TotalsJson,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
     scripthash: Option<&'a str>,
 }
 
@@ -359,7 +394,8 @@ impl<'a> StatsJson<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScriptTotals)]
 struct TotalsJson {
     funded_txo_count: u64,
     funded_txo_sum: u64,
@@ -419,7 +455,8 @@ impl SummaryJson {
 }
 
 /// An unspent output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Utxo)]
 pub(super) struct UtxoJson {
     txid: Id,
     vout: u32,

@@ -112,14 +112,21 @@ fn lists(known: &HeaderValue, tag: &HeaderValue) -> bool {
     })
 }
 
+impl Cache {
+    /// The value of `Cache-Control`.
+    pub(super) const fn header(self) -> &'static str {
+        match self {
+            Self::Never => "public, max-age=0",
+            Self::Brief => "public, max-age=5",
+            Self::Short => "public, max-age=10",
+            Self::Long => "public, max-age=157784630",
+        }
+    }
+}
+
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let cache = match self.cache {
-            Cache::Never => "public, max-age=0",
-            Cache::Brief => "public, max-age=5",
-            Cache::Short => "public, max-age=10",
-            Cache::Long => "public, max-age=157784630",
-        };
+        let cache = self.cache.header();
         let mut response = Response::new(self.body);
         for (name, value) in [
             (header::CONTENT_TYPE, self.content_type),

@@ -7,6 +7,28 @@ use pulse_primitives::bitcoin::{
     Address, Network, Script, TxIn, opcodes::all::OP_RETURN, script::Instruction,
 };
 
+use super::model::string_schema;
+
+/// What [`type_name`] may say.
+pub(super) enum TypeName {}
+
+string_schema!(
+    TypeName,
+    "ScriptType",
+    "The kind of a script.",
+    |string| string.enum_values(Some([
+        "empty",
+        "op_return",
+        "p2pk",
+        "p2pkh",
+        "p2sh",
+        "v0_p2wpkh",
+        "v0_p2wsh",
+        "v1_p2tr",
+        "unknown"
+    ]))
+);
+
 /// Name of the kind of script, by the first test that holds.
 ///
 /// Bare multisig, pay-to-anchor and future witness versions are `unknown`.

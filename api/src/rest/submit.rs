@@ -10,11 +10,13 @@ use pulse_primitives::{
     bitcoin::{Amount, Transaction, consensus::deserialize, hex::FromHex},
     mempool::{SubmitLimits, TxRejected, TxSubmitter},
 };
+use serde_json::json;
 
 use super::{
     body::{strings, text},
     error::RestError,
-    model::{PackageJson, test_json},
+    model::{PackageJson, TestJson, test_json},
+    openapi::{ErrorText, Paths},
     params::value,
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -153,5 +155,87 @@ fn rejected(method: &'static str, err: &TxRejected) -> RestError {
         method,
         code: err.code,
         message: err.to_string(),
+    }
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    const TXID: &str = "^[0-9a-f]{64}$";
+    let not_utf8 = || RestError::InvalidBody {
+        what: String::new(),
+    };
+    paths.tag(
+        "Submission",
+        "Transactions of clients; only on nodes with a mempool",
+    );
+    paths
+        .post("/tx", "Hands in a transaction")
+        .about(
+            "It is visible everywhere when the answer, its id, is sent. One that is in the \
+             mempool already is accepted again.",
+        )
+        .body(
+            "text/plain",
+            "The transaction as hex; the content type does not matter.",
+            &json!({"type": "string"}),
+        )
+        .text(TXID, &[Cache::Never])
+        .of_mempool()
+        .error(ErrorText::rpc("sendrawtransaction"))
+        .error(not_utf8());
+    paths
+        .own_get("/broadcast", "The same with a GET")
+        .query("tx", "The transaction as hex", &json!({"type": "string"}))
+        .text(TXID, &[Cache::Never])
+        .of_mempool()
+        .error(RestError::MissingTx)
+        .error(ErrorText::rpc("sendrawtransaction"));
+    for (template, summary, method) in [
+        (
+            "/txs/package",
+            "Hands in a child behind its parents",
+            "submitpackage",
+        ),
+        (
+            "/txs/test",
+            "Judges transactions without accepting them",
+            "testmempoolaccept",
+        ),
+    ] {
+        let operation = paths.post(template, summary);
+        operation
+            .query(
+                "maxfeerate",
+                "BTC per 1000 vB from which a transaction is refused; 0, or 1 and more: none",
+                &json!({"type": "number", "minimum": 0, "default": 0.1}),
+            )
+            .query(
+                "maxburnamount",
+                "BTC that may go into outputs that can never be spent",
+                &json!({"type": "number", "minimum": 0, "default": 0}),
+            )
+            .body(
+                "application/json",
+                "Transactions as hex, parents before their children.",
+                &json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_TXS,
+                    "items": {"type": "string", "minLength": 120, "maxLength": 799_999},
+                }),
+            );
+        match template {
+            "/txs/package" => operation.json::<PackageJson<'_>>(&[Cache::Short]),
+            _ => operation.list::<TestJson<'_>>(None, &[Cache::Short]),
+        };
+        operation
+            .of_mempool()
+            .error(not_utf8())
+            .error(RestError::TooManyTxs)
+            .error(RestError::InvalidMaxFeeRate)
+            .error(RestError::InvalidMaxBurn)
+            .error(RestError::InvalidTxSize { index: 0 })
+            .error(RestError::InvalidTxHex { index: 0 })
+            .error(ErrorText::rpc(method));
     }
 }

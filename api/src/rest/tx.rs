@@ -14,6 +14,7 @@ use pulse_primitives::{
 use super::{
     error::RestError,
     model::{MerkleProofJson, OutspendJson, RemovedJson, StatusJson, TxJson},
+    openapi::Paths,
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::{Found, find, with_mempool},
@@ -184,4 +185,54 @@ pub(super) fn removed(state: &ApiState, txid: &Txid) -> Answer {
         )),
         Some(Found::Confirmed(_)) | None => Err(RestError::NotRemoved),
     }
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    let by_depth = [Cache::Short, Cache::Long];
+    paths.tag("Transactions", "Transactions, confirmed or in the mempool");
+    paths
+        .get("/tx/:txid", "A transaction with the outputs that it spends")
+        .json::<TxJson<'_>>(&by_depth)
+        .error(RestError::TxNotFound);
+    paths
+        .get("/tx/:txid/hex", "A transaction as hex, with witnesses")
+        .text("^([0-9a-f]{2})+$", &by_depth)
+        .error(RestError::TxNotFound);
+    paths
+        .get("/tx/:txid/raw", "A transaction as bytes, with witnesses")
+        .binary(&by_depth)
+        .error(RestError::TxNotFound);
+    paths
+        .get("/tx/:txid/status", "Whether and where a transaction is confirmed")
+        .about("Unknown ones are not; that is an answer, not an error.")
+        .json::<StatusJson>(&by_depth);
+    paths
+        .get("/tx/:txid/merkle-proof", "Proof that a transaction is in its block")
+        .json::<MerkleProofJson>(&by_depth)
+        .error(RestError::ProofNotFound);
+    paths
+        .get(
+            "/tx/:txid/merkleblock-proof",
+            "The same as a `merkleblock` message (BIP 37) in hex",
+        )
+        .text("^([0-9a-f]{2})+$", &by_depth)
+        .error(RestError::ProofNotFound);
+    paths
+        .get("/tx/:txid/outspend/:vout", "Whether and by what an output is spent")
+        .about("Unknown outputs are not; that is an answer, not an error.")
+        .json::<OutspendJson>(&by_depth);
+    paths
+        .get("/tx/:txid/outspends", "The same for each output of a transaction")
+        .list::<OutspendJson>(None, &[Cache::Short])
+        .error(RestError::TxNotFound);
+    paths
+        .get(
+            "/tx/:txid/removed",
+            "Why a transaction left the mempool without being confirmed",
+        )
+        .about("Not Esplora. It is remembered for a while.")
+        .json::<RemovedJson>(&[Cache::Short])
+        .of_mempool()
+        .error(RestError::NotRemoved);
 }

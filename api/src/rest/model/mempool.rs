@@ -5,18 +5,23 @@ use pulse_primitives::{
     mempool::{Backlog, FeeEstimates, MempoolTx, ProjectedBlock, RemovalReason, RemovedTx},
 };
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::{Id, schema::RemovalReasonName};
 
 /// Weight units in a virtual byte.
 const WEIGHT_PER_VBYTE: u64 = 4;
 
 /// Size of the mempool, and its fee rates.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Mempool)]
 pub(in crate::rest) struct BacklogJson<'a> {
     count: u64,
     vsize: u64,
     /// In satoshis.
     total_fee: u64,
     /// Fee rate in sat/vB and vsize, by falling fee rate.
+    #[schema(value_type = Vec<(f64, u64)>)]
     fee_histogram: &'a [(f64, u64)],
 }
 
@@ -32,8 +37,10 @@ impl<'a> From<&'a Backlog> for BacklogJson<'a> {
 }
 
 /// A new arrival.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecentTx)]
 pub(in crate::rest) struct RecentJson {
+    #[schema(value_type = Id)]
     txid: Txid,
     /// In satoshis.
     fee: u64,
@@ -55,7 +62,8 @@ impl From<&MempoolTx> for RecentJson {
 }
 
 /// Fee rates in sat/vB by confirmation target.
-#[derive(Debug)]
+#[derive(Debug, ToSchema)]
+#[schema(as = FeeEstimates, value_type = std::collections::BTreeMap<String, f64>)]
 pub(in crate::rest) struct FeeEstimatesJson<'a>(pub(in crate::rest) &'a FeeEstimates);
 
 impl Serialize for FeeEstimatesJson<'_> {
@@ -66,7 +74,8 @@ impl Serialize for FeeEstimatesJson<'_> {
 }
 
 /// One of the next blocks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectedBlock)]
 pub(in crate::rest) struct ProjectedBlockJson {
     tx_count: u64,
     weight: u64,
@@ -93,12 +102,16 @@ impl From<&ProjectedBlock> for ProjectedBlockJson {
 }
 
 /// Why a transaction left the mempool.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RemovedTx)]
 pub(in crate::rest) struct RemovedJson {
+    #[schema(value_type = Id)]
     txid: Txid,
+    #[schema(value_type = RemovalReasonName)]
     reason: &'static str,
     /// The transaction that took its inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Id>, nullable = false)]
     by: Option<Txid>,
     /// In seconds since 1970.
     time: u64,

@@ -5,14 +5,21 @@ use pulse_primitives::{
     mempool::{AcceptedTx, PackageOutcome, TestOutcome, TxVerdict},
 };
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::Id;
 
 /// Outcome of a package.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PackageResult)]
 pub(in crate::rest) struct PackageJson<'a> {
+    #[schema(value_type = String)]
     package_msg: &'a str,
     #[serde(rename = "tx-results")]
+    #[schema(value_type = std::collections::BTreeMap<String, ResultJson>)]
     tx_results: Results<'a>,
     #[serde(rename = "replaced-transactions")]
+    #[schema(value_type = Vec<Id>)]
     replaced: &'a [Txid],
 }
 
@@ -37,13 +44,19 @@ impl Serialize for Results<'_> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PackageTxResult)]
 struct ResultJson<'a> {
+    #[schema(value_type = Id)]
     txid: Txid,
     #[serde(rename = "other-wtxid")]
+    #[schema(value_type = Option<Id>, required = true)]
     other_wtxid: Option<Wtxid>,
+    #[schema(required = true)]
     vsize: Option<u64>,
+    #[schema(required = true)]
     fees: Option<FeesJson<'a>>,
+    #[schema(required = true)]
     error: Option<String>,
 }
 
@@ -70,14 +83,17 @@ impl<'a> From<&'a TxVerdict> for ResultJson<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TxFees)]
 struct FeesJson<'a> {
     /// In BTC.
     base: f64,
     /// In BTC per 1000 vB; `null`, like the next, if it was in the mempool before.
     #[serde(rename = "effective-feerate")]
+    #[schema(required = true)]
     effective_fee_rate: Option<f64>,
     #[serde(rename = "effective-includes")]
+    #[schema(value_type = Option<Vec<Id>>, required = true)]
     effective_includes: Option<&'a [Wtxid]>,
 }
 
@@ -95,17 +111,25 @@ impl<'a> From<&'a AcceptedTx> for FeesJson<'a> {
 }
 
 /// Verdict on a transaction that is only tested.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TestResult)]
 pub(in crate::rest) struct TestJson<'a> {
+    #[schema(value_type = Id)]
     txid: Txid,
+    #[schema(value_type = Id)]
     wtxid: Wtxid,
     #[serde(rename = "package-error", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
     package_error: Option<&'a str>,
     /// `null` if it was not judged.
+    #[schema(required = true)]
     allowed: Option<bool>,
+    #[schema(required = true)]
     vsize: Option<u64>,
+    #[schema(required = true)]
     fees: Option<FeesJson<'a>>,
     #[serde(rename = "reject-reason")]
+    #[schema(value_type = Option<String>, required = true)]
     reject_reason: Option<&'a str>,
 }
 

@@ -215,7 +215,7 @@ pub(super) fn find<'a>(tables: Tables, method: &Method, path: &'a str) -> Option
 }
 
 /// The first segments of a path behind `/api`.
-fn matched_part(path: &str) -> &str {
+pub(super) fn matched_part(path: &str) -> &str {
     let path = match path.strip_prefix("/api") {
         Some(behind) if behind.starts_with('/') => behind,
         _ => path,

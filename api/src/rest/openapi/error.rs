@@ -1,0 +1,143 @@
+//! Errors in the document: from the type that makes them to a status and a schema of their
+//! text.
+
+use serde_json::{Value, json};
+
+use super::super::error::RestError;
+
+/// What an address that cannot be read is answered with.
+const ADDRESS_TEXTS: [&str; 6] = [
+    "base58 error",
+    "legacy address base58 string",
+    "legacy address base58 data",
+    "legacy address base58 prefix",
+    "tried to parse an unknown hrp",
+    "Invalid Bitcoin address",
+];
+
+/// The texts that an error may have.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ErrorText {
+    /// HTTP status.
+    pub(super) status: u16,
+    /// Schemas of which the text has one.
+    pub(super) schemas: Vec<Value>,
+}
+
+impl ErrorText {
+    /// An error with one text.
+    pub(crate) fn exact(status: u16, text: &str) -> Self {
+        let schemas = vec![json!({"const": text})];
+        Self { status, schemas }
+    }
+
+    /// An error whose text has a regular form.
+    pub(crate) fn pattern(status: u16, pattern: &str) -> Self {
+        let schemas = vec![json!({"pattern": pattern})];
+        Self { status, schemas }
+    }
+
+    /// An address that cannot be read.
+    pub(crate) fn address() -> Self {
+        let schemas = (ADDRESS_TEXTS.iter())
+            .map(|text| json!({"const": text}))
+            .collect();
+        let status = 400;
+        Self { status, schemas }
+    }
+
+    /// A refusal in the words of one of Bitcoin Core's methods.
+    pub(crate) fn rpc(method: &str) -> Self {
+        Self::pattern(400, &format!("^{method} RPC error -?[0-9]+: .+"))
+    }
+}
+
+impl From<RestError> for ErrorText {
+    /// The text as it is sent; where it has variable parts, their form.
+    fn from(error: RestError) -> Self {
+        use RestError as E;
+        let status = error.status().as_u16();
+        let pattern = match &error {
+            E::NoEndpoint { .. } => "^endpoint does not exist \".*\"$",
+            E::InvalidBody { .. } | E::BodyUnreadable { .. } => ".+",
+            E::InvalidTxSize { .. } => "^Invalid transaction size for item [0-9]+$",
+            E::InvalidTxHex { .. } => "^Invalid transaction hex for item [0-9]+$",
+            E::NotSynced { .. } => "^node is not synced yet: .+",
+            _ => return Self::exact(status, &error.to_string()),
+        };
+        Self::pattern(status, pattern)
+    }
+}
+
+/// The text of a response that has one of these.
+pub(super) fn response(description: &str, texts: &[Value]) -> Value {
+    let schema = match texts {
+        [one] => one.clone(),
+        many => json!({"anyOf": many}),
+    };
+    let mut schema = schema;
+    schema["type"] = json!("string");
+    json!({
+        "description": description,
+        "content": {"text/plain": {"schema": schema}},
+    })
+}
+
+/// Names of the [`shared`] responses with their status: what every route may answer.
+pub(super) const ALWAYS: [(&str, &str); 4] = [
+    ("408", "BodyTimeout"),
+    ("413", "BodyTooLarge"),
+    ("500", "Internal"),
+    ("503", "Unavailable"),
+];
+
+/// Responses that many routes have.
+pub(super) fn shared() -> Vec<(&'static str, Value)> {
+    let text = |description: &str, error: RestError| {
+        response(description, &ErrorText::from(error).schemas)
+    };
+    let mut unavailable = Vec::new();
+    for error in [
+        RestError::NotSynced {
+            reason: String::new(),
+        },
+        RestError::MempoolBehind,
+        RestError::Busy,
+        RestError::QueryTimeout,
+    ] {
+        unavailable.extend(ErrorText::from(error).schemas);
+    }
+    unavailable.push(json!({"const": "index read failed"}));
+    unavailable.push(json!({
+        "pattern": "^the position of block [0-9]+ is being renewed; try again$"
+    }));
+    let mut unavailable = response(
+        "The node cannot answer now: it is not synced, it is starting (JSON), it is \
+         overloaded, or a read has failed. `Retry-After` says when to ask again.",
+        &unavailable,
+    );
+    unavailable["content"]["application/json"]["schema"] =
+        json!({"$ref": "#/components/schemas/Readiness"});
+    unavailable["headers"] = json!({
+        "Retry-After": {
+            "description": "Seconds after which asking again makes sense.",
+            "required": true,
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    });
+    vec![
+        (
+            "BodyTimeout",
+            text("The request body takes too long.", RestError::BodyTimeout),
+        ),
+        (
+            "BodyTooLarge",
+            text(
+                "The request body has more than 1,000,000 bytes.",
+                RestError::BodyTooLarge,
+            ),
+        ),
+        ("Internal", text("A bug.", RestError::Internal)),
+        ("Unavailable", unavailable),
+    ]
+}

@@ -1,0 +1,135 @@
+//! The description of the API: an OpenAPI 3.1 document at `/openapi.json` and
+//! `/api/openapi.json`, made from what answers.
+//!
+//! ```text
+//! describe() of each subject -> Paths -> one JSON document
+//! models (ToSchema), errors (status, text, Retry-After), cache times -> the parts
+//! ```
+//!
+//! Each file with endpoints has a function `describe` that names its routes with the
+//! templates of the router. What a route can answer stands there once; the schemas of its
+//! JSON, the texts of its errors and the values of its headers are read from the types that
+//! make them.
+//!
+//! # Correctness
+//! Tests compare the document with the router's table in both directions, and with real
+//! answers of a node.
+
+mod error;
+mod operation;
+mod param;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderValue, header},
+    response::{Extension, IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Map, Value, json};
+
+pub(crate) use error::ErrorText;
+pub(crate) use operation::Paths;
+pub(crate) use param::Param;
+
+use super::{address, block, mempool, no_endpoint, submit, tx};
+use crate::{layers::RouteTemplate, ops, state::ApiState};
+
+/// Where the document is.
+const TEMPLATE: &str = "/openapi.json";
+
+/// The document of the public listener.
+static PUBLIC: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(public().to_string()));
+
+/// What the public listener serves.
+fn public() -> Value {
+    document(described())
+}
+
+/// All that the subjects say.
+fn described() -> Paths {
+    let mut paths = Paths::default();
+    block::describe(&mut paths);
+    tx::describe(&mut paths);
+    address::describe(&mut paths);
+    mempool::describe(&mut paths);
+    submit::describe(&mut paths);
+    ops::describe(&mut paths);
+    describe(&mut paths);
+    paths
+}
+
+/// The description of the description.
+fn describe(paths: &mut Paths) {
+    paths.tag("Node", "The node itself, for operators and their monitors");
+    paths
+        .own_get(TEMPLATE, "This document")
+        .ok_json(&json!({"type": "object"}), "public, max-age=10");
+}
+
+/// The routes of the document.
+pub(crate) fn routes() -> Router<ApiState> {
+    let route = get(serve).fallback(no_endpoint);
+    Router::new()
+        .route(TEMPLATE, route.clone())
+        .route("/api/openapi.json", route)
+}
+
+async fn serve() -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=10"),
+        ),
+    ];
+    let template = Extension(RouteTemplate(TEMPLATE));
+    (template, headers, Body::from(PUBLIC.clone())).into_response()
+}
+
+/// A whole document around `paths`.
+fn document(paths: Paths) -> Value {
+    let (tags, paths, schemas) = paths.finish();
+    let mut responses = Map::new();
+    for (name, response) in error::shared() {
+        responses.insert(name.to_owned(), response);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "pulse-node",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "MIT", "identifier": "MIT"},
+            "description": DESCRIPTION,
+        },
+        "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
+        "servers": [
+            {"url": "/api", "description": "the canonical place"},
+            {"url": "/", "description": "the same answers"},
+        ],
+        "tags": tags,
+        "paths": paths,
+        "components": {"schemas": schemas, "responses": responses},
+    })
+}
+
+const DESCRIPTION: &str = "\
+The REST API of the Esplora servers, and what this node adds to it (marked *not Esplora*).
+
+- Every GET can be asked as HEAD, which gives the same without a body, and every path with \
+OPTIONS: 204 with CORS headers.
+- Paths are matched literally: nothing is decoded, upper and lower case differ, and only the \
+first five segments count. A path or a method that does not exist is answered with 404 and \
+`endpoint does not exist \"/the/path\"`. Unknown keys of a query are ignored; of one that is \
+repeated the last value counts.
+- JSON is compact. Texts have no newline at the end. Errors are texts, without `Cache-Control`.
+- JSON may get more keys in later versions.
+- Amounts are in satoshis, fee rates in satoshis per virtual byte, times in seconds since 1970, \
+unless something else is said.";

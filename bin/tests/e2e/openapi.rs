@@ -1,0 +1,349 @@
+//! The description of the HTTP API against what a node answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use jsonschema::Validator;
+use pulse_testkit::{NodeOptions, PulseNode};
+use serde_json::{Value, json};
+use ureq::http::HeaderMap;
+
+use super::common::DEADLINE;
+
+/// An unknown hash, and some that are none.
+const UNKNOWN: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+const MALFORMED: [&str; 3] = ["", "x", "-1"];
+
+/// Operations that cannot succeed on this node, or not at a known moment.
+const WITHOUT_SUCCESS: [&str; 3] = [
+    "get_address_prefix_prefix",
+    "get_block_template",
+    "get_tx_txid_removed",
+];
+
+/// The document and what was seen of it.
+struct Description {
+    document: Value,
+    validators: BTreeMap<String, Validator>,
+    /// Operations and statuses that were seen.
+    seen: BTreeSet<(String, u16)>,
+}
+
+/// An answer.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+fn ask(agent: &ureq::Agent, method: &str, url: &str, body: &str) -> Answer {
+    let answer = match method {
+        "get" => agent.get(url).call(),
+        "post" => agent.post(url).send(body),
+        other => panic!("{other}: teach the test this method"),
+    };
+    let mut answer = answer.unwrap_or_else(|err| panic!("{method} {url}: {err}"));
+    Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        body: (answer.body_mut().with_config().limit(64 << 20))
+            .read_to_vec()
+            .unwrap(),
+    }
+}
+
+/// Objects may not have keys that the schema does not name: a test of the schema, not of
+/// what later versions may add.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.contains_key("properties") && !object.contains_key("additionalProperties") {
+                object.insert("additionalProperties".to_owned(), json!(false));
+            }
+            object.values_mut().for_each(close);
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+impl Description {
+    fn of(node: &PulseNode) -> Self {
+        let mut document: Value = node.get_json("/openapi.json");
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(node.get_json::<Value>("/api/openapi.json"), document);
+        close(&mut document["components"]["schemas"]);
+        Self {
+            document,
+            validators: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// What `$ref` means, if it is one.
+    fn resolved(&self, part: &Value) -> Value {
+        match part["$ref"].as_str() {
+            Some(reference) => {
+                let pointer = reference.strip_prefix('#').unwrap();
+                self.document.pointer(pointer).unwrap().clone()
+            }
+            None => part.clone(),
+        }
+    }
+
+    fn check_value(&mut self, schema: &Value, value: &Value, of: &str) {
+        let key = schema.to_string();
+        if !self.validators.contains_key(&key) {
+            let mut whole = schema.clone();
+            close(&mut whole);
+            whole["components"] = self.document["components"].clone();
+            let validator = jsonschema::draft202012::options().build(&whole);
+            let validator = validator.unwrap_or_else(|err| panic!("{of}: {err} in {key}"));
+            self.validators.insert(key.clone(), validator);
+        }
+        if let Err(err) = self.validators[&key].validate(value) {
+            panic!("{of}: {err} at {} in {value:.600}", err.instance_path());
+        }
+    }
+
+    /// Status, content type, headers and body are as described.
+    fn check(&mut self, operation: &Value, of: &str, answer: &Answer) {
+        let responses = &operation["responses"];
+        let response = &responses[answer.status.to_string()];
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!(
+            response.is_object(),
+            "{of}: status {} is not described: {text:.200}",
+            answer.status
+        );
+        let response = self.resolved(response);
+        let id = operation["operationId"].as_str().unwrap().to_owned();
+        self.seen.insert((id, answer.status));
+        if let Some(headers) = response["headers"].as_object() {
+            for (name, header) in headers {
+                let header = self.resolved(header);
+                let Some(value) = answer.headers.get(name.to_lowercase()) else {
+                    assert_ne!(header["required"], true, "{of}: no header {name}");
+                    continue;
+                };
+                let value = value.to_str().unwrap();
+                let value = match header["schema"]["type"] == "integer" {
+                    true => json!(value.parse::<u64>().unwrap()),
+                    false => json!(value),
+                };
+                self.check_value(&header["schema"], &value, &format!("{of}: {name}"));
+            }
+        }
+        for (name, value) in &answer.headers {
+            let told = |name: &str| {
+                let headers = response["headers"].as_object();
+                headers.is_some_and(|all| all.keys().any(|key| key.eq_ignore_ascii_case(name)))
+            };
+            let usual = ["content-type", "content-length", "transfer-encoding", "date", "vary"];
+            let name = name.as_str();
+            assert!(
+                usual.contains(&name) || name.starts_with("access-control-") || told(name),
+                "{of}: header {name}: {value:?} is not described"
+            );
+        }
+        let Some(contents) = response["content"].as_object() else {
+            assert!(answer.body.is_empty(), "{of}: a body is not described");
+            return;
+        };
+        let content_type = answer.headers["content-type"].to_str().unwrap();
+        let content = contents.get(content_type);
+        let content = content.unwrap_or_else(|| panic!("{of}: {content_type} is not described"));
+        let value = match content_type {
+            "application/json" => serde_json::from_slice(&answer.body).unwrap(),
+            "application/octet-stream" => return,
+            _ => json!(std::str::from_utf8(&answer.body).unwrap()),
+        };
+        self.check_value(&content["schema"], &value, of);
+    }
+}
+
+/// Values that occur on the chain, by the names of parameters.
+pub struct Samples(BTreeMap<&'static str, Vec<String>>);
+
+impl Samples {
+    pub fn of(node: &PulseNode) -> Self {
+        let mut samples = BTreeMap::<_, Vec<String>>::new();
+        let mut add = |name, value: &str| samples.entry(name).or_default().push(value.to_owned());
+        for height in ["0", "110", "130"] {
+            let hash = node.get(&format!("/block-height/{height}")).text().to_owned();
+            add("hash", &hash);
+            let txs: Vec<Value> = node.get_json(&format!("/block/{hash}/txs"));
+            for tx in [txs.first(), txs.last()].into_iter().flatten() {
+                add("txid", tx["txid"].as_str().unwrap());
+                for output in tx["vout"].as_array().unwrap() {
+                    if let Some(address) = output["scriptpubkey_address"].as_str() {
+                        add("address", address);
+                    }
+                    let script = hex::decode(output["scriptpubkey"].as_str().unwrap()).unwrap();
+                    add("scripthash", &super::common::scripthash(&script));
+                }
+            }
+        }
+        for txid in node.get_json::<Vec<String>>("/mempool/txids").iter().take(2) {
+            add("txid", txid);
+        }
+        for (name, values) in [
+            ("height", ["0", "130", "999999"]),
+            ("index", ["0", "1", "999999"]),
+            ("start_height", ["0", "130", "999999"]),
+            ("start_index", ["0", "1", "999975"]),
+            ("vout", ["0", "1", "4294967296"]),
+        ] {
+            values.iter().for_each(|value| add(name, value));
+        }
+        let after = samples["txid"].clone();
+        samples.insert("last_seen_txid", after);
+        for values in samples.values_mut() {
+            values.sort();
+            values.dedup();
+            values.truncate(9);
+            values.push(UNKNOWN.to_owned());
+            values.extend(MALFORMED.map(str::to_owned));
+        }
+        let other = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4".to_owned();
+        samples.get_mut("address").unwrap().push(other);
+        Self(samples)
+    }
+
+    /// Names of parameters with values that mean something.
+    pub fn existing(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let mut existing = BTreeMap::<_, Vec<String>>::new();
+        for (name, values) in &self.0 {
+            let name = match *name {
+                "scripthash" => "hash",
+                name => name,
+            };
+            let values = values.iter().filter(|value| !MALFORMED.contains(&value.as_str()));
+            existing.entry(name).or_default().extend(values.cloned());
+        }
+        existing
+    }
+
+    /// Paths with these values in place of the parameters: each value of each parameter
+    /// once, beside the first values of the others.
+    fn paths(&self, template: &str) -> Vec<String> {
+        let names: Vec<&str> = template
+            .split('/')
+            .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+            .collect();
+        let nothing = vec![UNKNOWN.to_owned()];
+        let values = |name: &str| {
+            let name = match template.starts_with("/scripthash/") && name == "hash" {
+                true => "scripthash",
+                false => name,
+            };
+            self.0.get(name).unwrap_or(&nothing)
+        };
+        let rounds = names.iter().map(|name| values(name).len()).max();
+        let mut paths = Vec::new();
+        for varied in 0..names.len().max(1) {
+            for round in 0..rounds.unwrap_or(1) {
+                let mut path = template.to_owned();
+                for (at, name) in names.iter().enumerate() {
+                    let list = values(name);
+                    // The others stand still on something that exists.
+                    let value = if at == varied { round } else { 0 };
+                    let value = &list[value.min(list.len() - 1)];
+                    path = path.replace(&format!("{{{name}}}"), value);
+                }
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+/// A node with a chain that grows.
+pub fn living() -> PulseNode {
+    let options = NodeOptions::new(env!("CARGO_BIN_EXE_pulse-node"))
+        .args(["--simulate"])
+        .env("PULSE_NODE__SIMULATE_INTERVAL_SECS", "2");
+    let mut node = options.start();
+    node.wait_until("the chain grows", DEADLINE, |node| {
+        node.get("/health").status == 200 && node.tip_height() >= Some(131)
+    });
+    node
+}
+
+#[test]
+fn every_described_operation_answers_as_described() {
+    let node = living();
+    let mut description = Description::of(&node);
+    let samples = Samples::of(&node);
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(DEADLINE))
+        .build()
+        .into();
+    let base = node.api_url();
+    let base = base.strip_suffix("/api").unwrap();
+    let started = Instant::now();
+    let paths = description.document["paths"].as_object().unwrap().clone();
+    for (template, item) in &paths {
+        for (method, operation) in item.as_object().unwrap() {
+            for path in samples.paths(template) {
+                for query in queries(operation) {
+                    for body in bodies(operation, &samples) {
+                        let of = format!("{method} {path}{query} {body:.80}");
+                        let answer = ask(&agent, method, &format!("{base}{path}{query}"), &body);
+                        description.check(operation, &of, &answer);
+                        let status = answer.status;
+                        assert!(status < 500 || status == 503, "{of}: {status}");
+                    }
+                }
+            }
+            let id = operation["operationId"].as_str().unwrap();
+            let succeeded = description.seen.contains(&(id.to_owned(), 200));
+            let excused = WITHOUT_SUCCESS.contains(&id) || method == "post" || id == "get_broadcast";
+            assert!(succeeded || excused, "{id} has never succeeded");
+        }
+    }
+    assert!(started.elapsed() < DEADLINE);
+    for wanted in [400, 404, 410, 413] {
+        let seen = (description.seen.iter()).any(|(_, status)| *status == wanted);
+        assert!(seen || [410, 413].contains(&wanted), "no {wanted} was seen");
+    }
+}
+
+/// No query; and one for each key, with values that mean something and some that do not.
+fn queries(operation: &Value) -> Vec<String> {
+    let mut queries = vec![String::new()];
+    for parameter in operation["parameters"].as_array().unwrap() {
+        if parameter["in"] == "query" {
+            let name = parameter["name"].as_str().unwrap();
+            let values = ["1", "true", "x", "", "0000006e"];
+            queries.extend(values.map(|value| format!("?{name}={value}")));
+        }
+    }
+    queries
+}
+
+/// Bodies of a POST.
+fn bodies(operation: &Value, samples: &Samples) -> Vec<String> {
+    if operation["requestBody"].is_null() {
+        return vec![String::new()];
+    }
+    let listed = |name: &str| json!(samples.0[name]).to_string();
+    vec![
+        String::new(),
+        "x".to_owned(),
+        "[]".to_owned(),
+        "{}".to_owned(),
+        "[1]".to_owned(),
+        listed("txid"),
+        listed("address"),
+        listed("scripthash"),
+        json!(["00".repeat(60)]).to_string(),
+        json!(vec![""; 30]).to_string(),
+        "[".repeat(10_000),
+    ]
+}
