@@ -144,6 +144,13 @@ pub(crate) struct Early<T> {
     pub(crate) deadline: Instant,
 }
 
+impl<T> Early<T> {
+    /// Whether nobody waits for the result any more: the deadline is over, or the client left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.result.is_closed() || Instant::now() >= self.deadline
+    }
+}
+
 /// Threads of the runtime besides the one that must always be there for connections.
 fn spare_threads() -> usize {
     match Handle::try_current() {

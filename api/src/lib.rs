@@ -43,7 +43,16 @@ pub use crate::tls::{Certificates, TlsError};
 use std::sync::Arc;
 
 use axum::Router;
-use pulse_primitives::peers::PeerControl;
+use pulse_primitives::{api_keys::ApiKeyStore, labels::LabelStore, peers::PeerControl};
+
+/// What the operator writes into the node.
+#[derive(Clone)]
+pub struct OperatorBooks {
+    /// Names for addresses and other things.
+    pub labels: Arc<dyn LabelStore>,
+    /// Keys of clients.
+    pub api_keys: Arc<dyn ApiKeyStore>,
+}
 
 /// Everything of the public listener: the Esplora API at `/` and under `/api`,
 /// `/health`, `/health/live`, `/stats`, and `/metrics` unless the operator has given
@@ -64,12 +73,14 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
-/// `/stats`, and the peers that `control` reaches. Sends no CORS header, so that web
+/// `/stats`, the peers that `control` reaches, labels and API keys. Sends no CORS header, so that web
 /// pages cannot read it.
-pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>) -> Router {
+pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>, books: OperatorBooks) -> Router {
     let max = state.config().max_requests;
     let router = ops::health_routes().merge(ops::metrics_route());
     let router = router.fallback(rest::handle_operator).with_state(state);
     let router = router.merge(ops::peer_routes(control));
+    let router = router.merge(ops::label_routes(books.labels));
+    let router = router.merge(ops::key_routes(books.api_keys));
     layers::wrap(router, CorsOrigin::none(), max.get())
 }

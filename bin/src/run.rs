@@ -21,7 +21,7 @@ use std::{
 use anyhow::Context;
 use pulse_api::{
     ApiState, Certificates, CorsOrigin, Fallback, HttpsAcceptor, MempoolPorts, Opening,
-    ServerLimits, push::PushState,
+    OperatorBooks, ServerLimits, push::PushState,
 };
 use pulse_indexer::Index;
 use pulse_meta::{MetaStore, Opened};
@@ -260,7 +260,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
         });
         electrum.spawn(&mut tasks, &config.electrum, state.clone())?;
-        ops_door.open(pulse_api::ops_router(state.clone(), Arc::new(peers)));
+        let books = OperatorBooks {
+            labels: Arc::clone(&meta) as _,
+            api_keys: Arc::clone(&meta) as _,
+        };
+        ops_door.open(pulse_api::ops_router(state.clone(), Arc::new(peers), books));
         let push = PushState::new(state.clone(), config.push.clone());
         tasks.spawn("push", {
             let push = push.clone();

@@ -6,6 +6,7 @@
 
 mod e2e {
     mod bcoin;
+    mod books;
     pub mod common;
     mod contract;
     mod crash;

@@ -1,6 +1,9 @@
 //! Metadata of a node: its identity, the peers it has met, statistics of its runs, and
 //! what other crates want to know again at the next start
-//! ([`PeerStore`](pulse_primitives::ports::PeerStore)): addresses, bans, anchors, fees.
+//! ([`PeerStore`](pulse_primitives::ports::PeerStore)): addresses, bans, anchors, fees. And
+//! what the operator put there: labels ([`LabelStore`](pulse_primitives::labels::LabelStore))
+//! and API keys ([`ApiKeyStore`](pulse_primitives::api_keys::ApiKeyStore)), which have exports
+//! of their own.
 //!
 //! Nothing that an answer depends on lives here, and no cursor: those are in the
 //! index, in one batch with their rows. What lives here is either rebuilt by itself
@@ -20,10 +23,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod api_keys;
 mod damage;
 pub mod durable;
 mod error;
 pub mod identity;
+mod labels;
 pub mod metrics;
 mod peers;
 mod stats;

@@ -7,8 +7,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     KnownPeer, MAX_PEERS, MetaError, RunStats,
+    api_keys::{self, Keys},
     damage::{self, OpenFailure},
     identity::{self, Found, Keypair, PeerId},
+    labels::{self, Labels},
     values,
 };
 
@@ -28,6 +30,8 @@ pub struct MetaStore {
     pub(crate) db: sled::Db,
     peers: sled::Tree,
     pub(crate) values: sled::Tree,
+    pub(crate) labels: Labels,
+    pub(crate) keys: Keys,
     key: Keypair,
     stats: Mutex<RunStats>,
     /// Serialises "count, make room, insert".
@@ -57,6 +61,8 @@ struct Contents {
     db: sled::Db,
     peers: sled::Tree,
     values: sled::Tree,
+    labels: Labels,
+    keys: Keys,
     key: Option<Keypair>,
     stats: RunStats,
 }
@@ -102,6 +108,8 @@ impl MetaStore {
             db: contents.db,
             peers: contents.peers,
             values: contents.values,
+            labels: contents.labels,
+            keys: contents.keys,
             stats: Mutex::new(contents.stats),
             peers_guard: Mutex::new(()),
             values_guard: Mutex::new(()),
@@ -288,7 +296,11 @@ fn read_contents(db: sled::Db, is_new: bool) -> Result<Contents, OpenFailure> {
     for row in &values {
         row?;
     }
+    let labels = Labels::read(db.open_tree(labels::TREE)?)?;
+    let keys = Keys::read(db.open_tree(api_keys::TREE)?)?;
     Ok(Contents {
+        labels: labels.ok_or_else(|| damaged("a label"))?,
+        keys: keys.ok_or_else(|| damaged("an API key"))?,
         db,
         peers,
         values,

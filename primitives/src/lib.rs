@@ -13,9 +13,11 @@
 
 pub use bitcoin;
 
+pub mod api_keys;
 pub mod block;
 pub mod coins;
 pub mod filters;
+pub mod labels;
 pub mod mempool;
 pub mod network;
 pub mod peers;

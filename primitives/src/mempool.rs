@@ -144,8 +144,36 @@ pub trait MempoolView {
     fn txids(&self) -> Vec<Txid>;
     /// The newest arrivals, newest first.
     fn recent(&self, count: usize) -> Vec<MempoolTx>;
+    /// A transaction with its relatives, at most a cluster's.
+    fn package(&self, txid: &Txid) -> Option<MempoolPackage>;
     /// A transaction that left without being confirmed, if that is remembered still.
     fn removed(&self, txid: &Txid) -> Option<RemovedTx>;
+}
+
+/// An unconfirmed transaction and those that it depends on or that depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MempoolPackage {
+    /// The transaction.
+    pub tx: PackageMember,
+    /// Unconfirmed ones that it depends on, without itself, parents first.
+    pub ancestors: Vec<PackageMember>,
+    /// Those that depend on it, without itself, parents first.
+    pub descendants: Vec<PackageMember>,
+    /// Those that it would be mined with, itself included, parents first.
+    pub chunk: Vec<PackageMember>,
+}
+
+/// See [`MempoolPackage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackageMember {
+    /// Its id.
+    pub txid: Txid,
+    /// Inputs minus outputs.
+    pub fee: Amount,
+    /// Weight, in weight units (BIP 141).
+    pub weight: u64,
+    /// Virtual size as policy sees it, in vB.
+    pub vsize: u64,
 }
 
 /// See [`MempoolView::script_outputs`].

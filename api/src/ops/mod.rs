@@ -1,8 +1,10 @@
 //! Answers for operators and their monitors: `/health`, `/health/live`, `/stats` and
-//! `/metrics`; and what operators do to peers. Nothing here may be cached.
+//! `/metrics`; and what operators do to peers, labels and API keys. Nothing here may be cached.
 
 mod describe;
 mod health;
+mod keys;
+mod labels;
 mod peers;
 pub(crate) mod sampler;
 mod stats;
@@ -11,7 +13,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Extension, IntoResponse, Response},
     routing::{MethodRouter, get},
 };
@@ -21,6 +23,8 @@ use serde::Serialize;
 
 pub(crate) use describe::describe;
 pub(crate) use health::live;
+pub(crate) use keys::routes as key_routes;
+pub(crate) use labels::routes as label_routes;
 pub(crate) use peers::routes as peer_routes;
 
 use crate::{layers::RouteTemplate, metrics, rest, state::ApiState};
@@ -66,6 +70,17 @@ pub(crate) fn rendered(prometheus: &PrometheusHandle) -> Response {
 /// The answer to `/health`.
 pub(crate) fn health_answer(status: StatusCode, readiness: &Readiness) -> Response {
     json("/health", status, readiness)
+}
+
+/// Refuses requests that a web page has sent.
+fn refuse_pages(route: &'static str, headers: &HeaderMap) -> Option<Response> {
+    headers
+        .contains_key(header::ORIGIN)
+        .then(|| text(route, StatusCode::FORBIDDEN, "not for web pages"))
+}
+
+fn text(route: &'static str, status: StatusCode, text: &str) -> Response {
+    answer(route, status, "text/plain", text.as_bytes().to_vec())
 }
 
 fn json(route: &'static str, status: StatusCode, value: &impl Serialize) -> Response {

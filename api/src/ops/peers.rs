@@ -12,14 +12,14 @@ use axum::{
     Router,
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
     routing::{delete, get},
 };
 use pulse_primitives::peers::{PeerCommandError, PeerControl};
 use serde::Deserialize;
 
-use super::{answer, json};
+use super::{json, refuse_pages, text};
 use crate::rest;
 
 type Control = Arc<dyn PeerControl>;
@@ -101,12 +101,6 @@ async fn unban(
     }
 }
 
-fn refuse_pages(route: &'static str, headers: &HeaderMap) -> Option<Response> {
-    headers
-        .contains_key(header::ORIGIN)
-        .then(|| text(route, StatusCode::FORBIDDEN, "not for web pages"))
-}
-
 fn failed(route: &'static str, err: &PeerCommandError) -> Response {
     let status = match err {
         PeerCommandError::TooManyBans => StatusCode::CONFLICT,
@@ -115,13 +109,12 @@ fn failed(route: &'static str, err: &PeerCommandError) -> Response {
     text(route, status, &err.to_string())
 }
 
-fn text(route: &'static str, status: StatusCode, text: &str) -> Response {
-    answer(route, status, "text/plain", text.as_bytes().to_vec())
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::Request};
+    use axum::{
+        body::Body,
+        http::{Request, header},
+    };
     use http_body_util::BodyExt;
     use parking_lot::Mutex;
     use pulse_primitives::peers::{BanDetail, PeerDetail};

@@ -3,8 +3,6 @@
 //! A later block can change every answer here, so all of them need a synced node or a
 //! client that takes what is indexed so far for the whole.
 
-use std::collections::HashSet;
-
 use pulse_indexer::query::{Cursor, HistoryPage};
 use pulse_primitives::{
     bitcoin::{Txid, hashes::Hash},
@@ -14,6 +12,7 @@ use serde_json::json;
 
 use super::{
     error::RestError,
+    holdings::{History, Unspent},
     list::{List, Outlet},
     model::{StatsJson, TxJson, UtxoJson},
     openapi::{Param, Paths},
@@ -25,11 +24,11 @@ use super::{
 use crate::state::ApiState;
 
 /// Confirmed transactions in one list.
-const TXS_PER_PAGE: usize = 25;
+pub(super) const TXS_PER_PAGE: usize = 25;
 /// Most of them that a client can ask for at once.
-const MOST_TXS: usize = 1_000;
+pub(super) const MOST_TXS: usize = 1_000;
 /// Unconfirmed transactions in one list; the newest beyond that are left out.
-const MEMPOOL_TXS: usize = 50;
+pub(super) const MEMPOOL_TXS: usize = 50;
 
 type Answer = Result<Reply, RestError>;
 
@@ -45,34 +44,28 @@ pub(super) fn stats(state: &ApiState, of: &Subject) -> Answer {
 /// confirmed ones, newest first. A client may ask for more of these, and for those behind a
 /// cursor, which no unconfirmed ones go before.
 pub(super) fn txs(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outlet) -> Answer {
+    let heights = asked.heights()?;
     let asked = asked.page(TXS_PER_PAGE, MOST_TXS)?;
     let (limit, cursor) = limit_and_cursor(asked, TXS_PER_PAGE);
     if cursor.is_some() {
         let at = Snapshot::take(state)?;
         at.require_synced()?;
-        let page = at.view.history_page(&of.hash, cursor.as_ref(), limit)?;
+        let page = at
+            .view
+            .history_page(&of.hash, heights, cursor.as_ref(), limit)?;
         let page = page.ok_or(RestError::CursorGone)?;
         return confirmed(&at, of, &page, asked, outlet);
     }
     let (at, unconfirmed) =
         with_mempool(state, |mempool| mempool.script_txs(&hash(of), MEMPOOL_TXS))?;
     let unconfirmed = unconfirmed.unwrap_or_default();
-    let page = at.view.history_page(&of.hash, None, limit)?;
-    let page = page.ok_or(RestError::CursorGone)?;
+    let found = History::newest(&at, &of.hash, unconfirmed, heights, limit)?;
     let mut list = List::new(
         outlet,
         Cache::Short,
-        page.next().filter(|_| asked.is_some()),
+        found.next().filter(|_| asked.is_some()),
     );
-    for entry in &unconfirmed {
-        // Whatever the mempool says, what is confirmed is listed once, as confirmed.
-        if at.view.tx_block(&entry.txid)?.is_none() {
-            list.push(&TxJson::unconfirmed(entry, at.network())?)?;
-        }
-    }
-    for detail in at.view.page_txs(&of.hash, &page) {
-        list.push(&TxJson::new(&detail?, at.network())?)?;
-    }
+    found.write(&at, &mut list)?;
     list.finish()
 }
 
@@ -85,6 +78,7 @@ pub(super) fn chain_txs(
     asked: &Asked,
     outlet: Outlet,
 ) -> Answer {
+    let heights = asked.heights()?;
     let usual = asked.max_txs(TXS_PER_PAGE, MOST_TXS);
     let asked = asked.page(usual, MOST_TXS)?;
     let (limit, cursor) = limit_and_cursor(asked, usual);
@@ -95,8 +89,10 @@ pub(super) fn chain_txs(
             Some(page) => page,
             None => return List::new(outlet, Cache::Short, None).finish(),
         },
-        (_, cursor) => (at.view.history_page(&of.hash, cursor.as_ref(), limit)?)
-            .ok_or(RestError::CursorGone)?,
+        (_, cursor) => (at
+            .view
+            .history_page(&of.hash, heights, cursor.as_ref(), limit)?)
+        .ok_or(RestError::CursorGone)?,
     };
     confirmed(&at, of, &page, asked, outlet)
 }
@@ -141,45 +137,23 @@ pub(super) fn mempool_txs(state: &ApiState, of: &Subject, asked: &Asked) -> Answ
 /// ones are on the last, and those that the mempool spends leave gaps.
 pub(super) fn utxos(state: &ApiState, of: &Subject, asked: &Asked, outlet: Outlet) -> Answer {
     let most = state.config().utxos_limit;
-    let asked = asked.page(most, most)?;
-    let (limit, cursor) = limit_and_cursor(asked, most);
-    let (at, unconfirmed) = with_mempool(state, |mempool| mempool.script_outputs(&hash(of)))?;
-    let unconfirmed = unconfirmed.unwrap_or_default();
-    let spent: HashSet<_> = unconfirmed.spent.into_iter().collect();
-    // Of a whole answer the limit is on what is left after the mempool's spends.
-    let rows = match asked {
-        Some(_) => limit,
-        None => limit.saturating_add(spent.len()),
-    };
-    let page = at.view.unspent_page(&of.hash, cursor.as_ref(), rows)?;
-    let page = page.ok_or(RestError::CursorGone)?;
-    if asked.is_none() {
-        if page.has_more() {
-            return Err(RestError::TooManyUtxos);
-        }
-        if page.len() + unconfirmed.unspent.len() > limit {
-            let mut left = unconfirmed.unspent.len();
-            at.view.page_utxos(&of.hash, &page, |utxo| {
-                left += usize::from(!spent.contains(&utxo.outpoint));
-                Ok::<_, RestError>(())
-            })?;
-            if left > limit {
-                return Err(RestError::TooManyUtxos);
-            }
-        }
-    }
-    let mut list = List::new(outlet, Cache::Short, page.next());
-    at.view.page_utxos(&of.hash, &page, |utxo| {
-        match spent.contains(&utxo.outpoint) {
-            true => Ok(()),
-            false => list.push(&UtxoJson::from(utxo)),
-        }
+    let page = asked.page(most, most)?;
+    let heights = asked.heights()?;
+    let (at, unconfirmed) = with_mempool(state, |mempool| {
+        let entries = usize::from(asked.scriptpubkey);
+        (
+            mempool.script_outputs(&hash(of)),
+            mempool.script_txs(&hash(of), entries),
+        )
     })?;
-    if page.next().is_none() {
-        for (outpoint, value) in unconfirmed.unspent {
-            list.push(&UtxoJson::unconfirmed(outpoint, value))?;
-        }
-    }
+    let (outputs, entries) = unconfirmed.unwrap_or_default();
+    let found = Unspent::find(&at, &of.hash, outputs, heights, page, most)?;
+    let script = match asked.scriptpubkey {
+        true => found.script(&at, &entries)?,
+        false => None,
+    };
+    let mut list = List::new(outlet, Cache::Short, found.next());
+    found.write(&at, script.as_deref(), &mut list)?;
     list.finish()
 }
 
@@ -190,7 +164,7 @@ pub(super) fn by_prefix() -> Answer {
 }
 
 /// The script's hash as the mempool names it.
-fn hash(of: &Subject) -> ScriptHash {
+pub(super) fn hash(of: &Subject) -> ScriptHash {
     ScriptHash::from_byte_array(of.hash)
 }
 
@@ -248,7 +222,7 @@ pub(super) fn describe(paths: &mut Paths) {
                 "Confirmed ones in the order of the chain, then unconfirmed ones. More than \
                  `[http] utxos_limit` of them are given in pages only.",
             )
-            .list::<UtxoJson>(None, &[Cache::Short])
+            .list::<UtxoJson<'_>>(None, &[Cache::Short])
             .pages()
             .error(RestError::TooManyUtxos);
     }

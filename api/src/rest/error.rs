@@ -60,6 +60,11 @@ pub(crate) enum RestError {
     /// It is in the mempool, confirmed, or nothing is remembered of it.
     #[error("Transaction was not removed from the mempool")]
     NotRemoved,
+    /// Neither replaced nor in conflict with a confirmed one, as far as is remembered.
+    #[error("Transaction was not replaced")]
+    NotReplaced,
+    #[error("Transaction is not in the mempool")]
+    NotInMempool,
     /// `GET /broadcast` without a transaction.
     #[error("Missing tx")]
     MissingTx,
@@ -120,6 +125,40 @@ pub(crate) enum RestError {
     /// More unspent outputs than one answer may have.
     #[error("Too many unspent outputs")]
     TooManyUtxos,
+    /// A balance would take too many reads.
+    #[error("Too many transactions between this height and both ends of the history")]
+    TooManyTxsAround,
+    /// A request for many things at once names too many.
+    #[error("Exceeded maximum of {most} entries")]
+    TooManyEntries {
+        /// The most that there may be.
+        most: usize,
+    },
+    /// Of one entry among many: those before it have filled the answer.
+    #[error("Answer is full; ask for this entry again")]
+    AnswerFull,
+    /// The body of a wallet is not what it should be. Says no more: it may hold secrets.
+    #[error("Invalid wallet; expected {{\"descriptors\":[...],\"gap_limit\":N}}")]
+    InvalidWallet,
+    #[error("Invalid gap_limit; expected 1 to {most}")]
+    InvalidGapLimit {
+        /// The most that there may be.
+        most: usize,
+    },
+    #[error("Expected 1 to {most} descriptors")]
+    TooManyDescriptors {
+        /// The most that there may be.
+        most: usize,
+    },
+    #[error("Descriptor {index}: {what}")]
+    InvalidDescriptor {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// What is wrong, without a word of it.
+        what: &'static str,
+    },
+    #[error("Too many scripts to derive; ask with fewer descriptors or a lower gap_limit")]
+    TooManyScripts,
     /// A later block could change the answer.
     #[error("node is not synced yet: {reason}")]
     NotSynced {
@@ -177,6 +216,14 @@ impl RestError {
             | Self::StartIndexNotMultiple
             | Self::StartIndexOutOfRange
             | Self::TooManyUtxos
+            | Self::TooManyTxsAround
+            | Self::TooManyEntries { .. }
+            | Self::AnswerFull
+            | Self::InvalidWallet
+            | Self::InvalidGapLimit { .. }
+            | Self::TooManyDescriptors { .. }
+            | Self::InvalidDescriptor { .. }
+            | Self::TooManyScripts
             | Self::AddressSearchOff
             | Self::NoTxids
             | Self::TooManyTxids
@@ -194,6 +241,8 @@ impl RestError {
             | Self::TxNotFound
             | Self::ProofNotFound
             | Self::NotRemoved
+            | Self::NotReplaced
+            | Self::NotInMempool
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
             Self::MiningOff => StatusCode::FORBIDDEN,
             Self::AfterTxidNotFound | Self::TooManyScripts => StatusCode::UNPROCESSABLE_ENTITY,

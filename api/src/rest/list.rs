@@ -18,7 +18,7 @@ use std::{
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::Frame;
-use pulse_indexer::query::Cursor;
+use pulse_indexer::query::{BalancePlace, Cursor};
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
@@ -29,6 +29,7 @@ use tracing::debug;
 
 use super::{
     error::RestError,
+    params,
     reply::{Cache, Reply},
 };
 use crate::blocking::Early;
@@ -48,9 +49,12 @@ pub(super) struct List {
     outlet: Option<Outlet>,
     deadline: Instant,
     cache: Cache,
-    next: Option<Cursor>,
+    next: Option<String>,
     /// What was not sent yet.
     bytes: Vec<u8>,
+    /// Bytes that were sent.
+    sent: usize,
+    end: &'static [u8],
     is_empty: bool,
     /// Once the answer has begun.
     pieces: Option<mpsc::Sender<Bytes>>,
@@ -64,12 +68,36 @@ impl List {
             deadline: outlet.deadline,
             outlet: Some(outlet),
             cache,
-            next,
+            next: next.as_ref().map(params::cursor_text),
             bytes: vec![b'['],
+            sent: 0,
+            end: b"]",
             is_empty: true,
             pieces: None,
             complete: Arc::default(),
         }
+    }
+
+    /// An empty list of balances.
+    pub(super) fn from_place(outlet: Outlet, cache: Cache, next: Option<BalancePlace>) -> Self {
+        let mut list = Self::new(outlet, cache, None);
+        list.next = next.as_ref().map(params::balance_place_text);
+        list
+    }
+
+    /// The list as the last member of an object: those of `head`, then it under `key`.
+    pub(super) fn within(
+        outlet: Outlet,
+        cache: Cache,
+        next: Option<Cursor>,
+        head: &impl Serialize,
+        key: &'static str,
+    ) -> Self {
+        let mut list = Self::new(outlet, cache, next);
+        list.bytes.clear();
+        list.open(head, key);
+        list.end = b"]}";
+        list
     }
 
     /// Adds an entry.
@@ -77,12 +105,67 @@ impl List {
     /// # Errors
     /// [`RestError::QueryTimeout`] if the client does not take what was made before.
     pub(super) fn push(&mut self, entry: &impl Serialize) -> Result<(), RestError> {
+        self.put(entry);
+        self.send_if_long()
+    }
+
+    /// Begins an entry that is an object: the members of `head`, and last a list under `key`,
+    /// to which entries are added until [`List::close`]. Lists are not nested deeper.
+    pub(super) fn open(&mut self, head: &impl Serialize, key: &'static str) {
+        self.put(head);
+        debug_assert_eq!(self.bytes.last(), Some(&b'}'));
+        self.bytes.pop();
+        if self.bytes.last() != Some(&b'{') {
+            self.bytes.push(b',');
+        }
+        self.bytes.extend_from_slice(b"\"");
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(b"\":[");
+        self.is_empty = true;
+    }
+
+    /// Ends the entry that was begun last.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub(super) fn close(&mut self) -> Result<(), RestError> {
+        self.bytes.extend_from_slice(b"]}");
+        self.is_empty = false;
+        self.send_if_long()
+    }
+
+    /// Bytes that it has so far.
+    pub(super) fn len(&self) -> usize {
+        self.sent + self.bytes.len()
+    }
+
+    /// Whether making it is still worth the while, for work that goes on long between two
+    /// entries that are sent.
+    ///
+    /// # Errors
+    /// [`RestError::QueryTimeout`] after the deadline, and when the client has left.
+    pub(super) fn in_time(&self) -> Result<(), RestError> {
+        let is_over = match (&self.outlet, &self.pieces) {
+            (Some(outlet), _) => outlet.is_over(),
+            (None, Some(pieces)) => pieces.is_closed() || Instant::now() >= self.deadline,
+            (None, None) => true,
+        };
+        match is_over {
+            true => Err(RestError::QueryTimeout),
+            false => Ok(()),
+        }
+    }
+
+    fn put(&mut self, entry: &impl Serialize) {
         if !self.is_empty {
             self.bytes.push(b',');
         }
         self.is_empty = false;
         serde_json::to_writer(&mut self.bytes, entry)
             .expect("the models have string keys and no I/O");
+    }
+
+    fn send_if_long(&mut self) -> Result<(), RestError> {
         match self.bytes.len() >= if self.pieces.is_some() { PIECE } else { WHOLE } {
             true => self.send(),
             false => Ok(()),
@@ -94,14 +177,14 @@ impl List {
     /// # Errors
     /// As [`List::push`].
     pub(super) fn finish(mut self) -> Result<Reply, RestError> {
-        self.bytes.push(b']');
+        self.bytes.extend_from_slice(self.end);
         if self.pieces.is_some() {
             self.send()?;
             self.complete.store(true, Ordering::Release);
         }
         // Nobody looks at it if the answer has begun.
         let rest = Body::from(std::mem::take(&mut self.bytes));
-        Ok(Reply::list(rest, self.cache, self.next))
+        Ok(Reply::list(rest, self.cache, self.next.take()))
     }
 
     fn send(&mut self) -> Result<(), RestError> {
@@ -111,7 +194,7 @@ impl List {
                 pieces: waiting,
                 complete: Some(Arc::clone(&self.complete)),
             });
-            let reply = Reply::list(body, self.cache, self.next);
+            let reply = Reply::list(body, self.cache, self.next.take());
             let taken = outlet.result.send(Ok(reply));
             taken.map_err(|_| RestError::QueryTimeout)?;
             self.pieces = Some(pieces);
@@ -119,6 +202,7 @@ impl List {
         let Some(pieces) = &self.pieces else {
             return Err(RestError::QueryTimeout);
         };
+        self.sent += self.bytes.len();
         let piece = Bytes::from(std::mem::take(&mut self.bytes));
         let sent = Handle::current().block_on(timeout_at(self.deadline, pieces.send(piece)));
         match sent {
@@ -193,6 +277,38 @@ mod tests {
             let bytes = body.collect().await.unwrap().to_bytes();
             let read: Vec<u32> = serde_json::from_slice(&bytes).unwrap();
             assert_eq!(read, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn entries_can_have_lists_of_their_own() {
+        #[derive(Serialize)]
+        struct Head {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'static str>,
+        }
+        for (inner, long) in [(2, false), (200_000, true)] {
+            let made = move |outlet| {
+                let mut list = List::new(outlet, Cache::Short, None);
+                list.open(&Head { name: Some("a") }, "numbers");
+                for number in 0..inner {
+                    list.push(&number)?;
+                }
+                list.close()?;
+                list.open(&Head { name: None }, "numbers");
+                list.close()?;
+                list.push(&7)?;
+                list.in_time()?;
+                list.finish()
+            };
+            let reply = blocking(Duration::from_secs(20)).run_long(made).await;
+            let body = reply.unwrap().unwrap().into_response().into_body();
+            assert_eq!(body.size_hint().exact().is_none(), long);
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            let numbers: Vec<u32> = (0..inner).collect();
+            let want = serde_json::json!([{"name": "a", "numbers": numbers}, {"numbers": []}, 7]);
+            assert!(read == want);
         }
     }
 

@@ -12,9 +12,12 @@
 //!   another server, by that one ([`crate::fallback`]).
 
 mod address;
+mod balance;
 mod block;
 mod body;
+mod bulk;
 pub(crate) mod error;
+mod holdings;
 mod internal;
 mod list;
 mod mempool;
@@ -24,6 +27,7 @@ pub(crate) mod openapi;
 mod outspends;
 mod params;
 pub(crate) mod parts;
+mod relatives;
 mod reply;
 mod router;
 mod script;
@@ -33,6 +37,7 @@ mod submit;
 mod tests;
 mod tx;
 mod unconfirmed;
+mod wallet;
 
 use std::sync::Arc;
 

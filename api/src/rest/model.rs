@@ -2,7 +2,7 @@
 //! that are `Option` with `skip_serializing_if` are left out, the others are `null`.
 
 use pulse_indexer::query::model::{
-    BlockInfo, BlockRef, MerkleProof, ScriptStats, Spender, TxDetail, Utxo,
+    BalanceChange, BlockInfo, BlockRef, MerkleProof, ScriptStats, Spender, TxDetail, Utxo,
 };
 use pulse_primitives::{
     Height,
@@ -22,6 +22,7 @@ use super::{
 };
 
 mod mempool;
+mod relatives;
 mod schema;
 mod submit;
 mod text;
@@ -29,6 +30,7 @@ mod text;
 pub(super) use mempool::{
     BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
 };
+pub(super) use relatives::{CpfpJson, PresentJson, RecommendedFeesJson, ReplacementJson};
 pub(super) use schema::{Hex, string_schema};
 pub(super) use submit::{PackageJson, TestJson, test_json};
 pub(super) use text::Id;
@@ -394,9 +396,10 @@ impl<'a> StatsJson<'a> {
     }
 }
 
+/// Confirmed or unconfirmed totals of a script.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ScriptTotals)]
-struct TotalsJson {
+pub(super) struct TotalsJson {
     funded_txo_count: u64,
     funded_txo_sum: u64,
     spent_txo_count: u64,
@@ -454,18 +457,80 @@ impl SummaryJson {
     }
 }
 
+/// What a script was worth with a block.
+#[derive(Debug, Serialize)]
+pub(super) struct BalanceJson {
+    block_height: Height,
+    block_hash: Id,
+    block_time: u32,
+    /// In satoshis.
+    balance: u64,
+}
+
+impl BalanceJson {
+    pub(super) fn new(block: BlockRef, balance: u64) -> Self {
+        Self {
+            block_height: block.height,
+            block_hash: block.hash.into(),
+            block_time: block.time,
+            balance,
+        }
+    }
+}
+
+/// What a block did to a script.
+#[derive(Debug, Serialize)]
+pub(super) struct BalanceChangeJson {
+    block_height: Height,
+    block_hash: Id,
+    block_time: u32,
+    /// Its transactions that touch the script.
+    tx_count: u32,
+    /// In satoshis; negative if it spends more.
+    change: i64,
+    /// With the block, in satoshis.
+    balance: u64,
+}
+
+impl From<BalanceChange> for BalanceChangeJson {
+    fn from(change: BalanceChange) -> Self {
+        Self {
+            block_height: change.block.height,
+            block_hash: change.block.hash.into(),
+            block_time: change.block.time,
+            tx_count: change.tx_count,
+            change: change.change,
+            balance: change.balance,
+        }
+    }
+}
+
 /// An unspent output.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Utxo)]
-pub(super) struct UtxoJson {
+pub(super) struct UtxoJson<'a> {
     txid: Id,
     vout: u32,
     status: StatusJson,
     /// In satoshis.
     value: u64,
+    /// Only if it was asked for.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "text::script_if_any"
+    )]
+    scriptpubkey: Option<&'a Script>,
 }
 
-impl UtxoJson {
+impl<'a> UtxoJson<'a> {
+    /// The same with its script.
+    pub(super) fn with_script(self, scriptpubkey: Option<&'a Script>) -> Self {
+        Self {
+            scriptpubkey,
+            ..self
+        }
+    }
+
     /// An output of a transaction in the mempool.
     pub(super) fn unconfirmed(outpoint: OutPoint, value: Amount) -> Self {
         Self {
@@ -473,17 +538,19 @@ impl UtxoJson {
             vout: outpoint.vout,
             status: None.into(),
             value: value.to_sat(),
+            scriptpubkey: None,
         }
     }
 }
 
-impl From<Utxo> for UtxoJson {
+impl From<Utxo> for UtxoJson<'_> {
     fn from(utxo: Utxo) -> Self {
         Self {
             txid: utxo.outpoint.txid.into(),
             vout: utxo.outpoint.vout,
             status: Some(utxo.block).into(),
             value: utxo.value,
+            scriptpubkey: None,
         }
     }
 }

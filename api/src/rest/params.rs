@@ -4,11 +4,14 @@
 
 use std::str::FromStr;
 
-use pulse_indexer::query::{Cursor, ScriptHash};
-use pulse_primitives::bitcoin::{
-    Address, BlockHash, Network, Txid,
-    hashes::{Hash, sha256},
-    hex::{DisplayHex, FromHex},
+use pulse_indexer::query::{BalancePlace, Cursor, Heights, ScriptHash};
+use pulse_primitives::{
+    Height,
+    bitcoin::{
+        Address, BlockHash, Network, Txid,
+        hashes::{Hash, sha256},
+        hex::{DisplayHex, FromHex},
+    },
 };
 
 use super::error::RestError;
@@ -46,6 +49,13 @@ pub(super) struct Asked {
     pub(super) max_txs: Option<usize>,
     /// What they come after, wherever it is.
     pub(super) after_txid: Option<Txid>,
+    /// Lowest and highest block that the list is about, as it said so.
+    from_height: Option<String>,
+    to_height: Option<String>,
+    /// One block, as it said so.
+    height: Option<String>,
+    /// Whether unspent outputs are to have their script.
+    pub(super) scriptpubkey: bool,
 }
 
 /// The part of a list that a client asks for.
@@ -69,6 +79,10 @@ impl Asked {
                 "cursor" => asked.cursor = Some(value.into_owned()),
                 "max_txs" => asked.max_txs = value.parse().ok(),
                 "after_txid" => asked.after_txid = value.parse().ok(),
+                "from_height" => asked.from_height = Some(value.into_owned()),
+                "to_height" => asked.to_height = Some(value.into_owned()),
+                "height" => asked.height = Some(value.into_owned()),
+                "scriptpubkey" => asked.scriptpubkey = value == "true" || value == "1",
                 _ => {}
             }
         }
@@ -115,6 +129,62 @@ pub(super) fn value(query: Option<&str>, key: &str) -> Option<String> {
         .filter(|(name, _)| name == key)
         .last()
         .map(|(_, value)| value.into_owned())
+}
+
+impl Asked {
+    /// The blocks that a list is about.
+    ///
+    /// # Errors
+    /// [`RestError::InvalidNumber`].
+    pub(super) fn heights(&self) -> Result<Heights, RestError> {
+        let height = |text: &Option<String>| text.as_deref().map(number).transpose();
+        Ok(Heights {
+            from: height(&self.from_height)?.unwrap_or(0),
+            to: height(&self.to_height)?,
+        })
+    }
+
+    /// The block that is asked about.
+    ///
+    /// # Errors
+    /// [`RestError::InvalidNumber`].
+    pub(super) fn height(&self) -> Result<Option<Height>, RestError> {
+        self.height.as_deref().map(number).transpose()
+    }
+
+    /// The page of a list of balances.
+    ///
+    /// # Errors
+    /// As [`Asked::page`].
+    pub(super) fn balances(
+        &self,
+        usual: usize,
+        most: usize,
+    ) -> Result<(usize, Option<BalancePlace>), RestError> {
+        let place = self.cursor.as_deref().map(balance_place).transpose()?;
+        let limit = Self {
+            cursor: None,
+            ..self.clone()
+        };
+        let page = limit.page(usual, most)?;
+        Ok((page.map_or(usual, |page| page.limit), place))
+    }
+}
+
+/// A place in a list of balances as clients see it: a cursor, and behind it 16 hex digits.
+pub(super) fn balance_place_text(place: &BalancePlace) -> String {
+    let balance = place.balance.to_be_bytes().to_lower_hex_string();
+    cursor_text(&place.cursor) + &balance
+}
+
+/// The other way round.
+fn balance_place(text: &str) -> Result<BalancePlace, RestError> {
+    let (place, balance) = text.split_at_checked(40).ok_or(RestError::InvalidCursor)?;
+    let balance = <[u8; 8]>::from_hex(balance).map_err(|_| RestError::InvalidCursor)?;
+    Ok(BalancePlace {
+        cursor: cursor(place)?,
+        balance: u64::from_be_bytes(balance),
+    })
 }
 
 /// A cursor as clients see it: 40 hex digits that mean nothing to them.

@@ -6,11 +6,8 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use pulse_indexer::query::Cursor;
 use serde::Serialize;
 use siphasher::sip::SipHasher13;
-
-use super::params;
 
 /// Where the next page of a list begins; absent on the last page.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
@@ -20,6 +17,8 @@ const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 pub(super) enum Cache {
     /// Not at all: it answers an action.
     Never,
+    /// Nowhere, not even by the client: it tells of a wallet.
+    Private,
     /// Five seconds: any transaction changes it.
     Brief,
     /// Ten seconds: the next block may change it.
@@ -34,8 +33,8 @@ pub(super) struct Reply {
     content_type: &'static str,
     cache: Cache,
     body: Body,
-    /// Where the next page of a list begins.
-    next: Option<Cursor>,
+    /// Where the next page of a list begins, as text.
+    next: Option<String>,
     /// Names these bytes; on answers that caches may keep for long.
     tag: Option<HeaderValue>,
 }
@@ -68,7 +67,7 @@ impl Reply {
     }
 
     /// A list in JSON that is sent as it is made.
-    pub(super) fn list(body: Body, cache: Cache, next: Option<Cursor>) -> Self {
+    pub(super) fn list(body: Body, cache: Cache, next: Option<String>) -> Self {
         Self {
             content_type: "application/json",
             cache,
@@ -117,6 +116,7 @@ impl Cache {
     pub(super) const fn header(self) -> &'static str {
         match self {
             Self::Never => "public, max-age=0",
+            Self::Private => "no-store",
             Self::Brief => "public, max-age=5",
             Self::Short => "public, max-age=10",
             Self::Long => "public, max-age=157784630",
@@ -136,8 +136,7 @@ impl IntoResponse for Reply {
                 .headers_mut()
                 .insert(name, HeaderValue::from_static(value));
         }
-        if let Some(cursor) = self.next {
-            let text = params::cursor_text(&cursor);
+        if let Some(text) = self.next {
             let value = HeaderValue::try_from(text).expect("hex digits");
             response.headers_mut().insert(NEXT_CURSOR, value);
         }

@@ -5,15 +5,19 @@
 #[path = "../../../indexer/src/tests/memchain.rs"]
 mod memchain;
 
+mod bulk;
 mod fakes;
 mod fuzz;
 mod golden;
 mod merged;
 mod paging;
 mod partial;
+mod ranges;
+mod relatives;
 mod submissions;
 mod together;
 mod unconfirmed;
+mod wallets;
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -151,15 +151,20 @@ pub(super) fn outspends(state: &ApiState, txid: &Txid) -> Answer {
 
 /// One outspend per output: its confirmed spender, else the unconfirmed one at the same
 /// place.
-fn outspend_list(confirmed: &[Option<Spender>], unconfirmed: &[Option<(Txid, u32)>]) -> Reply {
+pub(super) fn outspend_entries(
+    confirmed: &[Option<Spender>],
+    unconfirmed: &[Option<(Txid, u32)>],
+) -> impl Iterator<Item = OutspendJson> {
     let unconfirmed = unconfirmed.iter().copied().chain(std::iter::repeat(None));
-    let outspends: Vec<OutspendJson> = (confirmed.iter().zip(unconfirmed))
-        .map(|spenders| match spenders {
-            (Some(spender), _) => OutspendJson::from(*spender),
-            (None, Some((txid, vin))) => OutspendJson::unconfirmed(txid, vin),
-            (None, None) => OutspendJson::unspent(),
-        })
-        .collect();
+    (confirmed.iter().zip(unconfirmed)).map(|spenders| match spenders {
+        (Some(spender), _) => OutspendJson::from(*spender),
+        (None, Some((txid, vin))) => OutspendJson::unconfirmed(txid, vin),
+        (None, None) => OutspendJson::unspent(),
+    })
+}
+
+fn outspend_list(confirmed: &[Option<Spender>], unconfirmed: &[Option<(Txid, u32)>]) -> Reply {
+    let outspends: Vec<_> = outspend_entries(confirmed, unconfirmed).collect();
     Reply::json(&outspends, Cache::Short)
 }
 

@@ -6,9 +6,65 @@ use bdk_esplora::EsploraExt;
 use bdk_wallet::{KeychainKind, Wallet};
 use pulse_primitives::bitcoin::{Block, Network, Txid};
 use pulse_simulator::{Generator, GeneratorConfig};
-use pulse_testkit::{ScriptedPeer, ServedChain};
+use pulse_testkit::{PulseNode, ScriptedPeer, ServedChain};
+use serde_json::{Value, json};
 
 use super::common::{DEADLINE, params, start};
+
+/// What the node finds by a wallet's public descriptors.
+fn assert_scanned(node: &PulseNode, wallet: &Wallet) {
+    let descriptors = [KeychainKind::External, KeychainKind::Internal]
+        .map(|keychain| wallet.public_descriptor(keychain).to_string());
+    let body = json!({"descriptors": descriptors}).to_string();
+    let scan = |path: &str| -> Value {
+        let reply = node.post(path, &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        serde_json::from_str(reply.text()).unwrap()
+    };
+    let found = scan("/descriptors/utxo");
+    assert_eq!(
+        found["balance"]["confirmed"],
+        wallet.balance().total().to_sat()
+    );
+    let mut utxos: Vec<_> = (found["utxos"].as_array().unwrap().iter())
+        .map(|utxo| {
+            let text = |key: &str| utxo[key].to_string().replace('"', "");
+            (
+                format!("{}:{}", text("txid"), text("vout")),
+                utxo["value"].as_u64().unwrap(),
+                (utxo["keychain"].as_u64(), utxo["index"].as_u64()),
+            )
+        })
+        .collect();
+    let mut wanted: Vec<_> = (wallet.list_unspent())
+        .map(|utxo| {
+            let keychain = u64::from(utxo.keychain == KeychainKind::Internal);
+            (
+                utxo.outpoint.to_string(),
+                utxo.txout.value.to_sat(),
+                (Some(keychain), Some(utxo.derivation_index.into())),
+            )
+        })
+        .collect();
+    utxos.sort();
+    wanted.sort();
+    assert_eq!(utxos, wanted);
+    for (place, keychain) in [(0, KeychainKind::External), (1, KeychainKind::Internal)] {
+        let next = &found["keychains"][place]["next_index"];
+        let used = wallet
+            .derivation_index(keychain)
+            .map_or(0, |index| index + 1);
+        assert_eq!(*next, used, "keychain {place}");
+    }
+    let history = scan("/descriptors/txs?limit=1000");
+    let ids: Vec<Txid> = (history["txs"].as_array().unwrap().iter())
+        .map(|tx| tx["txid"].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(ids.len(), wallet.transactions().count());
+    let ids: BTreeSet<Txid> = ids.into_iter().collect();
+    let wanted: BTreeSet<Txid> = wallet.transactions().map(|tx| tx.tx_node.txid).collect();
+    assert_eq!(ids, wanted);
+}
 
 /// What the wallet of that index shows, and what the generator's ledger says.
 fn assert_wallet(wallet: &Wallet, generator: &Generator, index: usize) {
@@ -54,6 +110,14 @@ fn bdk_wallets_scan_and_later_sync_to_what_the_generator_knows() {
         let update = client.full_scan(request, 20, 4).unwrap();
         wallet.apply_update(update).unwrap();
         assert_wallet(&wallet, &generator, index);
+        assert_scanned(&node, &wallet);
+        // Told with its private key, it is refused, and nothing of it repeated.
+        let body = json!({"descriptors": [hd.external_descriptor]}).to_string();
+        let refused = node.post("/descriptors", &body);
+        assert_eq!(
+            (refused.status, refused.text()),
+            (400, "Descriptor 0: private keys are not accepted")
+        );
         wallets.push(wallet);
     }
     let used: usize = (0..count)

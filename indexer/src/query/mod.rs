@@ -13,6 +13,7 @@
 //! that two scripts that share a hash do not see each other's; totals cannot be. The
 //! chance that a given script of mainnet shares its hash with any other is 1 in 10^10.
 
+mod balance;
 mod block;
 mod coins;
 mod filters;
@@ -29,7 +30,12 @@ mod script;
 mod tx;
 mod unspent;
 
-pub use self::{page::Cursor, script::HistoryPage, unspent::UnspentPage};
+pub use self::{
+    balance::{BalancePage, BalancePlace, NoBalance},
+    page::{Cursor, Heights},
+    script::HistoryPage,
+    unspent::UnspentPage,
+};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

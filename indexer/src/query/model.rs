@@ -86,6 +86,19 @@ pub struct Utxo {
     pub block: BlockRef,
 }
 
+/// What the transactions of a block do to the balance of a script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BalanceChange {
+    /// The block.
+    pub block: BlockRef,
+    /// Its transactions that touch the script.
+    pub tx_count: u32,
+    /// What they add, in satoshis.
+    pub change: i64,
+    /// Balance with the block, in satoshis.
+    pub balance: u64,
+}
+
 /// Proof that a transaction is in a block (Electrum's form).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MerkleProof {

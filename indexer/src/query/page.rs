@@ -6,6 +6,8 @@
 //! and the cursor means the same place, whatever blocks have come on top. Once the block is
 //! gone, the cursor means nothing: what stood before it may be gone, too.
 
+use std::ops::Range;
+
 use pulse_primitives::{Height, bitcoin::hashes::Hash};
 
 use super::{QueryError, View};
@@ -24,7 +26,46 @@ pub struct Cursor {
     pub vout: u32,
 }
 
+/// Blocks that a list is about, both ends included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heights {
+    /// The lowest.
+    pub from: Height,
+    /// The highest; `None`: up to the tip.
+    pub to: Option<Height>,
+}
+
+impl Heights {
+    /// All blocks.
+    pub const ALL: Self = Self { from: 0, to: None };
+}
+
 impl View<'_> {
+    /// Numbers of the transactions of these blocks, `None` if there is none. The end is
+    /// `TxNum::MAX` if no block follows.
+    pub(super) fn txnums(&self, heights: Heights) -> Result<Option<Range<TxNum>>, QueryError> {
+        if heights.to.is_some_and(|to| to < heights.from) {
+            return Ok(None);
+        }
+        let Some(first) = self.reader.block(heights.from)? else {
+            return Ok(None);
+        };
+        let end = match heights.to {
+            Some(to) => self.first_txnum_behind(to)?,
+            None => TxNum::MAX,
+        };
+        Ok(Some(first.first_txnum..end))
+    }
+
+    /// Number of the first transaction above `height`; `TxNum::MAX` if there is none.
+    pub(super) fn first_txnum_behind(&self, height: Height) -> Result<TxNum, QueryError> {
+        let above = match height.checked_add(1) {
+            Some(above) => self.reader.block(above)?,
+            None => None,
+        };
+        Ok(above.map_or(TxNum::MAX, |row| row.first_txnum))
+    }
+
     /// The place of an output of a transaction of this view.
     pub(super) fn cursor_of(&self, txnum: TxNum, vout: u32) -> Result<Cursor, QueryError> {
         let height = self.tx_pos(&self.reader.tx_positions(), txnum)?.height;

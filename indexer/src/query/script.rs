@@ -1,9 +1,11 @@
 //! Scripts: totals, transactions, unspent outputs.
 
+use std::ops::Range;
+
 use pulse_primitives::bitcoin::{TxOut, Txid};
 
 use super::{
-    Cursor, QueryError, ScriptHash, View,
+    Cursor, Heights, QueryError, ScriptHash, View,
     model::{ScriptStats, TxDetail},
     read::is_of,
 };
@@ -82,7 +84,8 @@ impl View<'_> {
         };
         // More than one round only if another script has the same key.
         while txs.len() < limit {
-            let page = self.history_before(script, before, limit - txs.len())?;
+            let end = before.unwrap_or(TxNum::MAX);
+            let page = self.history_within(script, 0..end, limit - txs.len())?;
             for tx in self.page_txs(script, &page) {
                 txs.push(tx?);
             }
@@ -94,25 +97,31 @@ impl View<'_> {
         Ok(txs)
     }
 
-    /// Which transactions of a script come after `cursor`, newest first, at most `limit`.
-    /// `None` if the cursor's block is not in this view.
+    /// Which transactions of a script in the blocks of `heights` come after `cursor`, newest
+    /// first, at most `limit`. `None` if the cursor's block is not in this view.
     ///
     /// # Errors
     /// [`QueryError::Store`].
     pub fn history_page(
         &self,
         script: &ScriptHash,
+        heights: Heights,
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Option<HistoryPage>, QueryError> {
         let before = match cursor {
-            None => None,
+            None => TxNum::MAX,
             Some(cursor) => match self.at_cursor(cursor)? {
-                Some(txnum) => Some(txnum),
+                Some(txnum) => txnum,
                 None => return Ok(None),
             },
         };
-        self.history_before(script, before, limit).map(Some)
+        let Some(range) = self.txnums(heights)? else {
+            return self.page_of(Vec::new(), limit).map(Some);
+        };
+        let end = before.min(range.end);
+        self.history_within(script, range.start..end, limit)
+            .map(Some)
     }
 
     /// As [`View::history_page`], after a transaction. `None` if that is not in the history.
@@ -126,7 +135,7 @@ impl View<'_> {
         limit: usize,
     ) -> Result<Option<HistoryPage>, QueryError> {
         match self.history_txnum(script, after)? {
-            Some(txnum) => self.history_before(script, Some(txnum), limit).map(Some),
+            Some(txnum) => self.history_within(script, 0..txnum, limit).map(Some),
             None => Ok(None),
         }
     }
@@ -150,14 +159,16 @@ impl View<'_> {
         })
     }
 
-    fn history_before(
+    fn history_within(
         &self,
         script: &ScriptHash,
-        before: Option<TxNum>,
+        range: Range<TxNum>,
         limit: usize,
     ) -> Result<HistoryPage, QueryError> {
         let key = self.reader.keys.script_hash(script);
+        let before = Some(range.end).filter(|end| *end < TxNum::MAX);
         let rows = self.reader.history(key, before);
+        let rows = rows.take_while(|row| row.as_ref().map_or(true, |txnum| *txnum >= range.start));
         let rows = rows.take(limit.saturating_add(1));
         self.page_of(rows.collect::<Result<Vec<_>, _>>()?, limit)
     }

@@ -12,13 +12,13 @@
 use std::sync::Arc;
 
 use pulse_primitives::{
-    bitcoin::{OutPoint, Txid},
+    bitcoin::{OutPoint, ScriptBuf, Txid},
     tip::ChainTip,
 };
 use quick_cache::{Weighter, sync::Cache};
 
 use super::{
-    Cursor, QueryError, ScriptHash, View,
+    Cursor, Heights, QueryError, ScriptHash, View,
     model::Utxo,
     read::{is_of, missing},
 };
@@ -117,7 +117,7 @@ impl View<'_> {
             true => usize::MAX,
             false => limit,
         };
-        let Some(page) = self.unspent_page(script, None, most)? else {
+        let Some(page) = self.unspent_page(script, Heights::ALL, None, most)? else {
             return Ok(None);
         };
         if page.has_more {
@@ -131,14 +131,15 @@ impl View<'_> {
         Ok(Some(utxos).filter(|utxos| utxos.len() <= limit))
     }
 
-    /// Which unspent outputs of a script come after `cursor` in the chain, at most `limit`.
-    /// `None` if the cursor's block is not in this view.
+    /// Which unspent outputs of a script that the blocks of `heights` made come after `cursor`
+    /// in the chain, at most `limit`. `None` if the cursor's block is not in this view.
     ///
     /// # Errors
     /// [`QueryError::Store`].
     pub fn unspent_page(
         &self,
         script: &ScriptHash,
+        heights: Heights,
         cursor: Option<&Cursor>,
         limit: usize,
     ) -> Result<Option<UnspentPage>, QueryError> {
@@ -150,7 +151,15 @@ impl View<'_> {
             },
         };
         let key = self.reader.keys.script_hash(script);
-        let mut rows = self.reader.utxos_from(key, from, limit.saturating_add(1))?;
+        let mut rows = match self.txnums(heights)? {
+            None => Vec::new(),
+            Some(range) => {
+                let from = from.max((range.start, 0));
+                let mut rows = (self.reader).utxos_from(key, from, limit.saturating_add(1))?;
+                rows.truncate(rows.partition_point(|(txnum, ..)| *txnum < range.end));
+                rows
+            }
+        };
         let next = match rows.get(limit) {
             Some(_) if limit > 0 => {
                 let (txnum, vout, _) = rows[limit - 1];
@@ -165,6 +174,25 @@ impl View<'_> {
             next,
             has_more,
         }))
+    }
+
+    /// The script itself, read from an output of a page; `None` if the page has none.
+    ///
+    /// # Errors
+    /// As [`View::script_utxos`].
+    pub fn page_script(
+        &self,
+        script: &ScriptHash,
+        page: &UnspentPage,
+    ) -> Result<Option<ScriptBuf>, QueryError> {
+        let positions = self.reader.tx_positions();
+        for (txnum, ..) in &page.rows {
+            let tx = self.read_tx(self.tx_pos(&positions, *txnum)?)?;
+            if let Some(output) = tx.tx.output.iter().find(|output| is_of(output, script)) {
+                return Ok(Some(output.script_pubkey.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives the outputs of a page to `visit`, one by one, each transaction read when it is

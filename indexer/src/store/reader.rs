@@ -223,6 +223,26 @@ impl Reader<'_> {
         script: ScriptKey,
         before: Option<TxNum>,
     ) -> impl Iterator<Item = Result<TxNum, StoreError>> {
+        self.hist_rows(script, before, |key, _| script::hist_txnum(key))
+    }
+
+    /// The same, with what each does to the script.
+    pub(crate) fn changes(
+        &self,
+        script: ScriptKey,
+        before: Option<TxNum>,
+    ) -> impl Iterator<Item = Result<(TxNum, script::Change), StoreError>> {
+        self.hist_rows(script, before, |key, value| {
+            Ok((script::hist_txnum(key)?, script::Change::decode(value)?))
+        })
+    }
+
+    fn hist_rows<T>(
+        &self,
+        script: ScriptKey,
+        before: Option<TxNum>,
+        decode: impl Fn(&[u8], &[u8]) -> Result<T, BadRow>,
+    ) -> impl Iterator<Item = Result<T, StoreError>> {
         let mut options = ReadOptions::default();
         options.set_prefix_same_as_start(true);
         options.set_iterate_lower_bound(script::hist_key(script, 0).as_ref());
@@ -233,12 +253,12 @@ impl Reader<'_> {
         }
         let prefix = script.to_be_bytes();
         std::iter::from_fn(move || {
-            let Some(key) = iter.key().filter(|key| key.starts_with(&prefix)) else {
+            let Some((key, value)) = iter.item().filter(|(key, _)| key.starts_with(&prefix)) else {
                 return iter.status().err().map(|err| Err(err.into()));
             };
-            let txnum = script::hist_txnum(key).map_err(|row| Family::Hist.damaged(row));
+            let row = decode(key, value).map_err(|row| Family::Hist.damaged(row));
             iter.prev();
-            Some(txnum)
+            Some(row)
         })
     }
 

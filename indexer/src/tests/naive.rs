@@ -14,8 +14,8 @@ use pulse_primitives::{
 
 use super::memchain::{SCRIPTS, script, spendable};
 use crate::query::{
-    View,
-    model::{BlockRef, ScriptStats, Spender, TxDetail, Utxo},
+    Heights, QueryError, View,
+    model::{BalanceChange, BlockRef, ScriptStats, Spender, TxDetail, Utxo},
 };
 
 #[derive(Default)]
@@ -294,6 +294,104 @@ impl Naive {
             assert_eq!(view.script_utxos(&hash, count - 1).unwrap(), None);
         }
         assert_eq!(view.script_utxos(&hash, count).unwrap(), Some(utxos));
+        self.check_balances(view, script, &wanted.history);
+    }
+
+    /// Compares what a script was worth block by block, and lists of some of the blocks.
+    fn check_balances(&self, view: &View<'_>, script: &ScriptBuf, history: &[Txid]) {
+        let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+        let worth = |outputs: &[TxOut]| -> i64 {
+            let own = outputs.iter().filter(|out| out.script_pubkey == *script);
+            own.map(|out| out.value.to_sat() as i64).sum()
+        };
+        let mut balance = 0;
+        let mut wanted: Vec<BalanceChange> = Vec::new();
+        for txid in history {
+            let tx = &self.txs[txid];
+            let change = worth(&tx.tx.output) - worth(&tx.prevouts);
+            balance += change;
+            if wanted.last().is_none_or(|last| last.block != tx.block) {
+                wanted.push(BalanceChange {
+                    block: tx.block,
+                    tx_count: 0,
+                    change: 0,
+                    balance: 0,
+                });
+            }
+            let last = wanted.last_mut().unwrap();
+            last.tx_count += 1;
+            last.change += change;
+            last.balance = balance as u64;
+        }
+        let tip = self.blocks.len() as Height - 1;
+        let low = tip / 3;
+        for (heights, limit) in [
+            (Heights::ALL, 2),
+            (
+                Heights {
+                    from: low,
+                    to: Some(2 * low),
+                },
+                1,
+            ),
+        ] {
+            let is_in =
+                |height: Height| height >= heights.from && heights.to.is_none_or(|to| height <= to);
+            let (mut found, mut place) = (Vec::new(), None);
+            loop {
+                let page = view.balance_page(&hash, heights, place.as_ref(), limit);
+                let page = page.unwrap().unwrap();
+                assert!(page.changes.len() <= limit);
+                found.extend(page.changes);
+                place = page.next;
+                if place.is_none() {
+                    break;
+                }
+            }
+            let of_blocks = wanted.iter().filter(|change| is_in(change.block.height));
+            let of_blocks: Vec<_> = of_blocks.rev().copied().collect();
+            assert_eq!(found, of_blocks, "{heights:?}");
+            if heights == Heights::ALL {
+                continue;
+            }
+
+            let page = view.history_page(&hash, heights, None, usize::MAX);
+            let page = page.unwrap().unwrap();
+            let listed = view.page_txs(&hash, &page).map(|tx| tx.unwrap().txid);
+            let in_blocks = |txid: &&Txid| is_in(self.txs[*txid].block.height);
+            let of_blocks: Vec<_> = history.iter().filter(in_blocks).rev().copied().collect();
+            assert_eq!(listed.collect::<Vec<_>>(), of_blocks);
+
+            let all = self.scripts.get(script).map(|index| index.utxos.values());
+            let of_blocks = all
+                .into_iter()
+                .flatten()
+                .filter(|utxo| is_in(utxo.block.height));
+            let (mut listed, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = view.unspent_page(&hash, heights, cursor.as_ref(), limit.min(3));
+                let page = page.unwrap().unwrap();
+                view.page_utxos(&hash, &page, |utxo| {
+                    listed.push(utxo);
+                    Ok::<_, QueryError>(())
+                })
+                .unwrap();
+                cursor = page.next();
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(listed, of_blocks.copied().collect::<Vec<_>>());
+        }
+        for height in [0, low, 2 * low, tip] {
+            let before = wanted
+                .iter()
+                .take_while(|change| change.block.height <= height);
+            let wanted = before.last().map_or(0, |change| change.balance);
+            let (block, balance) = view.balance_at(&hash, height).unwrap().unwrap().unwrap();
+            assert_eq!((block.height, balance), (height, wanted));
+        }
+        assert_eq!(view.balance_at(&hash, tip + 1).unwrap(), None);
     }
 
     /// Compares the totals of all scripts.

@@ -212,6 +212,12 @@ impl Clusters {
         Some((key(self.of(slot)?, index, &cluster.chunks[index]), at))
     }
 
+    /// The transactions of the chunk of `slot`, in mining order.
+    pub fn chunk_of(&self, slot: Slot) -> Vec<Slot> {
+        let chunk = self.mining_key(slot);
+        chunk.map_or_else(Vec::new, |(key, _)| self.chunk(&key).1.collect())
+    }
+
     /// Rate and transactions of a chunk.
     fn chunk(&self, key: &ChunkKey) -> (FeeFrac, impl Iterator<Item = Slot> + Clone + '_) {
         let cluster = self.get(key.cluster);

@@ -235,6 +235,12 @@ impl Mempool {
         self.related(txid, Clusters::descendants)
     }
 
+    /// The transactions that `txid` would be mined with, itself included, parents first.
+    #[must_use]
+    pub fn chunk_of(&self, txid: &Txid) -> Vec<&Entry> {
+        self.related(txid, Clusters::chunk_of)
+    }
+
     fn related(&self, txid: &Txid, of: impl Fn(&Clusters, Slot) -> Vec<Slot>) -> Vec<&Entry> {
         let slots = self.slot(txid).map(|slot| of(&self.clusters, slot));
         slots

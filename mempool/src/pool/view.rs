@@ -5,7 +5,10 @@ use std::ops::Deref;
 use bitcoin::{OutPoint, ScriptBuf, Txid};
 use pulse_primitives::{
     bitcoin,
-    mempool::{MempoolTx, MempoolView, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs},
+    mempool::{
+        MempoolPackage, MempoolTx, MempoolView, PackageMember, RemovedTx, ScriptHash,
+        ScriptMempoolTotals, ScriptOutputs,
+    },
     tip::ChainTip,
 };
 
@@ -62,6 +65,26 @@ impl<G: Deref<Target = Mempool>> MempoolView for PoolView<G> {
     fn recent(&self, count: usize) -> Vec<MempoolTx> {
         let newest = self.0.iter().rev().take(count);
         newest.map(Entry::to_mempool_tx).collect()
+    }
+
+    fn package(&self, txid: &Txid) -> Option<MempoolPackage> {
+        let entry = self.0.get(txid)?;
+        let member = |entry: &Entry| PackageMember {
+            txid: entry.txid,
+            fee: entry.fee,
+            weight: entry.weight,
+            vsize: entry.vsize,
+        };
+        let others = |entries: Vec<&Entry>| {
+            let others = entries.into_iter().filter(|other| other.txid != *txid);
+            others.map(member).collect()
+        };
+        Some(MempoolPackage {
+            tx: member(entry),
+            ancestors: others(self.0.ancestors(txid)),
+            descendants: others(self.0.descendants(txid)),
+            chunk: self.0.chunk_of(txid).into_iter().map(member).collect(),
+        })
     }
 
     fn removed(&self, txid: &Txid) -> Option<RemovedTx> {

@@ -69,6 +69,17 @@ pub(super) fn script<S: Serializer>(script: &Script, to: S) -> Result<S::Ok, S::
     hex(script.as_bytes(), to)
 }
 
+/// The same of a script that is there.
+pub(super) fn script_if_any<S: Serializer>(
+    script: &Option<&Script>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match script {
+        Some(script) => hex(script.as_bytes(), to),
+        None => to.serialize_none(),
+    }
+}
+
 /// The items of a witness as a list of hex strings.
 pub(super) fn witness<S: Serializer>(witness: &Option<&Witness>, to: S) -> Result<S::Ok, S::Error> {
     struct Item<'a>(&'a [u8]);

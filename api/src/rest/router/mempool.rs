@@ -1,7 +1,7 @@
 //! Routes of the mempool and of fees.
 
 use super::{Args, Made, Route, Work, get};
-use crate::rest::mempool;
+use crate::rest::{mempool, relatives};
 
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
@@ -11,6 +11,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/mempool/txids/page/:last_txid", txids_page).of_mempool(),
     get("/mempool/recent", |_| Work::whole(mempool::recent)).of_mempool(),
     get("/mempool/projected-blocks", |_| Work::whole(mempool::projected_blocks)).of_mempool(),
+    get("/fees/recommended", |_| Work::whole(relatives::recommended_fees)).of_mempool(),
     get("/fee-estimates", |_| Work::whole(mempool::fee_estimates)).of_mempool(),
 ];
 

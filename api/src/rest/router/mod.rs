@@ -14,6 +14,7 @@
 
 mod block;
 mod internal;
+mod many;
 mod mempool;
 mod merged;
 mod script;
@@ -43,6 +44,7 @@ pub(super) const PUBLIC: Tables = &[
     script::ROUTES,
     merged::ROUTES,
     mempool::ROUTES,
+    many::ROUTES,
 ];
 /// The routes that only the operator's listener has.
 pub(super) const OPERATOR: Tables = &[internal::ROUTES];

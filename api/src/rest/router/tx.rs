@@ -4,7 +4,7 @@ use pulse_primitives::bitcoin::{OutPoint, Txid};
 
 use super::{Args, Made, Route, Work, get, post};
 use crate::{
-    rest::{error::RestError, outspends, params, reply::Reply, submit, tx},
+    rest::{error::RestError, outspends, params, relatives, reply::Reply, submit, tx},
     state::ApiState,
 };
 
@@ -30,6 +30,14 @@ pub(super) const ROUTES: &[Route] = &[
         Work::short(move |state| tx::outspend(state, &outpoint))
     }),
     get("/tx/:txid/outspends", |args| short(args, tx::outspends)),
+    get("/tx/:txid/replacement", |args| {
+        let txid = args.txid()?;
+        Work::whole(move |state| relatives::replacement(state, &txid))
+    }).of_mempool(),
+    get("/tx/:txid/cpfp", |args| {
+        let txid = args.txid()?;
+        Work::whole(move |state| relatives::cpfp(state, &txid))
+    }).of_mempool(),
     get("/tx/:txid/removed", |args| {
         let txid = args.txid()?;
         Work::whole(move |state| tx::removed(state, &txid))

@@ -9,9 +9,10 @@ use pulse_primitives::{
         hashes::{Hash, sha256},
     },
     mempool::{
-        Backlog, FeeEstimates, MempoolSource, MempoolTx, MempoolView, PackageOutcome,
-        ProjectedBlock, RelayFees, RemovedTx, ScriptHash, ScriptMempoolTotals, ScriptOutputs,
-        SubmitLimits, TestOutcome, TxRejected, TxSubmitter, TxVerdict,
+        Backlog, FeeEstimates, MempoolPackage, MempoolSource, MempoolTx, MempoolView,
+        PackageMember, PackageOutcome, ProjectedBlock, RelayFees, RemovedTx, ScriptHash,
+        ScriptMempoolTotals, ScriptOutputs, SubmitLimits, TestOutcome, TxRejected, TxSubmitter,
+        TxVerdict,
     },
     ports::{BlockSource, NodeStatus},
     status::NodeReport,
@@ -163,6 +164,31 @@ impl MempoolView for View<'_> {
 
     fn recent(&self, count: usize) -> Vec<MempoolTx> {
         self.0.txs.iter().rev().take(count).cloned().collect()
+    }
+
+    fn package(&self, txid: &Txid) -> Option<MempoolPackage> {
+        let member = |entry: &MempoolTx| PackageMember {
+            txid: entry.txid,
+            fee: entry.fee,
+            weight: entry.weight,
+            vsize: entry.vsize,
+        };
+        let entry = self.tx(txid)?;
+        let parents =
+            (entry.tx.input.iter()).filter_map(|input| self.tx(&input.previous_output.txid));
+        let ancestors: Vec<_> = parents.map(|entry| member(&entry)).collect();
+        let children = self.0.txs.iter().filter(|other| {
+            let mut inputs = other.tx.input.iter();
+            inputs.any(|input| input.previous_output.txid == *txid)
+        });
+        let mut chunk = ancestors.clone();
+        chunk.push(member(&entry));
+        Some(MempoolPackage {
+            tx: member(&entry),
+            ancestors,
+            descendants: children.map(member).collect(),
+            chunk,
+        })
     }
 
     fn removed(&self, txid: &Txid) -> Option<RemovedTx> {
