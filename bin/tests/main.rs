@@ -7,10 +7,11 @@
 mod e2e {
     mod bcoin;
     mod books;
+    mod clients;
     pub mod common;
     mod contract;
     mod crash;
-    mod electrum;
+    pub mod electrum;
     mod fallback;
     mod filters;
     mod golden;
@@ -34,7 +35,11 @@ mod e2e {
 mod interop {
     mod chain;
     mod conformance;
+    mod electrs;
+    mod http;
+    mod odd;
     mod peers;
+    mod verbose;
 }
 
 /// Measurements, by hand and with `--ignored`.

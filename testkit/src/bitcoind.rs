@@ -4,7 +4,7 @@
 use std::{
     env, fmt, fs,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ pub struct Bitcoind {
     url: String,
     cookie: String,
     p2p: SocketAddr,
+    rpc: SocketAddr,
     dir: TempDir,
 }
 
@@ -81,6 +82,7 @@ impl Bitcoind {
             url: format!("http://{rpc}/"),
             cookie: String::new(),
             p2p,
+            rpc,
             dir,
         };
         bitcoind.wait_for_rpc();
@@ -104,6 +106,18 @@ impl Bitcoind {
             );
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Where its RPC listens.
+    #[must_use]
+    pub fn rpc_addr(&self) -> SocketAddr {
+        self.rpc
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where it takes connections of peers.

@@ -54,22 +54,10 @@ fn broadcast(client: &mut Client, tx: &Transaction) -> Txid {
     txid
 }
 
-/// Learns the coins of the first three blocks.
-fn fund(scene: &mut Scene) {
-    for (height, block) in (1..=3).zip(&scene.chain.blocks()[1..]) {
-        scene.wallet.apply_block(block, height).unwrap();
-    }
-    let tip = scene.chain.tip().clone();
-    scene
-        .wallet
-        .apply_block_connected_to(&tip, 110, scene.wallet.latest_checkpoint().block_id())
-        .unwrap();
-}
-
 #[test]
 fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     let mut scene = Scene::new();
-    fund(&mut scene);
+    scene.fund();
     let blocks = scene.chain.blocks();
     let coinbases: Vec<(Txid, i32)> = (1..=3)
         .zip(&blocks[1..])
@@ -165,7 +153,7 @@ fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
 #[test]
 fn packages_are_taken_and_refused_with_reasons() {
     let mut scene = Scene::new();
-    fund(&mut scene);
+    scene.fund();
     let mut client = Client::speaking(scene.addr(), "1.6");
     let parent = scene.pay(&other(9), 10_000_000);
     let child = scene.pay_all_from(&parent, &other(8));

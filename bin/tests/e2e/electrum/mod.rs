@@ -2,11 +2,13 @@
 //! the mempool and reorganisations, and real clients.
 
 mod clients;
+mod fuzz;
 mod golden;
 mod limits;
 mod live;
 mod methods;
-mod raw;
+pub mod raw;
+mod sockets;
 
 use std::net::SocketAddr;
 
@@ -19,7 +21,8 @@ use pulse_testkit::{ChainBuilder, NodeOptions, PulseNode, ScriptedPeer};
 
 use super::common::{DEADLINE, options, params, served};
 
-const KEY: &str = "tprv8ZgxMBicQKsPcu8PNvCC4FnKz4t5N5SMq6dsKdqm1QVTyTp8hyRJ6VUAsUxnBQD6iJSNEmad9wcpcwswaqfUioBnvrnrtRSDrx4GWnKwtqt";
+/// The master key of the wallets of the scenes.
+pub const KEY: &str = "tprv8ZgxMBicQKsPcu8PNvCC4FnKz4t5N5SMq6dsKdqm1QVTyTp8hyRJ6VUAsUxnBQD6iJSNEmad9wcpcwswaqfUioBnvrnrtRSDrx4GWnKwtqt";
 
 /// A node with all four transports on ports of its own, connected to `peer`.
 fn electrum_options(network: &str, peer: SocketAddr) -> NodeOptions {
@@ -45,21 +48,21 @@ fn scripthash(script: &ScriptBuf) -> String {
 }
 
 /// A wallet of our own on a chain that is made as the scene goes on.
-struct Scene {
-    chain: ChainBuilder,
-    peer: ScriptedPeer,
-    node: PulseNode,
-    wallet: Wallet,
+pub struct Scene {
+    pub chain: ChainBuilder,
+    pub peer: ScriptedPeer,
+    pub node: PulseNode,
+    pub wallet: Wallet,
     /// The wallet's first address, to which the first three coinbases pay.
-    script: ScriptBuf,
+    pub script: ScriptBuf,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(|options| options)
     }
 
-    fn with(change: impl FnOnce(NodeOptions) -> NodeOptions) -> Self {
+    pub fn with(change: impl FnOnce(NodeOptions) -> NodeOptions) -> Self {
         let descriptor = |chain: u32| format!("wpkh({KEY}/84'/1'/0'/{chain}/*)");
         let mut wallet = Wallet::create(descriptor(0), descriptor(1))
             .network(Network::Regtest)
@@ -85,7 +88,7 @@ impl Scene {
         }
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.node.electrum_addr("tcp").unwrap()
     }
 
@@ -94,7 +97,7 @@ impl Scene {
     }
 
     /// A signed payment of the wallet to `to`, which the wallet knows of from then on.
-    fn pay(&mut self, to: &ScriptBuf, sat: u64) -> Transaction {
+    pub fn pay(&mut self, to: &ScriptBuf, sat: u64) -> Transaction {
         let mut builder = self.wallet.build_tx();
         builder
             .add_recipient(to.clone(), Amount::from_sat(sat))
@@ -106,7 +109,7 @@ impl Scene {
     }
 
     /// A signed payment of what `parent` gives back to the wallet, all of it to `to`.
-    fn pay_all_from(&mut self, parent: &Transaction, to: &ScriptBuf) -> Transaction {
+    pub fn pay_all_from(&mut self, parent: &Transaction, to: &ScriptBuf) -> Transaction {
         let change = (0..)
             .zip(&parent.output)
             .find(|(_, output)| self.wallet.is_mine(output.script_pubkey.clone()))
@@ -132,15 +135,27 @@ impl Scene {
     }
 
     /// Mines transactions, and waits until the node has the block.
-    fn mine(&mut self, txs: Vec<Transaction>) {
+    pub fn mine(&mut self, txs: Vec<Transaction>) {
         let script = ScriptBuf::from_bytes(vec![0x51]);
         let block = self.chain.mine(&script, Amount::ZERO, txs).clone();
         self.peer.push_block(&block);
         self.node.wait_synced_to(self.chain.height(), DEADLINE);
     }
 
+    /// The wallet learns the coins of the first three blocks and the tip, without a client.
+    pub fn fund(&mut self) {
+        for (height, block) in (1..=3).zip(&self.chain.blocks()[1..]) {
+            self.wallet.apply_block(block, height).unwrap();
+        }
+        let tip = self.chain.tip().clone();
+        let known = self.wallet.latest_checkpoint().block_id();
+        self.wallet
+            .apply_block_connected_to(&tip, self.chain.height(), known)
+            .unwrap();
+    }
+
     /// Replaces the blocks above `height` by `count` empty ones.
-    fn reorganise(&mut self, height: u32, count: u32) {
+    pub fn reorganise(&mut self, height: u32, count: u32) {
         self.chain = self.chain.branch_at(height);
         self.chain.mine_empty_blocks(count);
         self.peer.push_blocks(self.chain.blocks());
