@@ -133,16 +133,17 @@ async fn admit(State(bounds): State<Bounds>, request: Request, next: Next) -> Re
 async fn bound_body(memory: Arc<Semaphore>, request: Request, next: Next) -> Response {
     let keep = request.method() == Method::POST;
     let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
     let mut kept = Kept {
         bytes: Vec::new(),
         memory: keep.then_some(memory),
         taken: None,
     };
-    if !body.is_end_stream() {
-        let read = timeout(BODY_TIMEOUT, kept.read(body)).await;
-        if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
-            return error.into_response();
-        }
+    let read = timeout(BODY_TIMEOUT, kept.read(body)).await;
+    if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
+        return error.into_response();
     }
     let body = Body::from(std::mem::take(&mut kept.bytes));
     let response = next.run(Request::from_parts(parts, body)).await;

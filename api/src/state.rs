@@ -168,7 +168,8 @@ impl ApiState {
     /// Whether answers from `view` are complete.
     pub(crate) fn readiness(&self, view: &View<'_>) -> Readiness {
         let hash = |height| view.block_hash_at(height).ok().flatten();
-        self.status().report().readiness(view.tip(), hash)
+        let report = self.status().report_without_peers();
+        report.readiness(view.tip(), hash)
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {

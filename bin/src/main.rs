@@ -21,7 +21,7 @@ mod systemd;
 mod tasks;
 mod telemetry;
 
-use std::{env, io::stdout, process::ExitCode};
+use std::{env, io::stdout, num::NonZeroUsize, process::ExitCode, thread};
 
 use anyhow::Context;
 use clap::Parser;
@@ -90,8 +90,12 @@ fn run_node(config: Config, warnings: &[String]) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!(warning, "configuration");
     }
+    // Short queries run on these threads, all but one of them (api/src/blocking.rs): with one
+    // more than there are processors, these can all be at work.
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(processors + 1)
         .thread_name("pulse-async")
         .build()
         .context("starting the runtime")?;

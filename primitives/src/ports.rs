@@ -117,6 +117,12 @@ pub trait NodeStatus: Send + Sync + 'static {
     /// A consistent report of this moment.
     fn report(&self) -> NodeReport;
 
+    /// [`NodeStatus::report`] without the peers: all that
+    /// [`NodeReport::readiness`] looks at, cheap enough for every request.
+    fn report_without_peers(&self) -> NodeReport {
+        self.report()
+    }
+
     /// Watch of [`NodeReport::headers_answered`], which changes once: with it a node that is
     /// started at the tip becomes synced although no block arrives.
     fn headers_answered(&self) -> watch::Receiver<bool>;

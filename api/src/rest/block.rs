@@ -8,11 +8,13 @@ use pulse_primitives::{
 
 use super::{
     error::RestError,
+    list::{List, Outlet, send_bytes},
     model::{BlockJson, BlockStatusJson, Id, TxJson},
     openapi::Paths,
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
+use crate::state::ApiState;
 
 /// Blocks in one list.
 const BLOCKS_PER_PAGE: Height = 10;
@@ -100,17 +102,24 @@ pub(super) fn header(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
 }
 
 /// B8: the serialised block.
-pub(super) fn raw(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
-    let block = known(at, hash)?;
-    Ok(Reply::binary(at.view.block_raw(&block)?, Cache::Long))
+pub(super) fn raw(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> Answer {
+    let at = Snapshot::take(state)?;
+    let bytes = at.view.block_raw(&known(&at, hash)?)?;
+    // It takes no rows to send them.
+    drop(at);
+    send_bytes(outlet, bytes, Cache::Long)
 }
 
 /// B9: ids of the block's transactions.
-pub(super) fn txids(at: &Snapshot<'_>, hash: &BlockHash) -> Answer {
-    let block = known(at, hash)?;
-    let txids = at.view.block_txids(&block)?;
-    let txids: Vec<Id> = txids.iter().copied().map(Id::from).collect();
-    Ok(Reply::json(&txids, Cache::Long))
+pub(super) fn txids(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> Answer {
+    let at = Snapshot::take(state)?;
+    let txids = at.view.block_txids(&known(&at, hash)?)?;
+    drop(at);
+    let mut list = List::new(outlet, Cache::Long, None);
+    for txid in txids.iter() {
+        list.push(&Id::from(*txid))?;
+    }
+    list.finish()
 }
 
 /// B10: id of one transaction of the block.
@@ -125,8 +134,9 @@ pub(super) fn txid(at: &Snapshot<'_>, hash: &BlockHash, index: u64) -> Answer {
 }
 
 /// B11: up to 25 transactions of the block from `start`.
-pub(super) fn txs(at: &Snapshot<'_>, hash: &BlockHash, start: u32) -> Answer {
-    let block = known(at, hash)?;
+pub(super) fn txs(state: &ApiState, hash: &BlockHash, start: u32, outlet: Outlet) -> Answer {
+    let at = Snapshot::take(state)?;
+    let block = known(&at, hash)?;
     if !start.is_multiple_of(TXS_PER_PAGE) {
         return Err(RestError::StartIndexNotMultiple);
     }
@@ -134,10 +144,13 @@ pub(super) fn txs(at: &Snapshot<'_>, hash: &BlockHash, start: u32) -> Answer {
         return Err(RestError::StartIndexOutOfRange);
     }
     let details = at.view.block_txs(&block, start, TXS_PER_PAGE)?;
-    let txs = (details.iter())
-        .map(|detail| TxJson::new(detail, at.network()))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Reply::json(&txs, at.cache_at(block.height)))
+    let mut list = List::new(outlet, at.cache_at(block.height), None);
+    let network = at.network();
+    drop(at);
+    for detail in details {
+        list.push(&TxJson::new(&detail, network)?)?;
+    }
+    list.finish()
 }
 
 /// G1: a block to mine. This node makes none.

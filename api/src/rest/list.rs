@@ -1,10 +1,12 @@
-//! Lists in JSON, sent while they are made once they are long.
+//! Lists in JSON, sent while they are made once they are long; and blocks as bytes.
 //!
 //! # Limits
 //! A list that fits into [`WHOLE`] bytes is sent as one. Of a longer one some pieces are in
 //! memory at a time: its maker waits for the client to take them, until the deadline, when
 //! both the snapshot of the index and the slot of the query are given back. The client then
-//! sees that the answer was cut off, because its transfer does not end as it should.
+//! sees that the answer was cut off, because its transfer does not end as it should. What is
+//! long and known as a whole ([`send_bytes`]) is in memory once for each slot at most,
+//! however many clients take it slowly.
 
 use std::{
     io,
@@ -17,7 +19,7 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use pulse_indexer::query::{BalancePlace, Cursor};
 use serde::Serialize;
 use tokio::{
@@ -57,8 +59,75 @@ pub(super) struct List {
     end: &'static [u8],
     is_empty: bool,
     /// Once the answer has begun.
-    pieces: Option<mpsc::Sender<Bytes>>,
+    pieces: Option<Pieces>,
+}
+
+/// An answer that has begun.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    deadline: Instant,
     complete: Arc<AtomicBool>,
+}
+
+impl Pieces {
+    /// Where pieces go in, and the body that they come out of, of a length if it is known.
+    fn new(deadline: Instant, len: Option<u64>) -> (Self, Body) {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let complete = Arc::<AtomicBool>::default();
+        let body = Body::new(Streamed {
+            pieces,
+            left: len,
+            complete: Some(Arc::clone(&complete)),
+        });
+        let pieces = Self {
+            sender,
+            deadline,
+            complete,
+        };
+        (pieces, body)
+    }
+
+    fn send(&self, piece: Bytes) -> Result<(), RestError> {
+        let sent = Handle::current().block_on(timeout_at(self.deadline, self.sender.send(piece)));
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(RestError::QueryTimeout),
+        }
+    }
+
+    /// To be called behind the last piece: the answer was not cut off.
+    fn finish(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        if !self.complete.load(Ordering::Acquire) {
+            debug!("an answer was cut off");
+        }
+    }
+}
+
+/// Sends bytes that may be many, in pieces that are not copied. The caller keeps its slot
+/// until the client has taken them, or the deadline is over.
+///
+/// # Errors
+/// As [`List::push`].
+pub(super) fn send_bytes(outlet: Outlet, bytes: Vec<u8>, cache: Cache) -> Result<Reply, RestError> {
+    if bytes.len() < WHOLE {
+        return Ok(Reply::binary(bytes, cache));
+    }
+    let (pieces, body) = Pieces::new(outlet.deadline, Some(bytes.len() as u64));
+    let begun = (outlet.result).send(Ok(Reply::binary_parts(body, &bytes, cache)));
+    begun.map_err(|_| RestError::QueryTimeout)?;
+    let mut bytes = Bytes::from(bytes);
+    while !bytes.is_empty() {
+        pieces.send(bytes.split_to(PIECE.min(bytes.len())))?;
+    }
+    pieces.finish();
+    // Nobody looks at it, since the answer has begun.
+    Ok(Reply::binary(Vec::new(), cache))
 }
 
 impl List {
@@ -74,7 +143,6 @@ impl List {
             end: b"]",
             is_empty: true,
             pieces: None,
-            complete: Arc::default(),
         }
     }
 
@@ -180,7 +248,9 @@ impl List {
         self.bytes.extend_from_slice(self.end);
         if self.pieces.is_some() {
             self.send()?;
-            self.complete.store(true, Ordering::Release);
+        }
+        if let Some(pieces) = &self.pieces {
+            pieces.finish();
         }
         // Nobody looks at it if the answer has begun.
         let rest = Body::from(std::mem::take(&mut self.bytes));
@@ -189,11 +259,7 @@ impl List {
 
     fn send(&mut self) -> Result<(), RestError> {
         if let Some(outlet) = self.outlet.take() {
-            let (pieces, waiting) = mpsc::channel(PIECES);
-            let body = Body::new(Streamed {
-                pieces: waiting,
-                complete: Some(Arc::clone(&self.complete)),
-            });
+            let (pieces, body) = Pieces::new(self.deadline, None);
             let reply = Reply::list(body, self.cache, self.next.take());
             let taken = outlet.result.send(Ok(reply));
             taken.map_err(|_| RestError::QueryTimeout)?;
@@ -203,26 +269,15 @@ impl List {
             return Err(RestError::QueryTimeout);
         };
         self.sent += self.bytes.len();
-        let piece = Bytes::from(std::mem::take(&mut self.bytes));
-        let sent = Handle::current().block_on(timeout_at(self.deadline, pieces.send(piece)));
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(RestError::QueryTimeout),
-        }
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        if self.pieces.is_some() && !self.complete.load(Ordering::Acquire) {
-            debug!("an answer was cut off");
-        }
+        pieces.send(Bytes::from(std::mem::take(&mut self.bytes)))
     }
 }
 
 /// The pieces as a body. Without the last one it ends with an error.
 struct Streamed {
     pieces: mpsc::Receiver<Bytes>,
+    /// Bytes that follow, if their number was known from the start.
+    left: Option<u64>,
     /// `None` once the error was given.
     complete: Option<Arc<AtomicBool>>,
 }
@@ -236,10 +291,17 @@ impl HttpBody for Streamed {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(piece) = ready!(self.pieces.poll_recv(context)) {
+            self.left = self
+                .left
+                .map(|left| left.saturating_sub(piece.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let cut_off = (self.complete.take()).is_some_and(|done| !done.load(Ordering::Acquire));
         Poll::Ready(cut_off.then(|| Err(io::Error::other("the answer was cut off"))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 
@@ -310,6 +372,33 @@ mod tests {
             let want = serde_json::json!([{"name": "a", "numbers": numbers}, {"numbers": []}, 7]);
             assert!(read == want);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn long_bytes_come_in_pieces_and_with_their_length() {
+        let blocking = blocking(Duration::from_secs(20));
+        for len in [0, 1_000, WHOLE, 1_000_000] {
+            let bytes: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
+            let sent = bytes.clone();
+            let reply = blocking
+                .run_long(move |outlet| send_bytes(outlet, sent, Cache::Long))
+                .await;
+            let body = reply.unwrap().unwrap().into_response().into_body();
+            assert_eq!(body.size_hint().exact(), Some(len as u64));
+            assert_eq!(body.collect().await.unwrap().to_bytes(), bytes);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bytes_that_a_client_does_not_take_are_given_back() {
+        let blocking = blocking(Duration::from_millis(300));
+        let reply = blocking
+            .run_long(|outlet| send_bytes(outlet, vec![7; 4_000_000], Cache::Long))
+            .await;
+        let body = reply.unwrap().unwrap().into_response().into_body();
+        // The one slot is free again though nothing was taken.
+        assert_eq!(blocking.run(|| 7).await, Ok(7));
+        assert!(body.collect().await.is_err());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use pulse_primitives::{bitcoin::Txid, mempool::MempoolSource};
 
 use super::{
     error::RestError,
+    list::{List, Outlet},
     model::{BacklogJson, FeeEstimatesJson, Id, ProjectedBlockJson, RecentJson},
     openapi::Paths,
     params::Asked,
@@ -30,8 +31,12 @@ pub(super) fn backlog(state: &ApiState) -> Answer {
 }
 
 /// M2: all txids, oldest arrival first.
-pub(super) fn txids(state: &ApiState) -> Answer {
-    Ok(Reply::json(&all_txids(state)?, Cache::Short))
+pub(super) fn txids(state: &ApiState, outlet: Outlet) -> Answer {
+    let mut list = List::new(outlet, Cache::Short, None);
+    for txid in all_txids(state)? {
+        list.push(&txid)?;
+    }
+    list.finish()
 }
 
 /// All txids of a synced node, oldest arrival first.

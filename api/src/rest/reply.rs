@@ -11,6 +11,7 @@ use siphasher::sip::SipHasher13;
 
 /// Where the next page of a list begins; absent on the last page.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+const BINARY: &str = "application/octet-stream";
 
 /// How long a cache may keep an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +52,24 @@ impl Reply {
         Self::new("text/plain", value.to_string().into_bytes(), cache)
     }
 
+    /// Bytes.
     pub(super) fn binary(bytes: Vec<u8>, cache: Cache) -> Self {
-        Self::new("application/octet-stream", bytes, cache)
+        Self::new(BINARY, bytes, cache)
+    }
+
+    /// Bytes that are still on their way, and those that `body` will bring.
+    pub(super) fn binary_parts(body: Body, bytes: &[u8], cache: Cache) -> Self {
+        Self {
+            content_type: BINARY,
+            cache,
+            body,
+            next: None,
+            tag: tag(bytes, cache),
+        }
     }
 
     fn new(content_type: &'static str, body: Vec<u8>, cache: Cache) -> Self {
-        let tag = (cache == Cache::Long).then(|| etag(&body));
+        let tag = tag(&body, cache);
         Self {
             content_type,
             cache,
@@ -76,6 +89,11 @@ impl Reply {
             tag: None,
         }
     }
+}
+
+/// The name of these bytes, if caches may keep them for long.
+fn tag(bytes: &[u8], cache: Cache) -> Option<HeaderValue> {
+    (cache == Cache::Long).then(|| etag(bytes))
 }
 
 /// A strong `ETag` (RFC 9110, 8.8.3): a hash of the bytes. It need not withstand anybody, since

@@ -15,7 +15,7 @@ use super::{
     model::{MerkleBlockProof, MerkleProof},
     read::missing,
 };
-use crate::rows::block::BlockRow;
+use crate::rows::{block::BlockRow, txpos::TxPos};
 
 /// All nodes of a block's merkle tree: the txids, then the row above them, up to the root.
 #[derive(Debug)]
@@ -111,24 +111,34 @@ impl View<'_> {
     }
 
     fn find_in_block(&self, txid: &Txid) -> Result<Option<Place>, QueryError> {
+        if let Some(pos) = self.remembered_tx(txid) {
+            return self.place(pos, txid);
+        }
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
-            let height = self.tx_pos(&positions, txnum)?.height;
-            let row = self.row(height)?;
-            let tree = self.tree(height, &row.hash())?;
-            let index = txnum.checked_sub(row.first_txnum);
-            let index = index.and_then(|index| usize::try_from(index).ok());
-            let index = index.ok_or_else(|| missing("blk"))?;
-            if tree.txids().get(index) == Some(txid) {
-                return Ok(Some(Place {
-                    row,
-                    height,
-                    tree,
-                    index,
-                }));
+            let pos = self.tx_pos(&positions, txnum)?;
+            if let Some(place) = self.place(pos, txid)? {
+                self.remember_tx(txid, pos);
+                return Ok(Some(place));
             }
         }
         Ok(None)
+    }
+
+    /// The place of the transaction at `pos`, if it has that id.
+    fn place(&self, pos: TxPos, txid: &Txid) -> Result<Option<Place>, QueryError> {
+        let row = self.row(pos.height)?;
+        let tree = self.tree(pos.height, &row.hash())?;
+        let index = pos.txnum.checked_sub(row.first_txnum);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let index = index.ok_or_else(|| missing("blk"))?;
+        let found = tree.txids().get(index) == Some(txid);
+        Ok(found.then_some(Place {
+            row,
+            height: pos.height,
+            tree,
+            index,
+        }))
     }
 }
 

@@ -26,6 +26,7 @@ mod outspend;
 mod page;
 mod place;
 mod read;
+mod remembered;
 mod script;
 mod tx;
 mod unspent;
@@ -50,7 +51,7 @@ use pulse_primitives::{
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::watch;
 
-use self::{merkle::MerkleTree, model::BlockRef, unspent::UnspentCache};
+use self::{merkle::MerkleTree, model::BlockRef, remembered::Remembered, unspent::UnspentCache};
 use crate::{
     index::Shared,
     store::{StoreError, audit::FamilyStats, reader::Reader},
@@ -97,6 +98,7 @@ struct Inner {
     /// Ids of the transactions of whole blocks, proven by their merkle root.
     txids: Cache<BlockHash, Arc<MerkleTree>, TxidsWeight>,
     unspent: UnspentCache,
+    remembered: Remembered,
 }
 
 #[derive(Clone)]
@@ -130,6 +132,7 @@ impl Query {
                 source,
                 txids: Cache::with_weighter(blocks, cache_bytes, TxidsWeight),
                 unspent: UnspentCache::default(),
+                remembered: Remembered::default(),
             }),
         }
     }
@@ -140,8 +143,9 @@ impl Query {
     /// [`QueryError::Store`].
     pub fn view(&self) -> Result<View<'_>, QueryError> {
         let reader = self.inner.shared.store.reader();
+        let tip = || Ok(reader.cursor()?.map(|cursor| cursor.tip));
         Ok(View {
-            tip: reader.cursor()?.map(|cursor| cursor.tip),
+            tip: self.inner.remembered.tip(reader.moment, tip)?,
             query: &self.inner,
             reader,
             last_block: Mutex::default(),
@@ -154,6 +158,12 @@ impl Query {
     #[must_use]
     pub fn tip_watch(&self) -> watch::Receiver<Option<ChainTip>> {
         self.inner.shared.tip.subscribe()
+    }
+
+    /// The index tip that was published last.
+    #[must_use]
+    pub fn tip(&self) -> Option<ChainTip> {
+        *self.inner.shared.tip.borrow()
     }
 
     /// Time until the index reaches the best header, as the initial sync measures it; `None`

@@ -50,7 +50,9 @@ impl View<'_> {
     }
 
     pub(super) fn row(&self, height: Height) -> Result<BlockRow, QueryError> {
-        self.reader.block(height)?.ok_or_else(|| missing("blk"))
+        self.remembered_row(height, || {
+            self.reader.block(height)?.ok_or_else(|| missing("blk"))
+        })
     }
 
     pub(super) fn position(&self, height: Height) -> Result<BlockPosition, QueryError> {
@@ -59,8 +61,9 @@ impl View<'_> {
         {
             return Ok(position);
         }
-        let position = self.reader.position(height)?;
-        let position = position.ok_or_else(|| missing("pos"))?;
+        let position = self.remembered_position(height, || {
+            self.reader.position(height)?.ok_or_else(|| missing("pos"))
+        })?;
         *self.last_position.lock() = Some((height, position));
         Ok(position)
     }

@@ -27,7 +27,7 @@ impl View<'_> {
         if self.query.shared.store.collides(key) {
             return self.count_script(script);
         }
-        Ok(self.reader.totals(key)?)
+        self.remembered_totals(script, || Ok(self.reader.totals(key)?))
     }
 
     /// Remembers that another script has the key of this one.

@@ -56,18 +56,26 @@ impl View<'_> {
 
     /// Finds a transaction by id and reads it.
     pub(super) fn find_tx(&self, txid: &Txid) -> Result<Option<ProvenTx>, QueryError> {
+        if let Some(pos) = self.remembered_tx(txid) {
+            return self.read_candidate(pos, txid);
+        }
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
             let pos = self.tx_pos(&positions, txnum)?;
             if let Some(tx) = self.read_candidate(pos, txid)? {
+                self.remember_tx(txid, pos);
                 return Ok(Some(tx));
             }
         }
         Ok(None)
     }
 
-    /// Finds a transaction by id, without reading it if its block's ids are at hand.
+    /// Finds a transaction by id, without reading it if that was done at this moment, or if
+    /// its block's ids are at hand.
     pub(super) fn find_tx_pos(&self, txid: &Txid) -> Result<Option<TxPos>, QueryError> {
+        if let Some(pos) = self.remembered_tx(txid) {
+            return Ok(Some(pos));
+        }
         let positions = self.reader.tx_positions();
         for txnum in self.reader.tx_candidates(self.reader.keys.txid(txid))? {
             let pos = self.tx_pos(&positions, txnum)?;
@@ -81,6 +89,7 @@ impl View<'_> {
                 None => self.read_candidate(pos, txid)?.is_some(),
             };
             if found {
+                self.remember_tx(txid, pos);
                 return Ok(Some(pos));
             }
         }

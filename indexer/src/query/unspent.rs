@@ -196,7 +196,8 @@ impl View<'_> {
     }
 
     /// Gives the outputs of a page to `visit`, one by one, each transaction read when it is
-    /// its turn. Ends with the first error of `visit`.
+    /// its turn. Ends with the first error of `visit`; what was proven until then is
+    /// remembered all the same, so that impatient clients get further each time.
     ///
     /// # Errors
     /// As [`View::script_utxos`], or that of `visit`.
@@ -204,7 +205,7 @@ impl View<'_> {
         &self,
         script: &ScriptHash,
         page: &UnspentPage,
-        mut visit: impl FnMut(Utxo) -> Result<(), E>,
+        visit: impl FnMut(Utxo) -> Result<(), E>,
     ) -> Result<(), E> {
         let known = match page.len() >= MANY {
             true => self.known_outputs(script)?,
@@ -212,39 +213,57 @@ impl View<'_> {
         };
         let mut known = known.as_ref().map_or(&[][..], |known| &known.outputs);
         let remembered = known.len();
-        let positions = self.reader.tx_positions();
         let mut outputs = Vec::new();
-        let mut has_new = false;
+        let result = self.visit_page(script, page, &mut known, &mut outputs, visit);
+        let has_new = outputs.iter().any(|(_, is_new)| *is_new);
+        let outputs = outputs.into_iter().map(|(output, _)| output);
+        // Behind an error is what was known before.
+        let outputs: Vec<_> = match result {
+            Ok(()) => outputs.collect(),
+            Err(_) => outputs.chain(known.iter().copied()).collect(),
+        };
+        // One page of many does not take the place of all of them.
+        let is_worth_it = has_new && outputs.len() >= remembered.max(MANY);
+        if let Some(tip) = self.tip.filter(|_| is_worth_it) {
+            let proven = Arc::new(Proven { tip, outputs });
+            self.query.unspent.0.insert(*script, proven);
+        }
+        result
+    }
+
+    /// [`View::page_utxos`] with what is known of the outputs, in chain order, which it leaves
+    /// behind the last visited transaction. Notes each output, and whether it had to be read.
+    fn visit_page<E: From<QueryError>>(
+        &self,
+        script: &ScriptHash,
+        page: &UnspentPage,
+        known: &mut &[ProvenOutput],
+        outputs: &mut Vec<(ProvenOutput, bool)>,
+        mut visit: impl FnMut(Utxo) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let positions = self.reader.tx_positions();
         for group in page.rows.chunk_by(|a, b| a.0 == b.0) {
             let txnum = group[0].0;
             let skip = known.partition_point(|output| output.txnum < txnum);
-            known = &known[skip..];
-            let of_tx = known.iter().take_while(|output| output.txnum == txnum);
-            let of_tx = &known[..of_tx.count()];
+            let rest = &known[skip..];
+            let of_tx = rest.iter().take_while(|output| output.txnum == txnum);
+            let (of_tx, rest) = rest.split_at(of_tx.count());
+            *known = rest;
             let mut read = None;
             for (_, vout, value) in group {
                 let found = of_tx.iter().find(|output| output.vout == *vout);
                 let output = match found {
                     Some(output) => Some(*output),
-                    None => {
-                        has_new = true;
-                        self.prove_output(script, &positions, (txnum, *vout), &mut read)?
-                    }
+                    None => self.prove_output(script, &positions, (txnum, *vout), &mut read)?,
                 };
                 let Some(output) = output else { continue };
-                outputs.push(output);
+                outputs.push((output, found.is_none()));
                 visit(Utxo {
                     outpoint: OutPoint::new(output.txid, *vout),
                     value: *value,
                     block: self.block_ref(output.height)?,
                 })?;
             }
-        }
-        // One page of many does not take the place of all of them.
-        let is_worth_it = has_new && outputs.len() >= remembered.max(MANY);
-        if let Some(tip) = self.tip.filter(|_| is_worth_it) {
-            let proven = Arc::new(Proven { tip, outputs });
-            self.query.unspent.0.insert(*script, proven);
         }
         Ok(())
     }

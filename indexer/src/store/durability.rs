@@ -48,7 +48,9 @@ impl Store {
             options.set_sync(sync);
         }
         self.point("before a write");
+        let write = self.writes.begin();
         self.db.write_opt(batch, &options)?;
+        drop(write);
         self.point("after a write");
         Ok(())
     }

@@ -16,7 +16,10 @@ pub(crate) mod reader;
 pub(crate) mod totals;
 pub(crate) mod writer;
 
-use std::{collections::BTreeSet, sync::atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, ColumnFamily, DB, Options, WriteBatch, statistics::Ticker};
@@ -122,6 +125,29 @@ impl Family {
     }
 }
 
+/// Counts writes, so that snapshots between the same two of them are known to be the same.
+#[derive(Default)]
+struct Writes {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Writes {
+    /// To be kept until the write has ended, whether it succeeds or not.
+    fn begin(&self) -> impl Drop + '_ {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Ended(&self.ended)
+    }
+}
+
+struct Ended<'a>(&'a AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// The open database of one network.
 pub(crate) struct Store {
     db: DB,
@@ -145,6 +171,7 @@ pub(crate) struct Store {
     collisions: RwLock<BTreeSet<ScriptKey>>,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
+    writes: Writes,
 }
 
 impl Store {
@@ -204,12 +231,14 @@ impl Store {
     /// Puts a row that the index would not write itself.
     #[cfg(test)]
     pub(crate) fn put_raw(&self, family: Family, key: &[u8], value: &[u8]) {
+        let _write = self.writes.begin();
         self.db.put_cf(self.cf(family), key, value).unwrap();
     }
 
     /// Deletes a row that the index would keep.
     #[cfg(test)]
     pub(crate) fn delete_raw(&self, family: Family, key: &[u8]) {
+        let _write = self.writes.begin();
         self.db.delete_cf(self.cf(family), key).unwrap();
     }
 

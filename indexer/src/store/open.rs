@@ -13,7 +13,7 @@ use rocksdb::{
     statistics::StatsLevel,
 };
 
-use super::{Family, Store, StoreError, totals::Hot};
+use super::{Family, Store, StoreError, Writes, totals::Hot};
 use crate::{
     budget::Budget,
     config::IndexConfig,
@@ -97,6 +97,7 @@ impl Store {
             hot: Hot::default(),
             collisions: RwLock::default(),
             writing: Mutex::new(()),
+            writes: Writes::default(),
         };
         store.salt = store.bind(config, params)?;
         store.keys = Keys::new(&store.salt);

@@ -2,14 +2,15 @@
 
 use std::{
     cell::RefCell,
-    cmp::Ordering,
+    cmp,
     ops::{ControlFlow, Range},
+    sync::atomic::Ordering,
 };
 
 use pulse_primitives::{Height, block::BlockPosition};
 use rocksdb::{AsColumnFamilyRef, DB, DBRawIterator, ReadOptions, Snapshot};
 
-use super::{Families, Family, Store, StoreError};
+use super::{Family, Store, StoreError};
 use crate::{
     keys::{Keys, ScriptKey},
     proof::UtxoSummary,
@@ -22,20 +23,31 @@ use crate::{
 /// How far a scan of a whole family reads ahead.
 const SCAN_READAHEAD_BYTES: usize = 2 << 20;
 
+/// The time between two writes: how many there were before. Not kept over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
+
 /// Rows as they were at one moment.
 pub(crate) struct Reader<'a> {
-    cfs: Families<'a>,
+    store: &'a Store,
     snapshot: Snapshot<'a>,
     pub(crate) keys: &'a Keys,
+    /// Readers of the same moment have the same rows. `None` if a write was under way, which
+    /// the snapshot may or may not hold.
+    pub(crate) moment: Option<Moment>,
 }
 
 impl Store {
     /// Rows as they are now.
     pub(crate) fn reader(&self) -> Reader<'_> {
+        let ended = self.writes.ended.load(Ordering::SeqCst);
+        let snapshot = self.db.snapshot();
+        let begun = self.writes.begun.load(Ordering::SeqCst);
         Reader {
-            cfs: self.families(),
-            snapshot: self.db.snapshot(),
+            store: self,
+            snapshot,
             keys: &self.keys,
+            moment: (begun == ended).then_some(Moment(ended)),
         }
     }
 }
@@ -47,14 +59,15 @@ impl Reader<'_> {
         key: impl AsRef<[u8]>,
         decode: impl FnOnce(&[u8]) -> Result<T, BadRow>,
     ) -> Result<Option<T>, StoreError> {
-        match self.snapshot.get_pinned_cf(self.cfs[family], key)? {
+        match self.snapshot.get_pinned_cf(self.store.cf(family), key)? {
             Some(value) => Ok(Some(decode(&value).map_err(|row| family.damaged(row))?)),
             None => Ok(None),
         }
     }
 
     pub(super) fn iter(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
-        self.snapshot.raw_iterator_cf_opt(self.cfs[family], options)
+        let family = self.store.cf(family);
+        self.snapshot.raw_iterator_cf_opt(family, options)
     }
 
     /// How far the index has come; `None` while it is empty.
@@ -383,9 +396,9 @@ impl SpentInOrder<'_> {
         let wanted = spend::key(funding, vout);
         while let Some((key, _)) = self.rows.item() {
             match key.cmp(wanted.as_ref()) {
-                Ordering::Less => self.rows.next(),
-                Ordering::Equal => return Ok(true),
-                Ordering::Greater => return Ok(false),
+                cmp::Ordering::Less => self.rows.next(),
+                cmp::Ordering::Equal => return Ok(true),
+                cmp::Ordering::Greater => return Ok(false),
             }
         }
         self.rows.status()?;

@@ -34,6 +34,8 @@ pub(super) struct MemChain {
     /// The next so many loads fail as they do while the chain moves.
     failing_loads: AtomicU32,
     pub loads: AtomicU32,
+    /// Pieces of blocks that were read.
+    pub reads: AtomicU32,
 }
 
 struct State {
@@ -80,6 +82,7 @@ impl MemChain {
             tip: watch::Sender::new(tip),
             failing_loads: AtomicU32::new(0),
             loads: AtomicU32::new(0),
+            reads: AtomicU32::new(0),
         };
         chain.connect(genesis, Vec::new());
         chain
@@ -364,6 +367,7 @@ impl BlockSource for MemChain {
         offset: u32,
         len: u32,
     ) -> Result<Vec<u8>, BlockSourceError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let state = self.state.lock();
         let file = state.files.get(position.file as usize);
         read(

@@ -10,6 +10,7 @@ mod golden;
 mod memchain;
 mod naive;
 mod property;
+mod remembered;
 mod speed;
 mod totals;
 mod verify;

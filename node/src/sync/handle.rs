@@ -127,6 +127,13 @@ impl SyncHandle {
 
 impl NodeStatus for SyncHandle {
     fn report(&self) -> NodeReport {
+        NodeReport {
+            peers: self.shared.peers.lock().clone(),
+            ..self.report_without_peers()
+        }
+    }
+
+    fn report_without_peers(&self) -> NodeReport {
         let best = self.store.best();
         let shared = &self.shared;
         let store = &self.store;
@@ -139,7 +146,7 @@ impl NodeStatus for SyncHandle {
             min_chain_work: self.min_chain_work,
             headers_answered: *shared.headers_answered.borrow(),
             active_tip: self.chain.active_tip(),
-            peers: shared.peers.lock().clone(),
+            peers: Vec::new(),
             blocks_in_flight: shared.blocks_in_flight.load(Ordering::Relaxed),
             blocks_received: shared.blocks_received.load(Ordering::Relaxed),
             bytes_received: self.net.received_bytes(),

@@ -21,19 +21,25 @@ pub(super) const ROUTES: &[Route] = &[
     get("/block/:hash", |args| short(args, block::info)),
     get("/block/:hash/status", |args| short(args, block::status)),
     get("/block/:hash/header", |args| short(args, block::header)),
-    get("/block/:hash/raw", |args| whole(args, block::raw)),
-    get("/block/:hash/txids", |args| whole(args, block::txids)),
+    get("/block/:hash/raw", |args| {
+        let hash = args.block_hash()?;
+        Work::list(move |state, outlet| block::raw(state, &hash, outlet))
+    }),
+    get("/block/:hash/txids", |args| {
+        let hash = args.block_hash()?;
+        Work::list(move |state, outlet| block::txids(state, &hash, outlet))
+    }),
     get("/block/:hash/txid/:index", |args| {
         let (hash, index) = (args.block_hash()?, args.number(1)?);
         Work::whole_at(move |at| block::txid(at, &hash, index))
     }),
     get("/block/:hash/txs", |args| {
         let hash = args.block_hash()?;
-        Work::whole_at(move |at| block::txs(at, &hash, 0))
+        Work::list(move |state, outlet| block::txs(state, &hash, 0, outlet))
     }),
     get("/block/:hash/txs/:start_index", |args| {
         let (hash, start) = (args.block_hash()?, args.optional(1).unwrap_or(0));
-        Work::whole_at(move |at| block::txs(at, &hash, start))
+        Work::list(move |state, outlet| block::txs(state, &hash, start, outlet))
     }),
     get("/block-template", |_| Work::short(|_| block::template())),
 ];
@@ -43,9 +49,4 @@ type Answers = fn(&Snapshot<'_>, &BlockHash) -> Result<Reply, RestError>;
 fn short(args: &Args<'_>, answer: Answers) -> Made {
     let hash = args.block_hash()?;
     Work::short_at(move |at| answer(at, &hash))
-}
-
-fn whole(args: &Args<'_>, answer: Answers) -> Made {
-    let hash = args.block_hash()?;
-    Work::whole_at(move |at| answer(at, &hash))
 }

@@ -6,7 +6,7 @@ use crate::rest::{mempool, relatives};
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     get("/mempool", |_| Work::whole(mempool::backlog)).of_mempool(),
-    get("/mempool/txids", |_| Work::whole(mempool::txids)).of_mempool(),
+    get("/mempool/txids", |_| Work::list(mempool::txids)).of_mempool(),
     get("/mempool/txids/page", txids_page).of_mempool(),
     get("/mempool/txids/page/:last_txid", txids_page).of_mempool(),
     get("/mempool/recent", |_| Work::whole(mempool::recent)).of_mempool(),

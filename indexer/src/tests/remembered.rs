@@ -1,0 +1,116 @@
+//! What queries remember: nothing is read twice without need, and nothing outlives its rows.
+
+use std::{sync::Arc, sync::atomic::Ordering};
+
+use pulse_primitives::bitcoin::{
+    Amount, Block, ScriptBuf, TxOut, Txid,
+    hashes::{Hash, sha256},
+};
+
+use super::{
+    Fixture,
+    memchain::{self, MemChain},
+    params, scratch_dir,
+};
+use crate::query::QueryError;
+
+/// A block on top of the chain whose coinbase pays so many outputs to script 9.
+fn connect(chain: &MemChain, outputs: usize, signature: u8) -> Block {
+    let active = chain.active();
+    let mut coinbase = params().genesis().txdata.remove(0);
+    let height = active.len() as u32;
+    coinbase.input[0].script_sig = ScriptBuf::from_bytes(vec![2, height as u8, signature]);
+    let output = TxOut {
+        value: Amount::from_sat(5),
+        script_pubkey: memchain::script(9),
+    };
+    coinbase.output = vec![output; outputs];
+    let previous = *active.last().unwrap();
+    let block = memchain::block(previous, height, vec![coinbase], signature.into());
+    chain.connect(block.clone(), Vec::new());
+    block
+}
+
+fn script_hash() -> [u8; 32] {
+    sha256::Hash::hash(memchain::script(9).as_bytes()).to_byte_array()
+}
+
+fn coinbase_id(block: &Block) -> Txid {
+    block.txdata[0].compute_txid()
+}
+
+#[test]
+fn an_answer_is_read_once_and_never_given_after_a_block_came_or_went() {
+    let dir = scratch_dir();
+    let mut fixture = Fixture::open(dir.path(), Arc::new(MemChain::new(&params())));
+    let chain = Arc::clone(&fixture.chain);
+    let first = connect(&chain, 1, 1);
+    let second = connect(&chain, 1, 1);
+    fixture.catch_up().unwrap();
+    let ask = |fixture: &Fixture, block: &Block| {
+        let view = fixture.query.view().unwrap();
+        let found = view.tx_block(&coinbase_id(block)).unwrap();
+        let stats = view.script_stats(&script_hash()).unwrap();
+        let tip = view.tip().unwrap().height;
+        (found.map(|block| block.height), stats.tx_count, tip)
+    };
+
+    assert_eq!(ask(&fixture, &second), (Some(2), 2, 2));
+    let reads = chain.reads.load(Ordering::SeqCst);
+    assert_eq!(ask(&fixture, &second), (Some(2), 2, 2));
+    assert_eq!(chain.reads.load(Ordering::SeqCst), reads);
+    // One that holds its view sees what it saw.
+    let query = fixture.query.clone();
+    let old = query.view().unwrap();
+
+    chain.disconnect(1);
+    fixture.catch_up().unwrap();
+    assert_eq!(ask(&fixture, &second), (None, 1, 1));
+    let other = connect(&chain, 1, 2);
+    fixture.catch_up().unwrap();
+    assert_eq!(ask(&fixture, &second), (None, 2, 2));
+    assert_eq!(ask(&fixture, &other), (Some(2), 2, 2));
+    assert_eq!(ask(&fixture, &first), (Some(1), 2, 2));
+
+    let found = old.tx_block(&coinbase_id(&second)).unwrap();
+    assert_eq!(found.unwrap().hash, second.block_hash());
+    assert_eq!(ask(&fixture, &second), (None, 2, 2));
+}
+
+#[test]
+fn outputs_that_were_proven_for_a_client_that_left_are_not_read_again() {
+    let dir = scratch_dir();
+    let mut fixture = Fixture::open(dir.path(), Arc::new(MemChain::new(&params())));
+    let chain = Arc::clone(&fixture.chain);
+    let (blocks, taken) = (200, 150);
+    for _ in 0..blocks {
+        connect(&chain, 1, 1);
+    }
+    fixture.catch_up().unwrap();
+    let view = fixture.query.view().unwrap();
+    let page = view.unspent_page(&script_hash(), None, 1_000).unwrap();
+    let page = page.unwrap();
+    let before = chain.reads.load(Ordering::SeqCst);
+    let mut count = 0;
+    let result = view.page_utxos(&script_hash(), &page, |utxo| {
+        count += 1;
+        let hash = utxo.block.hash;
+        match count < taken {
+            true => Ok(()),
+            false => Err(QueryError::NotInView { hash }),
+        }
+    });
+    assert!(result.is_err());
+    let first = chain.reads.load(Ordering::SeqCst) - before;
+    assert_eq!(first, taken);
+
+    let mut count = 0;
+    let all = view.page_utxos(&script_hash(), &page, |_| {
+        count += 1;
+        Ok::<_, QueryError>(())
+    });
+    all.unwrap();
+    assert_eq!(count, blocks);
+    let second = chain.reads.load(Ordering::SeqCst) - before - first;
+    assert_eq!(second, blocks - taken);
+}
