@@ -96,8 +96,8 @@ pub enum Command {
     /// nodes at the same tip have the same digest.
     Digest,
     /// Check every row of the index against the blocks, and print the hashes and counts
-    /// that Bitcoin Core's gettxoutsetinfo prints. The node must not be running. Ends with
-    /// code 1 if anything differs.
+    /// that Bitcoin Core's gettxoutsetinfo prints. A node that runs in the data directory does
+    /// it itself and goes on answering. Ends with code 1 if anything differs.
     Verify(VerifyArgs),
     /// Build the index anew from the blocks on disk, without the network. The old one is
     /// kept as index.old-N. The node must not be running.

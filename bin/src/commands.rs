@@ -2,7 +2,10 @@
 
 use std::{
     io::{IsTerminal, Write},
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -76,8 +79,10 @@ pub fn snapshot(
 }
 
 /// Works, and shows now and then how far it has come.
-fn watched(work: impl FnOnce(&Progress) -> anyhow::Result<Summary>) -> anyhow::Result<Summary> {
-    let progress = Progress::default();
+fn watched(
+    work: impl FnOnce(&Arc<Progress>) -> anyhow::Result<Summary>,
+) -> anyhow::Result<Summary> {
+    let progress = Arc::new(Progress::default());
     let shown = &progress;
     let (done, wait) = channel::<()>();
     thread::scope(|scope| {

@@ -9,7 +9,7 @@
 //! reached neither from the network nor through a proxy before the API.
 //!
 //! # Limits
-//! Eight clients at a time, of which one can make a snapshot; a request has ten seconds and
+//! Eight clients at a time, of which one can have work done; a request has ten seconds and
 //! 64 KiB.
 
 use std::{
@@ -37,7 +37,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::snapshot::{self, Source, Summary};
+use crate::{
+    cli::VerifyArgs,
+    run::offline::verify::{self, Checked},
+    snapshot::{self, Source, Summary},
+};
 
 const SOCKET_FILE: &str = "control.sock";
 const CLIENTS: usize = 8;
@@ -52,6 +56,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 enum Request {
     /// A snapshot in the folder of that absolute path.
     SnapshotCreate { dir: PathBuf },
+    /// A check of the index against the blocks from that height on.
+    Verify { from: u32, hash_serialized: bool },
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Snapshot(Summary),
+    Checked(Checked),
 }
 
 /// What the node answers, line by line.
@@ -59,9 +73,12 @@ enum Request {
 #[serde(rename_all = "snake_case")]
 enum Message {
     Progress { step: String, done: u64, total: u64 },
-    Done(Summary),
+    Done(Outcome),
     Failed(String),
 }
+
+/// What is done for a client. Blocks its thread.
+type Work = Box<dyn FnOnce(&Source, &Arc<Progress>) -> anyhow::Result<Outcome> + Send>;
 
 /// Listens in the data directory, which this process has locked.
 ///
@@ -95,7 +112,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(CLIENTS));
-    let snapshots = Arc::new(Mutex::new(()));
+    let working = Arc::new(Mutex::new(()));
     let mut clients = JoinSet::new();
     loop {
         while clients.try_join_next().is_some() {}
@@ -114,10 +131,10 @@ pub async fn run(
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             continue;
         };
-        let (source, snapshots, stop) = (source.clone(), Arc::clone(&snapshots), stop.clone());
+        let (source, working, stop) = (source.clone(), Arc::clone(&working), stop.clone());
         clients.spawn(async move {
             // The client has gone if it cannot be told.
-            let _ = serve(stream, source, &snapshots, &stop).await;
+            let _ = serve(stream, source, &working, &stop).await;
             drop(slot);
         });
     }
@@ -129,7 +146,7 @@ pub async fn run(
 async fn serve(
     stream: UnixStream,
     source: Source,
-    snapshots: &Mutex<()>,
+    working: &Mutex<()>,
     stop: &CancellationToken,
 ) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
@@ -144,19 +161,18 @@ async fn serve(
         () = stop.cancelled() => return Ok(()),
         read = request => { read??; }
     }
-    let dir = match serde_json::from_slice(&line) {
-        Ok(Request::SnapshotCreate { dir }) if dir.is_absolute() => dir,
-        Ok(_) => return fail(&mut write, "the place is no absolute path").await,
+    let Ok(_only) = working.try_lock() else {
+        const BUSY: &str = "another snapshot is being made, or the index is being checked";
+        return fail(&mut write, BUSY).await;
+    };
+    let work = match serde_json::from_slice(&line) {
+        Ok(request) => work_of(request),
         Err(err) => return fail(&mut write, &format!("not understood: {err}")).await,
     };
-    let Ok(_only) = snapshots.try_lock() else {
-        return fail(&mut write, "another snapshot is being made").await;
-    };
-    info!(dir = %dir.display(), "snapshot asked for");
     let progress = Arc::new(Progress::default());
     let mut job = tokio::task::spawn_blocking({
         let progress = Arc::clone(&progress);
-        move || snapshot::create(&source, &dir, snapshot::PATIENCE, &progress)
+        move || work(&source, &progress)
     });
     let mut ticks = interval(PROGRESS_INTERVAL);
     let mut rest = [0; 1];
@@ -179,14 +195,38 @@ async fn serve(
         }
     };
     let message = match outcome {
-        Ok(Ok(summary)) => Message::Done(summary),
+        Ok(Ok(outcome)) => Message::Done(outcome),
         Ok(Err(err)) => {
-            warn!(err = format!("{err:#}"), "no snapshot was made");
+            warn!(err = format!("{err:#}"), "what was asked for was not done");
             Message::Failed(format!("{err:#}"))
         }
         Err(_) => Message::Failed("a thread of the node panicked".to_owned()),
     };
     send(&mut write, &message).await
+}
+
+fn work_of(request: Request) -> Work {
+    match request {
+        Request::SnapshotCreate { dir } => Box::new(move |source, progress| {
+            anyhow::ensure!(dir.is_absolute(), "the place is no absolute path");
+            info!(dir = %dir.display(), "snapshot asked for");
+            let made = snapshot::create(source, &dir, snapshot::PATIENCE, progress)?;
+            Ok(Outcome::Snapshot(made))
+        }),
+        Request::Verify {
+            from,
+            hash_serialized,
+        } => Box::new(move |source, progress| {
+            info!(height = from, "check of the index asked for");
+            let args = VerifyArgs {
+                from,
+                hash_serialized,
+            };
+            let checked = verify::beside_node(source, &args, progress)?;
+            info!(wrong = checked.wrong, "index checked");
+            Ok(Outcome::Checked(checked))
+        }),
+    }
 }
 
 async fn fail(write: &mut (impl AsyncWriteExt + Unpin), reason: &str) -> io::Result<()> {
@@ -207,8 +247,45 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), message: &Message) -> io
 pub fn ask_for_snapshot(
     root: &Path,
     dir: &Path,
-    mut shown: impl FnMut(&str, u64, u64),
+    shown: impl FnMut(&str, u64, u64),
 ) -> anyhow::Result<Option<Summary>> {
+    let dir = std::path::absolute(dir)?;
+    match ask(root, &Request::SnapshotCreate { dir }, shown)? {
+        Some(Outcome::Snapshot(summary)) => Ok(Some(summary)),
+        Some(_) => bail!("the node did something else"),
+        None => Ok(None),
+    }
+}
+
+/// Asks the node that runs in `root` to check its index; `shown` gets the progress. `None`
+/// when no node runs there.
+///
+/// # Errors
+/// Why the check could not be made.
+pub fn ask_for_check(
+    root: &Path,
+    args: &VerifyArgs,
+    shown: impl FnMut(&str, u64, u64),
+) -> anyhow::Result<Option<Checked>> {
+    let request = Request::Verify {
+        from: args.from,
+        hash_serialized: args.hash_serialized,
+    };
+    match ask(root, &request, shown)? {
+        Some(Outcome::Checked(checked)) => Ok(Some(checked)),
+        Some(_) => bail!("the node did something else"),
+        None => Ok(None),
+    }
+}
+
+fn ask(
+    root: &Path,
+    request: &Request,
+    mut shown: impl FnMut(&str, u64, u64),
+) -> anyhow::Result<Option<Outcome>> {
+    if !root.is_dir() {
+        return Ok(None);
+    }
     let connected = through_short_path(root, |path| StdUnixStream::connect(path));
     let mut stream = match connected {
         Ok(stream) => stream,
@@ -225,18 +302,17 @@ pub fn ask_for_snapshot(
             return Err(err).with_context(|| path.display().to_string());
         }
     };
-    let dir = std::path::absolute(dir)?;
-    let mut request = serde_json::to_vec(&Request::SnapshotCreate { dir })?;
-    request.push(b'\n');
-    stream.write_all(&request)?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
     for line in io::BufReader::new(stream).lines() {
         match serde_json::from_str(&line?).context("the node's answer")? {
             Message::Progress { step, done, total } => shown(&step, done, total),
-            Message::Done(summary) => return Ok(Some(summary)),
+            Message::Done(outcome) => return Ok(Some(outcome)),
             Message::Failed(reason) => bail!("{reason}"),
         }
     }
-    bail!("the node has stopped before the snapshot was finished")
+    bail!("the node has stopped before it was done")
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub fn create(
     source: &Source,
     dir: &Path,
     patience: Duration,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let dir = allowed_place(&source.root, dir)?;
@@ -133,7 +133,7 @@ pub fn create(
         let indexed = copy_index(source, &draft, deadline, progress)?;
         progress.begin("copying beside the closed kernel", 0);
         let newest = indexed.map(|(tip, _)| tip);
-        let closed = copy_kernel_closed(source, &draft, &settled, newest)?;
+        let closed = copy_kernel_closed(source, &draft, &settled, newest, progress)?;
         match closed {
             Some(tip) => break (tip, indexed),
             // A reorganisation came between.
@@ -213,29 +213,34 @@ fn copy_index(
 }
 
 /// Closes the kernel and copies what it may write to. `None` when the index is not of the
-/// chain any more.
+/// chain any more. A stop ends the copying, and the kernel is opened again.
 fn copy_kernel_closed(
     source: &Source,
     draft: &Arc<Draft>,
     settled: &Arc<HashSet<String>>,
     indexed: Option<ChainTip>,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Option<ChainTip>> {
     let (draft, settled) = (Arc::clone(draft), Arc::clone(settled));
+    let progress = Arc::clone(progress);
     let kernel = source.root.join("kernel");
     let chain = source.chain.clone();
     source.chain.while_closed(move |tip| {
         if !is_active(&chain, indexed.as_ref()) {
             return Ok(None);
         }
-        copy_kernel(&kernel, &draft, &settled)?;
+        copy_kernel(&kernel, &draft, &settled, &progress)?;
         Ok::<_, anyhow::Error>(Some(tip))
     })?
 }
 
-/// Copies the files of the closed kernel but the settled ones. Not stopped half-way: the
-/// node waits, and most of it is done in seconds.
-fn copy_kernel(kernel: &Path, draft: &Draft, settled: &HashSet<String>) -> anyhow::Result<()> {
-    let progress = Progress::default();
+/// Copies the files of the closed kernel but the settled ones.
+fn copy_kernel(
+    kernel: &Path,
+    draft: &Draft,
+    settled: &HashSet<String>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let each = |folder: &str, take: &dyn Fn(&str) -> Option<Take>| -> anyhow::Result<()> {
         let dir = kernel.join(folder);
         let entries = fs::read_dir(&dir).with_context(|| dir.display().to_string())?;
@@ -247,8 +252,8 @@ fn copy_kernel(kernel: &Path, draft: &Draft, settled: &HashSet<String>) -> anyho
             }
             let path = format!("kernel/{folder}/{name}");
             match take(&name) {
-                Some(Take::Link) => draft.link(&entry.path(), &path, &progress)?,
-                Some(Take::Copy) => draft.copy(&entry.path(), &path, &progress)?,
+                Some(Take::Link) => draft.link(&entry.path(), &path, progress)?,
+                Some(Take::Copy) => draft.copy(&entry.path(), &path, progress)?,
                 None => {}
             }
         }
@@ -348,7 +353,11 @@ fn check_space(root: &Path, target: &Path, settled: &HashSet<String>) -> anyhow:
 ///
 /// # Errors
 /// As [`create`]; when the data directory is in use or not there.
-pub fn create_offline(config: &Config, dir: &Path, progress: &Progress) -> anyhow::Result<Summary> {
+pub fn create_offline(
+    config: &Config,
+    dir: &Path,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Summary> {
     if !DataDir::exists(&config.data_dir) {
         bail!(
             "there is no data directory of a node in {}. Hint: give --data-dir",

@@ -11,6 +11,7 @@ mod e2e {
     pub mod common;
     mod contract;
     mod crash;
+    mod damage;
     pub mod electrum;
     mod fallback;
     mod filters;
@@ -18,11 +19,14 @@ mod e2e {
     mod hostile;
     mod http;
     mod https;
+    mod memory;
     mod openapi;
     mod operation;
     mod operator;
+    mod power;
     mod proof;
     mod push;
+    mod reindex;
     mod reorg;
     mod schemathesis;
     mod signet;

@@ -15,6 +15,7 @@ const ROWS_WRITTEN: &str = "pulse_index_rows_written_total";
 const FILTERS: &str = "pulse_index_filters";
 const ROLLBACKS: &str = "pulse_index_rollbacks_total";
 const STALE_POSITIONS: &str = "pulse_index_stale_positions_total";
+const DAMAGED_BLOCKS: &str = "pulse_index_damaged_blocks";
 const POSITIONS_RENEWED: &str = "pulse_index_positions_renewed_total";
 const LAG_BLOCKS: &str = "pulse_index_lag_blocks";
 const SECONDS_LEFT: &str = "pulse_index_seconds_left";
@@ -29,6 +30,10 @@ const DB_ROWS: &str = "pulse_db_rows";
 const DB_CACHE_BYTES: &str = "pulse_db_cache_bytes";
 const DB_BLOCK_READS: &str = "pulse_db_block_reads_total";
 const DB_CACHE_HITS: &str = "pulse_db_cache_hits_total";
+const DB_ERRORS: &str = "pulse_db_errors_total";
+
+/// Kinds of errors of the index.
+const DB_ERROR_KINDS: [&str; 4] = ["damaged", "io", "row", "other"];
 
 /// Registers the help texts. Call once, after the recorder is installed.
 pub fn describe() {
@@ -45,6 +50,10 @@ pub fn describe() {
     describe_counter!(
         STALE_POSITIONS,
         "Reads that found other bytes than recorded in the block files"
+    );
+    describe_gauge!(
+        DAMAGED_BLOCKS,
+        "Blocks that were asked for and that the block files do not hold as they should; 0 is right"
     );
     describe_counter!(POSITIONS_RENEWED, "Block positions that were recorded anew");
     describe_gauge!(LAG_BLOCKS, "Blocks that are still to be indexed");
@@ -87,6 +96,14 @@ pub fn describe() {
         DB_CACHE_HITS,
         "Blocks of table files that were in the cache when they were needed"
     );
+    describe_counter!(
+        DB_ERRORS,
+        "Reads and writes of the index that failed, by kind: damaged (a checksum), io (the system refused), row (a row that cannot be), other"
+    );
+    for kind in DB_ERROR_KINDS {
+        counter!(DB_ERRORS, "kind" => kind).increment(0);
+    }
+    gauge!(DAMAGED_BLOCKS).set(0.0);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]
@@ -124,6 +141,16 @@ pub(crate) fn rolled_back() {
 /// A read found other bytes than recorded.
 pub(crate) fn stale_position() {
     counter!(STALE_POSITIONS).increment(1);
+}
+
+/// So many blocks are damaged in the block files.
+pub(crate) fn damaged_blocks(count: usize) {
+    gauge!(DAMAGED_BLOCKS).set(float(count as u64));
+}
+
+/// A read or write of the index failed. `kind` is one of [`DB_ERROR_KINDS`].
+pub(crate) fn store_error(kind: &'static str) {
+    counter!(DB_ERRORS, "kind" => kind).increment(1);
 }
 
 /// A position was recorded anew.

@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use pulse_primitives::{
     Height,
-    bitcoin::{BlockHash, Transaction, TxIn, TxOut},
+    bitcoin::{BlockHash, Transaction, TxOut},
     block::{ConnectedBlock, SpentOutput},
 };
 
@@ -13,9 +13,6 @@ use crate::{
     keys::{Keys, ScriptKey, is_unspendable},
     rows::filter,
 };
-
-/// What the system's allocator adds to a small allocation, about.
-const ALLOCATION: usize = 16;
 
 /// A connected block with its keyed hashes.
 pub(crate) struct Prepared {
@@ -82,25 +79,50 @@ impl Prepared {
         })
     }
 
-    /// Memory that the block takes, in bytes, as far as it grows with what is in it.
+    /// Memory that the block takes, in bytes, with the room that decoding left in its lists.
     pub(crate) fn memory_bytes(&self) -> usize {
         let connected = &self.connected;
-        let inputs = connected.block.txdata.iter().flat_map(|tx| &tx.input);
-        let inputs = inputs.map(|input| {
-            let witness = input.witness.size() + size_of::<u32>() * input.witness.len();
-            size_of::<TxIn>() + ALLOCATION + input.script_sig.len() + witness
-        });
-        let script = |output: &TxOut| ALLOCATION + output.script_pubkey.len();
-        let outputs = connected.block.txdata.iter().flat_map(|tx| &tx.output);
-        let outputs = outputs.map(|output| size_of::<TxOut>() + script(output));
-        let spent = connected.spent.iter().flatten();
-        let spent = spent.map(|spent| size_of::<SpentOutput>() + script(&spent.output));
-        let txs = self.tx_hashes.len() * (size_of::<Transaction>() + 64);
-        let keys = 16 * self.output_scripts.len() + 8 * self.spent_scripts.len();
-        let filter = self.filter.as_ref().map_or(0, Vec::len);
-        let parts = inputs.sum::<usize>() + outputs.sum::<usize>() + spent.sum::<usize>();
-        parts + txs + keys + filter + connected.undo.len()
+        let script = |output: &TxOut| allocation(output.script_pubkey.len());
+        let tx = |tx: &Transaction| {
+            let inputs = tx.input.iter().map(|input| {
+                let witness = input.witness.size() + size_of::<u32>() * input.witness.len();
+                allocation(input.script_sig.len()) + allocation(witness)
+            });
+            list(&tx.input)
+                + inputs.sum::<usize>()
+                + list(&tx.output)
+                + tx.output.iter().map(script).sum::<usize>()
+        };
+        let spent = |spent: &Vec<SpentOutput>| {
+            let scripts = spent.iter().map(|spent| script(&spent.output));
+            list(spent) + scripts.sum::<usize>()
+        };
+        let txs = connected.block.txdata.iter().map(tx).sum::<usize>();
+        txs + connected.spent.iter().map(spent).sum::<usize>()
+            + list(&connected.block.txdata)
+            + list(&connected.spent)
+            + list(&connected.txids)
+            + list(&connected.tx_lens)
+            + list(&connected.undo_lens)
+            + list(&connected.undo)
+            + list(&self.tx_hashes)
+            + list(&self.output_scripts)
+            + list(&self.spent_scripts)
+            + self.filter.as_ref().map_or(0, list)
     }
+}
+
+/// What so many bytes take of the system's allocator, about.
+fn allocation(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        bytes => (bytes + 8).next_multiple_of(16).max(32),
+    }
+}
+
+/// What a list takes, without what its items own.
+fn list<T>(items: &Vec<T>) -> usize {
+    allocation(items.capacity() * size_of::<T>())
 }
 
 fn check(block: &ConnectedBlock) -> Result<(), &'static str> {
@@ -138,3 +160,6 @@ fn check(block: &ConnectedBlock) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Heights whose recorded position no longer holds their block.
 //!
 //! Queries report them, the sync loop looks the blocks up again. See
-//! [`BlockPosition`](pulse_primitives::block::BlockPosition) for how they come about.
+//! [`BlockPosition`](pulse_primitives::block::BlockPosition) for how they come about. Where
+//! the node has the block in its chain and its files do not hold it, they are damaged: the
+//! operator is told once, and the block is looked for again with each new one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -23,6 +25,8 @@ struct Heights {
     reported: BTreeSet<Height>,
     /// Looked up in vain. Only a new block of the node can change that.
     unfound: BTreeSet<Height>,
+    /// Those of them that the node should have.
+    damaged: BTreeSet<Height>,
 }
 
 impl StalePositions {
@@ -49,6 +53,27 @@ impl StalePositions {
     /// The block could not be found at present.
     pub(crate) fn unfound(&self, height: Height) {
         self.heights.lock().unfound.insert(height);
+    }
+
+    /// The block could not be found, although the node has it in its chain.
+    pub(crate) fn damaged(&self, height: Height) {
+        let mut heights = self.heights.lock();
+        heights.unfound.insert(height);
+        heights.damaged.insert(height);
+        metrics::damaged_blocks(heights.damaged.len());
+    }
+
+    /// Whether the block could not be found the last time, although it should have been.
+    pub(crate) fn is_damaged(&self, height: Height) -> bool {
+        self.heights.lock().damaged.contains(&height)
+    }
+
+    /// The block is where its position says, or is none of the chain any more.
+    pub(crate) fn settled(&self, height: Height) {
+        let mut heights = self.heights.lock();
+        if heights.damaged.remove(&height) {
+            metrics::damaged_blocks(heights.damaged.len());
+        }
     }
 
     /// Heights reported since the last call.

@@ -51,6 +51,17 @@ impl Progress {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// Becomes true when the work is asked to end.
+    #[must_use]
+    pub fn cancelled(&self) -> &AtomicBool {
+        &self.cancelled
+    }
+
+    /// Sets how much is done.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
     /// For the one who works, every few megabytes.
     ///
     /// # Errors

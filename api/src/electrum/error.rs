@@ -7,7 +7,7 @@
 
 use pulse_indexer::query::QueryError;
 use pulse_primitives::{Height, bitcoin::Txid};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{blocking::BlockingError, together::Apart};
 
@@ -157,10 +157,11 @@ impl ElectrumError {
     /// Logs what an operator has to know and the client must not.
     pub(super) fn log(&self, method: &'static str) {
         match self {
-            Self::Query(QueryError::PositionRenewing { height }) => {
-                warn!(method, height, "position of a block is being renewed");
-            }
             Self::Query(QueryError::NotInView { .. }) => {}
+            // The index tells the operator of each place once, however often it is asked for.
+            Self::Query(err @ (QueryError::PositionRenewing { .. } | QueryError::Store(_))) => {
+                debug!(method, %err, "query failed");
+            }
             Self::Query(err) => error!(method, err = err as &dyn std::error::Error, "query failed"),
             Self::QueryTimeout => warn!(method, "query took too long"),
             Self::MempoolBehind => warn!(method, "mempool does not follow the index"),

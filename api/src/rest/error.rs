@@ -10,7 +10,7 @@ use axum::{
 };
 use pulse_indexer::query::QueryError;
 use pulse_primitives::bitcoin::{Txid, address::ParseError};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::{blocking::BlockingError, together::Apart};
 
@@ -285,8 +285,9 @@ impl RestError {
     /// Logs what an operator has to know and the client must not.
     pub(crate) fn log(&self, route: &'static str) {
         match self {
-            Self::Query(QueryError::PositionRenewing { height }) => {
-                warn!(route, height, "position of a block is being renewed");
+            // The index tells the operator of each place once, however often it is asked for.
+            Self::Query(err @ (QueryError::PositionRenewing { .. } | QueryError::Store(_))) => {
+                debug!(route, %err, "query failed");
             }
             Self::Query(err) => error!(route, err = err as &dyn std::error::Error, "query failed"),
             Self::Inconsistent { txid, what } => {

@@ -47,7 +47,7 @@ pub(super) fn hex(state: &ApiState, txid: &Txid) -> Answer {
 /// T3: its bytes.
 pub(super) fn raw(state: &ApiState, txid: &Txid) -> Answer {
     let (bytes, cache) = bytes(state, txid)?;
-    Ok(Reply::binary(bytes.into(), cache))
+    Ok(Reply::binary(bytes, cache))
 }
 
 fn bytes(state: &ApiState, txid: &Txid) -> Result<(Vec<u8>, Cache), RestError> {

@@ -53,6 +53,15 @@ pub fn digest(network: &str, data_dir: &Path) -> String {
         .join("\n")
 }
 
+/// Sum of the values of a metric, whose name may go on with labels.
+pub fn metric(node: &PulseNode, name: &str) -> f64 {
+    let reply = node.get_ops("/metrics");
+    let lines = reply.text().lines();
+    let values = lines.filter_map(|line| line.strip_prefix(name));
+    let numbers = values.map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+    numbers.sum()
+}
+
 /// SHA-256 of a script as the REST API names it.
 pub fn scripthash(script: &[u8]) -> String {
     sha256::Hash::hash(script)

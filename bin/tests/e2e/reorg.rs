@@ -1,10 +1,18 @@
 //! Reorganisations of real chains.
 
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
 use pulse_primitives::bitcoin::Network;
 use pulse_testkit::{ChainData, ScriptedPeer};
 
-use super::common::{
-    DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, options, served, start,
+use super::{
+    common::{
+        DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, options, served, start,
+    },
+    proof::copy,
 };
 
 #[test]
@@ -55,4 +63,53 @@ fn a_live_reorganisation_is_followed_while_the_node_runs() {
     node.wait_synced_to_hash(new[16].block_hash(), DEADLINE);
     assert_blocks(&node, &new);
     assert_gone(&node, &old[6..]);
+}
+
+/// The changes that are stored of the newest blocks do not reach back to the fork, and the
+/// block files no longer have the stale blocks.
+#[test]
+fn a_reorganisation_that_nothing_can_take_back_says_what_to_do() {
+    let Some(data) = ChainData::locate() else {
+        return;
+    };
+    let (old, new) = data.regtest_reorg();
+    let peers = [&old, &new].map(|blocks| ScriptedPeer::honest(served(Network::Regtest, blocks)));
+    let salted = |peer: usize| {
+        options("regtest")
+            .connect(peers[peer].addr())
+            .env("PULSE_INDEX__SALT", SALT)
+            .env("PULSE_INDEX__UNDO_BLOCKS", "2")
+    };
+    let mut node = salted(0).start();
+    node.wait_synced_to_hash(old[10].block_hash(), DEADLINE);
+    assert!(node.terminate(DEADLINE).status.success());
+    let mut plain = salted(1).start();
+    plain.wait_synced_to_hash(new[16].block_hash(), DEADLINE);
+    assert!(plain.terminate(DEADLINE).status.success());
+    let dir = node.data_dir().to_owned();
+    fs::remove_dir_all(dir.join("kernel")).unwrap();
+    copy(&plain.data_dir().join("kernel"), &dir.join("kernel"));
+
+    let mut lost = salted(1).data_dir(&dir).start_listening();
+    let deadline = Instant::now() + DEADLINE;
+    while lost.try_wait().is_none() {
+        assert!(Instant::now() < deadline, "{}", lost.log_tail());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let exit = lost.kill();
+    assert_eq!(exit.status.code(), Some(1));
+    let told = exit.stderr.lines().last().unwrap();
+    // Two blocks were taken back; this is the first that could not be.
+    assert!(told.contains(&old[8].block_hash().to_string()), "{told}");
+    assert!(told.contains("pulse-node reindex"), "{told}");
+    let command = |name: &str| salted(1).data_dir(&dir).args([name]).run_to_exit(DEADLINE);
+    let exit = command("digest");
+    assert!(exit.stdout.contains(&old[8].block_hash().to_string()));
+    // And that helps.
+    let exit = command("reindex");
+    assert!(exit.status.success(), "{}", exit.stderr);
+    let mut node = salted(1).data_dir(&dir).start();
+    node.wait_synced_to_hash(new[16].block_hash(), DEADLINE);
+    assert!(node.terminate(DEADLINE).status.success());
+    assert_eq!(digest("regtest", &dir), digest("regtest", plain.data_dir()));
 }

@@ -176,6 +176,7 @@ impl Verify<'_> {
             }
             (self.progress)(VerifyStep::Block(height, tip));
         }
+        walk.ended_with(&self.cursor.tip.hash)?;
         if walk.next_txnum() != self.cursor.next_txnum {
             let (found, expected) = (self.cursor.next_txnum, walk.next_txnum());
             let text = format!("cursor: next transaction is {found}, should be {expected}");
@@ -370,6 +371,7 @@ impl Verify<'_> {
             });
             (self.progress)(VerifyStep::Again(height, tip));
         }
+        walk.ended_with(&self.cursor.tip.hash)?;
         let mut found = Vec::new();
         for family in FAMILIES {
             if !inspected.iter().any(|(bucket_of, _)| *bucket_of == family) {

@@ -5,7 +5,8 @@
 //! Rows come from the code that makes them when a block is indexed. What a block needs of
 //! the index besides, the numbers of the transactions that it spends from, is looked up
 //! among the `tx` rows of the block that the undo data names; where those do not say it,
-//! in that block itself.
+//! in that block itself. Each block follows the one before, and the last is the index's tip:
+//! a reorganisation meanwhile ends the walk and is no difference.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use std::{
 
 use pulse_primitives::{
     Height,
-    bitcoin::{OutPoint, Txid},
+    bitcoin::{BlockHash, OutPoint, Txid},
     block::ConnectedBlock,
     ports::BlockSource,
 };
@@ -51,6 +52,8 @@ pub(super) struct Walk<'a> {
     lookup: TxLookup<'a>,
     /// Number of the first transaction of each block, by height, and of the next one.
     first_txnums: Vec<TxNum>,
+    /// The block before.
+    last: Option<BlockHash>,
     /// Ids of blocks that had to be read for them.
     kept: BTreeMap<Height, Arc<Vec<Txid>>>,
 }
@@ -80,6 +83,7 @@ impl<'a> Walk<'a> {
             reader,
             lookup: reader.tx_lookup(),
             first_txnums,
+            last: None,
             kept: BTreeMap::new(),
         })
     }
@@ -89,12 +93,26 @@ impl<'a> Walk<'a> {
         self.first_txnums.last().copied().unwrap_or_default()
     }
 
+    /// Whether the blocks were those of the chain that ends with `tip`, and no others that
+    /// a reorganisation had put in their places meanwhile.
+    pub(super) fn ended_with(&self, tip: &BlockHash) -> Result<(), ProofError> {
+        match self.last.as_ref() == Some(tip) {
+            true => Ok(()),
+            false => Err(ProofError::ChainMoved),
+        }
+    }
+
     /// The next block. With `with_filter` its filter is built.
     pub(super) fn next(&mut self, with_filter: bool) -> Result<Walked, ProofError> {
         let height = Height::try_from(self.first_txnums.len() - 1).unwrap_or(Height::MAX);
         let first_txnum = self.next_txnum();
         let connected = self.load(height)?;
+        let previous = connected.block.header.prev_blockhash;
+        if self.last.is_some_and(|last| last != previous) {
+            return Err(ProofError::ChainMoved);
+        }
         let block = Prepared::new(connected, self.reader.keys, with_filter)?;
+        self.last = Some(block.hash);
         let funding = self.funding(&block, first_txnum)?;
         let repeated = self.repeated(&block, first_txnum)?;
         let repeated = repeated.as_ref();

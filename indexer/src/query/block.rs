@@ -12,7 +12,7 @@ use super::{
     merkle::MerkleTree,
     model::{BlockInfo, BlockRef, TxDetail},
 };
-use crate::rows::block::BlockRow;
+use crate::{rows::block::BlockRow, store::Family};
 
 /// Blocks whose times make up the median time (`nMedianTimeSpan` of Bitcoin Core).
 const MEDIAN_TIME_SPAN: Height = 11;
@@ -127,10 +127,10 @@ impl View<'_> {
         let txnums = row.first_txnum + start..row.first_txnum + end;
         let found = self.reader.tx_positions().range(txnums.clone())?;
         let (Some(first), Some(last)) = (found.first(), found.last()) else {
-            return Err(super::read::missing("txpos"));
+            return Err(super::read::missing(Family::TxPos));
         };
         if found.len() != txnums.len() || found.iter().any(|pos| pos.height != height) {
-            return Err(super::read::missing("txpos"));
+            return Err(super::read::missing(Family::TxPos));
         }
 
         // The transactions lie side by side, and so do their undo entries.

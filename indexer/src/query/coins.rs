@@ -25,7 +25,10 @@ use super::{
 use crate::{
     keys::is_unspendable,
     rows::TxNum,
-    store::reader::{TxLookup, TxPositions},
+    store::{
+        Family,
+        reader::{TxLookup, TxPositions},
+    },
 };
 
 /// Cursors over rows, used again for many transactions.
@@ -184,7 +187,7 @@ impl CoinView for Coins<'_> {
 
     fn median_time_past(&self, height: Height) -> Result<u32, CoinError> {
         let block = self.view.block_at(height).map_err(coin_error)?;
-        let block = block.ok_or_else(|| coin_error(missing("blk")))?;
+        let block = block.ok_or_else(|| coin_error(missing(Family::Blk)))?;
         Ok(block.median_time)
     }
 }

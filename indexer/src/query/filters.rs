@@ -15,7 +15,7 @@ use pulse_primitives::{
 };
 
 use super::{Query, QueryError, View, read::missing};
-use crate::rows::filter::FilterEntry;
+use crate::{rows::filter::FilterEntry, store::Family};
 
 impl View<'_> {
     /// The height of `stop` if it is in this view and has a filter, and is not below `start`.
@@ -35,7 +35,7 @@ impl View<'_> {
 
     fn filter_entry(&self, height: Height) -> Result<FilterEntry, QueryError> {
         let entry = self.reader.filter_entry(height)?;
-        entry.ok_or_else(|| missing("filter"))
+        entry.ok_or_else(|| missing(Family::Filter))
     }
 }
 
@@ -53,7 +53,7 @@ impl Query {
             let bytes = view.reader.filter(height)?;
             Ok(StoredFilter {
                 block_hash: view.filter_entry(height)?.block,
-                bytes: bytes.ok_or_else(|| missing("filter"))?,
+                bytes: bytes.ok_or_else(|| missing(Family::Filter))?,
             })
         });
         filters.collect::<Result<_, _>>().map(Some)

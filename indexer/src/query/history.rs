@@ -13,7 +13,7 @@ use super::{
     QueryError, ScriptHash, View,
     read::{is_of, missing},
 };
-use crate::rows::txpos::TxPos;
+use crate::{rows::txpos::TxPos, store::Family};
 
 impl View<'_> {
     /// Confirmed transactions of a script in the blocks at `heights`, in the order of the
@@ -64,7 +64,7 @@ impl View<'_> {
                 Some((first, txids)) => {
                     let index = usize::try_from(txnum - first).ok();
                     let txid = index.and_then(|index| txids.txids().get(index));
-                    Some(*txid.ok_or_else(|| missing("blk"))?)
+                    Some(*txid.ok_or_else(|| missing(Family::Blk))?)
                 }
                 None => self.txid_touching(pos, script)?,
             };

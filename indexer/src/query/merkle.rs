@@ -15,7 +15,10 @@ use super::{
     model::{MerkleBlockProof, MerkleProof},
     read::missing,
 };
-use crate::rows::{block::BlockRow, txpos::TxPos};
+use crate::{
+    rows::{block::BlockRow, txpos::TxPos},
+    store::Family,
+};
 
 /// All nodes of a block's merkle tree: the txids, then the row above them, up to the root.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl View<'_> {
         Ok(Some(MerkleProof {
             block_height: place.height,
             merkle: place.tree.branch(place.index),
-            pos: u32::try_from(place.index).map_err(|_| missing("txpos"))?,
+            pos: u32::try_from(place.index).map_err(|_| missing(Family::TxPos))?,
         }))
     }
 

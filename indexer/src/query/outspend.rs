@@ -7,7 +7,7 @@ use super::{
     model::Spender,
     read::{ProvenTx, missing},
 };
-use crate::store::StoreError;
+use crate::store::{Family, faults};
 
 impl View<'_> {
     /// Confirmed spender of an output; `None` if unspent or unknown.
@@ -52,10 +52,8 @@ impl View<'_> {
             let index = usize::try_from(vout).ok();
             let slot = index.and_then(|index| spenders.get_mut(index));
             let (Some(slot), Some(found)) = (slot, found) else {
-                return Err(QueryError::Store(StoreError::Damaged {
-                    family: "spend",
-                    what: "the spender does not spend the output",
-                }));
+                const WHAT: &str = "the spender does not spend the output";
+                return Err(QueryError::Store(faults::row(Family::Spend, WHAT)));
             };
             *slot = Some(found);
             last = Some(tx);
@@ -75,7 +73,7 @@ impl View<'_> {
         };
         Ok(Some(Spender {
             txid: tx.txid,
-            vin: u32::try_from(index).map_err(|_| missing("spend"))?,
+            vin: u32::try_from(index).map_err(|_| missing(Family::Spend))?,
             block: self.block_ref(tx.pos.height)?,
         }))
     }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     keys::is_unspendable,
     rows::{TxNum, block::BlockRow, txpos::TxPos},
-    store::{StoreError, reader::TxPositions},
+    store::{Family, faults, reader::TxPositions},
 };
 
 /// A transaction whose bytes were proven to be those of its number.
@@ -28,11 +28,9 @@ pub(super) struct ProvenTx {
 }
 
 /// The error for a row that must exist because another one does.
-pub(super) fn missing(family: &'static str) -> QueryError {
-    QueryError::Store(StoreError::Damaged {
-        family,
-        what: "a row is missing that another one refers to",
-    })
+pub(super) fn missing(family: Family) -> QueryError {
+    const WHAT: &str = "a row is missing that another one refers to";
+    QueryError::Store(faults::row(family, WHAT))
 }
 
 impl View<'_> {
@@ -51,7 +49,9 @@ impl View<'_> {
 
     pub(super) fn row(&self, height: Height) -> Result<BlockRow, QueryError> {
         self.remembered_row(height, || {
-            self.reader.block(height)?.ok_or_else(|| missing("blk"))
+            self.reader
+                .block(height)?
+                .ok_or_else(|| missing(Family::Blk))
         })
     }
 
@@ -62,7 +62,9 @@ impl View<'_> {
             return Ok(position);
         }
         let position = self.remembered_position(height, || {
-            self.reader.position(height)?.ok_or_else(|| missing("pos"))
+            self.reader
+                .position(height)?
+                .ok_or_else(|| missing(Family::Pos))
         })?;
         *self.last_position.lock() = Some((height, position));
         Ok(position)
@@ -91,7 +93,7 @@ impl View<'_> {
         positions: &TxPositions<'_>,
         txnum: TxNum,
     ) -> Result<TxPos, QueryError> {
-        positions.find(txnum)?.ok_or_else(|| missing("txpos"))
+        positions.find(txnum)?.ok_or_else(|| missing(Family::TxPos))
     }
 
     /// Reads a transaction and proves it.

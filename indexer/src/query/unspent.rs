@@ -22,7 +22,10 @@ use super::{
     model::Utxo,
     read::{is_of, missing},
 };
-use crate::{rows::TxNum, store::reader::TxPositions};
+use crate::{
+    rows::TxNum,
+    store::{Family, reader::TxPositions},
+};
 
 /// Outputs from which remembering is worth it.
 const MANY: usize = 64;
@@ -293,7 +296,7 @@ impl View<'_> {
         };
         let index = usize::try_from(vout).ok();
         let output = index.and_then(|index| tx.tx.output.get(index));
-        let output = output.ok_or_else(|| missing("utxo"))?;
+        let output = output.ok_or_else(|| missing(Family::Utxo))?;
         if !is_of(output, script) {
             self.note_collision(script)?;
             return Ok(None);

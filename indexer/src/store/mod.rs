@@ -7,10 +7,12 @@
 //! - [`totals`]: totals of scripts and their checkpoints
 //! - [`audit`]: digest, counts and sizes of all rows
 //! - [`checkpoint`]: a second database that is as this one was at one moment
+//! - [`faults`]: what the operator is told of errors
 
 pub(crate) mod audit;
 pub(crate) mod checkpoint;
 pub(crate) mod durability;
+pub(crate) mod faults;
 pub(crate) mod open;
 pub(crate) mod reader;
 pub(crate) mod totals;
@@ -38,7 +40,7 @@ pub enum StoreError {
     #[error(
         "index database (if one of its files is damaged, stop the node and run `pulse-node reindex`)"
     )]
-    Rocks(#[from] rocksdb::Error),
+    Rocks(#[source] rocksdb::Error),
     /// The operating system refused to tidy up a copy of the index.
     #[error("copy of the index")]
     Checkpoint {
@@ -55,6 +57,14 @@ pub enum StoreError {
         /// What is wrong with it.
         what: &'static str,
     },
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(err: rocksdb::Error) -> Self {
+        // Here, so that none is missed.
+        faults::refused(&err);
+        Self::Rocks(err)
+    }
 }
 
 /// A column family. docs/schema.md says what each holds.
@@ -118,10 +128,7 @@ impl Family {
 
     /// The error for a row of this family that does not decode.
     pub(crate) fn damaged(self, row: BadRow) -> StoreError {
-        StoreError::Damaged {
-            family: self.name(),
-            what: row.0,
-        }
+        faults::row(self, row.0)
     }
 }
 

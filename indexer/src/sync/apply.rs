@@ -157,7 +157,7 @@ impl IndexSync {
             if blocks.near_tip {
                 self.leave_bulk(stop)?;
             }
-            self.renew_all(self.shared.stale.take_reported())?;
+            self.renew_all(self.shared.stale.take_reported(), stop)?;
             match ended {
                 None if stop.load(Ordering::Relaxed) => return Ok(Applied::All),
                 None => {}

@@ -71,6 +71,10 @@ const CHECK_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const RETRIES: u32 = 30;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a block that queries cannot read is asked for again before it counts as
+/// damaged.
+const EXAMINATIONS: u32 = 3;
+
 /// Why the index could not follow the chain. The index is unharmed: calling
 /// [`IndexSync::catch_up`] again goes on where it stands.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,7 @@ pub enum SyncError {
     },
     /// A block left the active chain, and nothing tells any more what it changed.
     #[error(
-        "block {hash} at height {height} left the active chain, but the index no longer stores what it changed and the block files do not hold it. Hint: if this stays so after the node has caught up, stop it, move the index/ directory aside and start again to build it anew"
+        "block {hash} at height {height} left the active chain, but the index no longer stores what it changed and the block files do not hold it. Hint: if this stays so after the node has caught up, stop it and run `pulse-node reindex`, which builds the index anew from the blocks on disk"
     )]
     RollbackImpossible {
         /// Height of the block.
@@ -187,8 +191,8 @@ impl IndexSync {
             Some(chain) if chain.cursor == self.shared.store.reader().cursor()? => chain,
             _ => Chain::load(&self.shared.store.reader(), self.shared.config.recent_txs)?,
         };
-        self.renew_all(self.shared.stale.take_unfound())?;
-        self.renew_all(self.shared.stale.take_reported())?;
+        self.renew_all(self.shared.stale.take_unfound(), stop)?;
+        self.renew_all(self.shared.stale.take_reported(), stop)?;
         let mut failures = 0;
         while !stop.load(Ordering::Relaxed) {
             match self.next_step(&chain)? {
@@ -445,9 +449,14 @@ impl IndexSync {
     }
 
     /// Looks the blocks up again that queries found moved.
-    fn renew_all(&self, heights: BTreeSet<Height>) -> Result<(), SyncError> {
+    fn renew_all(&self, heights: BTreeSet<Height>, stop: &AtomicBool) -> Result<(), SyncError> {
         for height in heights {
-            self.renew(height)?;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if !self.renew(height)? {
+                self.examine(height)?;
+            }
         }
         Ok(())
     }
@@ -466,26 +475,66 @@ impl IndexSync {
         Ok(())
     }
 
-    fn renew(&self, height: Height) -> Result<(), SyncError> {
+    /// Records where the block lies now. Whether it lies elsewhere than recorded.
+    fn renew(&self, height: Height) -> Result<bool, SyncError> {
         let store = &self.shared.store;
         let reader = store.reader();
         let Some(row) = reader.block(height)? else {
             // Taken back since it was reported.
-            return Ok(());
+            self.shared.stale.settled(height);
+            return Ok(true);
         };
         match self.source.locate(&row.hash(), height) {
-            Ok(position) => {
-                if reader.position(height)? != Some(position) {
-                    store.renew_position(height, &position)?;
-                    metrics::position_renewed();
-                    tracing::debug!(height, "block position renewed");
-                }
+            Ok(position) if reader.position(height)? != Some(position) => {
+                store.renew_position(height, &position)?;
+                self.shared.stale.settled(height);
+                metrics::position_renewed();
+                tracing::debug!(height, "block position renewed");
+                Ok(true)
             }
+            Ok(_) => Ok(false),
             Err(err) => {
                 tracing::debug!(height, %err, "block position not found yet");
                 self.shared.stale.unfound(height);
+                Ok(false)
             }
         }
+    }
+
+    /// Looks at a block that reads did not find, although it lies where it is recorded or
+    /// nowhere: if the node has it in its chain, its bytes have changed.
+    fn examine(&self, height: Height) -> Result<(), SyncError> {
+        let stale = &self.shared.stale;
+        let reader = self.shared.store.reader();
+        let Some(row) = reader.block(height)? else {
+            return Ok(());
+        };
+        let hash = row.hash();
+        let mut failures = 0;
+        let err = loop {
+            if self.source.hash_at(height) != Some(hash) {
+                return Ok(());
+            }
+            match self.source.load(&hash, height) {
+                Ok(_) => {
+                    stale.settled(height);
+                    return Ok(());
+                }
+                Err(BlockSourceError::Closed) => return Ok(()),
+                // During a reorganisation it can pass.
+                Err(err) if failures >= EXAMINATIONS || stale.is_damaged(height) => break err,
+                Err(_) => self.pause(&mut failures),
+            }
+        };
+        if !stale.is_damaged(height) {
+            let file = reader.position(height)?.map(|position| position.file);
+            let file = file.map_or_else(String::new, |n| format!("blk{n:05}.dat, rev{n:05}.dat"));
+            tracing::error!(
+                height, %hash, file, %err,
+                "a block is damaged in the block files and not served. Stop the node, move the kernel/ directory aside and start again to download the blocks anew; the index stays"
+            );
+        }
+        stale.damaged(height);
         Ok(())
     }
 }

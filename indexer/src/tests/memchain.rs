@@ -47,6 +47,7 @@ struct State {
     best_header: Height,
     files: Vec<File>,
     lost: HashSet<BlockHash>,
+    damaged: HashSet<BlockHash>,
 }
 
 #[derive(Default)]
@@ -78,6 +79,7 @@ impl MemChain {
                 best_header: 0,
                 files: vec![File::default()],
                 lost: HashSet::new(),
+                damaged: HashSet::new(),
             }),
             tip: watch::Sender::new(tip),
             failing_loads: AtomicU32::new(0),
@@ -183,6 +185,20 @@ impl MemChain {
     /// Finds it again.
     pub(super) fn find_again(&self) {
         self.state.lock().lost.clear();
+    }
+
+    /// Flips a bit in the middle of a stored block or of its undo data, or back.
+    pub(super) fn flip(&self, hash: BlockHash, in_undo: bool) {
+        let mut state = self.state.lock();
+        let at = state.blocks[&hash].position;
+        let file = &mut state.files[at.file as usize];
+        match in_undo {
+            false => file.blocks[(at.block_offset + 100) as usize] ^= 1,
+            true => file.undo[(at.undo_offset + at.undo_len - 1) as usize] ^= 1,
+        }
+        if !state.damaged.remove(&hash) {
+            state.damaged.insert(hash);
+        }
     }
 
     /// Lets the next `count` loads fail.
@@ -320,7 +336,7 @@ impl BlockSource for MemChain {
         let stored = state
             .blocks
             .get(hash)
-            .filter(|_| !state.lost.contains(hash));
+            .filter(|_| !state.lost.contains(hash) && !state.damaged.contains(hash));
         let stored = stored.ok_or(not_stored)?;
         let undo = encode_undo(&stored.spent);
         Ok(ConnectedBlock {

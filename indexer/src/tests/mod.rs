@@ -3,6 +3,7 @@
 mod coins;
 mod core_stats;
 mod crash;
+mod damage;
 mod disturbed;
 mod edges;
 mod filters;

@@ -411,6 +411,30 @@ impl Naive {
         }
     }
 
+    /// Totals of several scripts together: a transaction of two of them counts once.
+    pub(super) fn totals_of(&self, scripts: &[&ScriptBuf]) -> ScriptStats {
+        let mut sum = ScriptStats::default();
+        // A repeated coinbase is listed more than once.
+        let mut times = BTreeMap::<Txid, u64>::new();
+        for script in scripts {
+            let ScriptIndex { stats, history, .. } = &self.scripts[*script];
+            sum.funded_txo_count += stats.funded_txo_count;
+            sum.funded_txo_sum += stats.funded_txo_sum;
+            sum.spent_txo_count += stats.spent_txo_count;
+            sum.spent_txo_sum += stats.spent_txo_sum;
+            let mut own = BTreeMap::<Txid, u64>::new();
+            history
+                .iter()
+                .for_each(|txid| *own.entry(*txid).or_default() += 1);
+            for (txid, count) in own {
+                let times = times.entry(txid).or_default();
+                *times = count.max(*times);
+            }
+        }
+        sum.tx_count = times.values().sum();
+        sum
+    }
+
     /// Transactions of the chain.
     pub(super) fn txids(&self) -> impl Iterator<Item = &Txid> {
         self.txs.keys()

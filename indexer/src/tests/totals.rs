@@ -207,3 +207,85 @@ fn an_unknown_script_has_no_totals() {
     let stats = fixture.query.view().unwrap().script_stats(&hash).unwrap();
     assert_eq!(stats, crate::query::model::ScriptStats::default());
 }
+
+/// Two scripts with one key cannot be told apart by their rows: totals are those of both,
+/// until somebody reads a history or the unspent outputs of either.
+#[test]
+fn totals_of_scripts_that_share_a_key_are_their_sum_until_that_is_noticed() {
+    // Keys of three bits for fourteen scripts.
+    let change = |store: &mut crate::store::Store| {
+        store.hot = super::HOT;
+        store.keys.lost_bits = 61;
+    };
+    let dir = scratch_dir();
+    let chain = Arc::new(MemChain::new(&params()));
+    let index = crate::Index::open_changed(dir.path(), &config(), &params(), change).unwrap();
+    let mut fixture = Fixture::of(index, Arc::clone(&chain));
+    let keys = fixture.index.shared.store.keys.clone();
+    let mut noticed = std::collections::BTreeSet::new();
+    let check = |fixture: &Fixture, noticed: &std::collections::BTreeSet<u64>| {
+        let naive = Naive::new(&chain.blocks());
+        let view = fixture.query.view().unwrap();
+        let (mut sums, mut apart) = (0, 0);
+        for script in naive.scripts() {
+            let key = keys.script(script);
+            let sharing = naive.scripts().filter(|other| keys.script(other) == key);
+            let sharing = sharing.collect::<Vec<_>>();
+            let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+            let found = view.script_stats(&hash).unwrap();
+            if noticed.contains(&key) {
+                assert_eq!(found, naive.totals_of(&[script]));
+                apart += 1;
+            } else {
+                assert_eq!(found, naive.totals_of(&sharing));
+                sums += usize::from(sharing.len() > 1);
+            }
+        }
+        (sums, apart)
+    };
+    mine(&chain, 30, 12, 21);
+    for height in 0..=30 {
+        chain.show(height);
+        fixture.catch_up().unwrap();
+    }
+    let (sums, apart) = check(&fixture, &noticed);
+    assert!(sums > 5 && apart == 0, "{sums} {apart}");
+    // One script's unspent outputs, then another's history, then one more each block.
+    let scripts = Naive::new(&chain.blocks())
+        .scripts()
+        .cloned()
+        .collect::<Vec<_>>();
+    let shared = |script: &&pulse_primitives::bitcoin::ScriptBuf| {
+        let key = keys.script(script);
+        scripts
+            .iter()
+            .filter(|other| keys.script(other) == key)
+            .count()
+            > 1
+    };
+    for (number, script) in scripts.iter().filter(shared).enumerate() {
+        let view = fixture.query.view().unwrap();
+        let hash = sha256::Hash::hash(script.as_bytes()).to_byte_array();
+        match number % 2 {
+            0 => drop(view.script_txs(&hash, None, usize::MAX).unwrap()),
+            _ => drop(view.script_utxos(&hash, usize::MAX).unwrap()),
+        }
+        drop(view);
+        let store = &fixture.index.shared.store;
+        noticed.extend(
+            scripts
+                .iter()
+                .map(|script| keys.script(script))
+                .filter(|key| store.collides(*key)),
+        );
+        check(&fixture, &noticed);
+        if number % 3 == 2 {
+            chain.disconnect(2);
+            mine(&chain, 3, 12, 500 + number as u64);
+            fixture.catch_up().unwrap();
+            check(&fixture, &noticed);
+        }
+    }
+    let (sums, apart) = check(&fixture, &noticed);
+    assert!(apart > 5, "{sums} {apart}");
+}

@@ -13,7 +13,7 @@ use super::{
     params, scratch_dir,
 };
 use crate::{
-    IndexConfig, ProofError, VerifyOptions, VerifyReport, Wrong,
+    IndexConfig, ProofError, VerifyOptions, VerifyReport, VerifyStep, Wrong,
     rows::{TxNum, script, spend, tx},
     store::{Family, totals::Hot},
 };
@@ -304,4 +304,30 @@ fn a_check_can_be_stopped_and_needs_the_chain_of_the_index() {
     let fixture = Fixture::open(empty.path(), Arc::clone(&fixture.chain));
     let nothing = fixture.index.verify(&*source, &options, &stop, &mut |_| {});
     assert!(matches!(nothing, Err(ProofError::Empty)));
+}
+
+#[test]
+fn a_reorganisation_during_a_check_is_no_difference() {
+    let dir = scratch_dir();
+    let fixture = indexed(&dir, &config());
+    let source = Arc::clone(&fixture.chain) as Arc<dyn BlockSource>;
+    let stop = AtomicBool::new(false);
+    let first = fixture.chain.active();
+    for (at, depth) in [(0, 12), (5, 3), (5, 10), (12, 1)] {
+        fixture.chain.activate(first.clone());
+        let mut moves = |step| {
+            if step == VerifyStep::Block(at, 12) {
+                fixture.chain.disconnect(depth);
+                mine(&fixture.chain, depth + 1, 5, 900 + depth as u64);
+            }
+        };
+        let moved = fixture
+            .index
+            .verify(&*source, &VerifyOptions::default(), &stop, &mut moves);
+        match at {
+            // All blocks were read before.
+            12 => assert!(moved.unwrap().unwrap().is_clean()),
+            _ => assert!(matches!(moved, Err(ProofError::ChainMoved)), "{at} {depth}"),
+        }
+    }
 }

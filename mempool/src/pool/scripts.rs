@@ -207,9 +207,7 @@ impl ScriptIndex {
             if is_unspendable(script.as_bytes()) {
                 return NOWHERE;
             }
-            let hash = script_hash(script);
-            self.touched.push(hash);
-            self.add(hash, arrival, &change)
+            self.add(script_hash(script), arrival, &change)
         });
         changes.collect()
     }

@@ -12,6 +12,9 @@
 //! walk starts behind the newest frame that is known to be live and is one step
 //! long; only what this process has not seen yet costs more.
 //!
+//! A new folder gets its `xor.dat` here and not from the kernel, which does not wait until it
+//! is on the disk: after a power cut it can be empty, and blocks that are there unreadable.
+//!
 //! # Correctness
 //! After a kill the kernel writes again from an older offset, so that stale frames
 //! can stand behind its new end. A block frame is therefore only taken when its
@@ -24,8 +27,8 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io,
+    fs::{self, File},
+    io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -47,6 +50,8 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::metrics::BlockfileReads;
 
+/// The mask of all files.
+const XOR_FILE: &str = "xor.dat";
 /// Magic and length in front of each frame, in bytes.
 const FRAME_HEAD: usize = 8;
 /// Length of a block header, in bytes.
@@ -113,13 +118,32 @@ fn key(hash: &BlockHash) -> u64 {
     ])
 }
 
+/// Gives a folder in which the kernel has not been yet a random `xor.dat`, which the kernel
+/// takes over, and waits until it is on the disk. Hidden files do not count, as for the kernel.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub(super) fn prepare(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        if !entry?.file_name().as_encoded_bytes().starts_with(b".") {
+            return Ok(());
+        }
+    }
+    let unfinished = dir.join(".xor.dat.tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&rand::random::<[u8; 8]>())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, dir.join(XOR_FILE))?;
+    File::open(dir)?.sync_all()
+}
+
 impl BlockFiles {
     /// Opens the directory. `magic` is that of the network.
     ///
     /// # Errors
     /// If `xor.dat` exists and cannot be read or has not eight bytes.
     pub fn open(dir: &Path, magic: [u8; 4]) -> io::Result<Self> {
-        let xor = match std::fs::read(dir.join("xor.dat")) {
+        let xor = match fs::read(dir.join(XOR_FILE)) {
             Ok(bytes) => bytes.try_into().map_err(|_| {
                 io::Error::new(
                     io::ErrorKind::InvalidData,

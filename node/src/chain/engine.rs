@@ -35,7 +35,7 @@ use super::{
     BlockVerdict, ChainConfig, ChainError, ChainEvent, HeadersVerdict, InvalidBlock, StoredBlocks,
     View,
     active::{ActiveChain, ChainStep},
-    blockfiles::BlockFiles,
+    blockfiles::{self, BlockFiles},
     callbacks::{self, Observed},
 };
 
@@ -63,6 +63,11 @@ pub(super) type WhileClosed = Box<dyn FnOnce(Result<ChainTip, ChainError>) + Sen
 /// The kernel, opened, with what it knew.
 pub(super) struct Engine {
     chainman: ChainstateManager,
+    around: Around,
+}
+
+/// What stays when the kernel is closed and opened again.
+struct Around {
     observed: Arc<Observed>,
     events: mpsc::UnboundedSender<ChainEvent>,
     active: Arc<ActiveChain>,
@@ -83,9 +88,11 @@ impl Engine {
     ) -> Result<(Self, View), ChainError> {
         let (dir, params) = (&config.dir, &config.params);
         let blocks_dir = dir.join("blocks");
-        std::fs::create_dir_all(&blocks_dir).map_err(|err| {
-            ChainError::Failed(format!("creating {}: {err}", blocks_dir.display()))
-        })?;
+        std::fs::create_dir_all(&blocks_dir)
+            .and_then(|()| blockfiles::prepare(&blocks_dir))
+            .map_err(|err| {
+                ChainError::Failed(format!("preparing {}: {err}", blocks_dir.display()))
+            })?;
         let observed = Arc::new(Observed::default());
         // The callbacks exist before the chain does; while the kernel opens they only collect.
         let published: Arc<RwLock<Option<Arc<ActiveChain>>>> = Arc::default();
@@ -117,8 +124,7 @@ impl Engine {
             .map_err(|err| ChainError::Failed(format!("opening the block files: {err}")))?;
         let context = Arc::new(context);
         let closing = Arc::new(AtomicBool::new(false));
-        let engine = Self {
-            chainman,
+        let around = Around {
             observed,
             events,
             active: Arc::clone(&active),
@@ -128,6 +134,7 @@ impl Engine {
             context: Arc::clone(&context),
             closing: Arc::clone(&closing),
         };
+        let engine = Self { chainman, around };
         let view = View {
             context,
             active,
@@ -165,58 +172,39 @@ impl Engine {
     /// it stays closed, because the node stops or because it does not open.
     fn while_closed(self, work: WhileClosed) -> Option<Self> {
         let started = Instant::now();
-        let Self {
-            chainman,
-            observed,
-            events,
-            active,
-            files,
-            stored,
-            config,
-            context,
-            closing,
-        } = self;
+        let Self { chainman, around } = self;
         drop(chainman);
-        let closed = match observed.has_failed() {
+        let closed = match around.observed.has_failed() {
             true => Err(ChainError::Failed(
                 "the kernel could not write its state".to_owned(),
             )),
-            false => Ok(active.current_tip()),
+            false => Ok(around.active.current_tip()),
         };
         // Whoever waits for the work learns from its silence that it panicked.
         if catch_unwind(AssertUnwindSafe(|| work(closed))).is_err() {
             error!("work beside the closed kernel panicked");
         }
-        if closing.load(Ordering::Relaxed) {
+        let is_closing = || around.closing.load(Ordering::Relaxed);
+        if is_closing() {
             return None;
         }
         let closed_ms = started.elapsed().as_millis();
-        let chainman = match open_chainman(&config, &context) {
+        let chainman = match open_chainman(&around.config, &around.context) {
             Ok(chainman) => chainman,
             Err(err) => {
-                if !closing.load(Ordering::Relaxed) {
-                    let _ = events.send(ChainEvent::Fatal(err.to_string()));
+                if !is_closing() {
+                    let _ = around.events.send(ChainEvent::Fatal(err.to_string()));
                 }
                 return None;
             }
         };
         // What it connected while it opened has been told; what it has lost has not.
-        follow(&observed, &active, &stored);
+        around.follow();
         let (hashes, tip) = active_chain(&chainman);
-        active.become_chain(hashes, tip);
+        around.active.become_chain(hashes, tip);
         let elapsed_ms = started.elapsed().as_millis();
         info!(height = tip.height, hash = %tip.hash, closed_ms, elapsed_ms, "chain closed and opened again");
-        Some(Self {
-            chainman,
-            observed,
-            events,
-            active,
-            files,
-            stored,
-            config,
-            context,
-            closing,
-        })
+        Some(Self { chainman, around })
     }
 
     /// Header of the active chain's block at `height`, from the kernel's block tree.
@@ -269,18 +257,18 @@ impl Engine {
         };
         let result = self.chainman.process_block(&block);
         if result == ProcessBlockResult::NewBlock {
-            self.files.note_stored(&hash);
+            self.around.files.note_stored(&hash);
         }
         // Normally applied when the kernel announced its tip; a reorganisation that
         // failed and was undone announces nothing.
-        follow(&self.observed, &self.active, &self.stored);
+        self.around.follow();
         let mut verdict = None;
-        for invalid in self.observed.take_invalid() {
-            self.stored.write().remove(&invalid.hash);
+        for invalid in self.around.observed.take_invalid() {
+            self.around.stored.write().remove(&invalid.hash);
             if invalid.hash == hash {
                 verdict = Some(BlockVerdict::Invalid(invalid));
             } else {
-                let _ = self.events.send(ChainEvent::BlockInvalid(invalid));
+                let _ = self.around.events.send(ChainEvent::BlockInvalid(invalid));
             }
         }
         let verdict = match (verdict, result) {
@@ -294,19 +282,25 @@ impl Engine {
             }
         };
         if !matches!(verdict, BlockVerdict::Invalid(_)) && !self.is_active(&block, &hash) {
-            self.stored.write().insert(hash);
+            self.around.stored.write().insert(hash);
         }
         Ok(verdict)
     }
 
     fn is_active(&self, block: &KernelBlock, hash: &BlockHash) -> bool {
         // A block that has just been connected is nearly always the tip.
-        self.active.current_tip().hash == *hash
+        self.around.active.current_tip().hash == *hash
             || self
                 .chainman
                 .get_block_tree_entry(&block.hash())
                 .and_then(|entry| Height::try_from(entry.height()).ok())
-                .is_some_and(|height| self.active.contains(hash, height))
+                .is_some_and(|height| self.around.active.contains(hash, height))
+    }
+}
+
+impl Around {
+    fn follow(&self) {
+        follow(&self.observed, &self.active, &self.stored);
     }
 }
 

@@ -183,3 +183,24 @@ fn reads_outside_the_payload_are_stale() {
     let read = files.read_block(&gone, 0, 80);
     assert!(matches!(read, Err(BlockSourceError::Stale { .. })));
 }
+
+#[test]
+fn a_new_folder_gets_a_mask_and_any_other_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    // What a start that was cut short leaves, and a lock of the kernel.
+    for hidden in [".lock", ".xor.dat.tmp"] {
+        fs::write(dir.path().join(hidden), b"x").unwrap();
+    }
+    super::prepare(dir.path()).unwrap();
+    let mask = fs::read(dir.path().join("xor.dat")).unwrap();
+    assert_eq!(mask.len(), 8);
+    assert_ne!(mask, [0; 8]);
+    super::prepare(dir.path()).unwrap();
+    assert_eq!(fs::read(dir.path().join("xor.dat")).unwrap(), mask);
+
+    // Block files without a mask are not masked.
+    let old = tempfile::tempdir().unwrap();
+    fs::write(old.path().join("blk00000.dat"), b"x").unwrap();
+    super::prepare(old.path()).unwrap();
+    assert!(!old.path().join("xor.dat").exists());
+}

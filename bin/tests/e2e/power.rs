@@ -1,0 +1,148 @@
+//! Power cuts: what was written and not synced is gone.
+//!
+//! The data directory is on a file system of its own, in a file on another one. At the cut
+//! the outer one is frozen and the file copied: the copy has what the inner file system had
+//! handed to its disk, in an order that a disk would have, and nothing of what was still in
+//! memory. The node goes on from the copy.
+//!
+//! Needs the superuser (mounts, loop devices); for others the scene is left out.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use pulse_primitives::bitcoin::{Block, Network};
+use pulse_simulator::{Generator, GeneratorConfig};
+use pulse_testkit::{AnswerOrder, Behaviour, NodeOptions, ScriptedPeer};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::common::{DEADLINE, SALT, assert_blocks, digest, options, served};
+
+const HEIGHT: u32 = 260;
+
+fn run(program: &str, args: &[&Path]) {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|err| panic!("{program}: {err}"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+}
+
+fn path(text: &str) -> &Path {
+    Path::new(text)
+}
+
+/// A file system in a file. Unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(image: &Path, at: PathBuf, options: &str) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        run("mount", &[path("-o"), path(options), image, &at]);
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Whoever used it has been killed and may take a moment to go.
+        for _ in 0..100 {
+            let ended = Command::new("umount").arg(&self.0).status();
+            if ended.is_ok_and(|status| status.success()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn image(at: &Path, bytes: u64) {
+    std::fs::File::create(at).unwrap().set_len(bytes).unwrap();
+    run("mkfs.ext4", &[path("-q"), at]);
+}
+
+fn generated() -> Vec<Block> {
+    let mut generator = Generator::new(GeneratorConfig::regtest(7).txs_per_block(12));
+    let mut chain = vec![generator.genesis()];
+    chain.extend((0..HEIGHT).map(|_| generator.next_block()));
+    chain
+}
+
+fn node(dir: &Path, peers: [&ScriptedPeer; 2], lag: &str) -> NodeOptions {
+    let salted = options("regtest")
+        .data_dir(dir)
+        .env("PULSE_INDEX__SALT", SALT)
+        // Little memory, so that rows are written out on the way.
+        .env("PULSE_INDEX__MEMORY_MIB", "2")
+        .env("PULSE_INDEX__BULK_LAG_BLOCKS", lag);
+    peers
+        .iter()
+        .fold(salted, |options, peer| options.connect(peer.addr()))
+}
+
+#[test]
+#[ignore = "mounts file systems, for the superuser"]
+fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
+    const ROUNDS: u32 = 6;
+    const CUTS: u32 = 3;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: not the superuser");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let blocks = generated();
+    let chain = served(Network::Regtest, &blocks);
+    let slow = Behaviour::Delay(Duration::from_millis(8));
+    let forward = ScriptedPeer::start(chain.clone(), &[slow]);
+    let shuffled = Behaviour::Order(AnswerOrder::Shuffled(3));
+    let backward = ScriptedPeer::start(chain, &[slow, shuffled]);
+    let plain = place.path().join("plain");
+    let mut undisturbed = node(&plain, [&forward, &backward], "10").start();
+    undisturbed.wait_synced_to(HEIGHT, DEADLINE);
+    assert!(undisturbed.terminate(DEADLINE).status.success());
+    let expected = digest("regtest", &plain);
+
+    let outer_image = place.path().join("outer.img");
+    image(&outer_image, 3 << 30);
+    let outer = Mounted::new(&outer_image, place.path().join("outer"), "loop");
+    let mut random = StdRng::seed_from_u64(40);
+    for round in 0..ROUNDS {
+        let disk = outer.0.join("disk.img");
+        image(&disk, 800 << 20);
+        // Without a log in every other round, as in a bulk load.
+        let lag = ["10", "1000000"][(round % 2) as usize];
+        for cut in 0..CUTS {
+            // File system metadata is committed each second, data when it pleases.
+            let inner = Mounted::new(&disk, place.path().join("inner"), "loop,commit=1");
+            let dir = inner.0.join("node");
+            let mut running = node(&dir, [&forward, &backward], lag).start();
+            thread::sleep(Duration::from_millis(random.gen_range(200..2500)));
+            if random.gen_bool(0.3) {
+                // All is flushed, and at the cut it is being gone on with.
+                assert!(running.terminate(DEADLINE).status.success());
+                running = running.restart();
+                thread::sleep(Duration::from_millis(random.gen_range(0..500)));
+            }
+            let left = place.path().join("left.img");
+            run("fsfreeze", &[path("-f"), &outer.0]);
+            let copied = Command::new("cp").arg(&disk).arg(&left).status();
+            run("fsfreeze", &[path("-u"), &outer.0]);
+            assert!(copied.unwrap().success());
+            running.kill();
+            drop(running);
+            drop(inner);
+            run("cp", &[&left, &disk]);
+            eprintln!("round {round}, cut {cut}");
+        }
+        let inner = Mounted::new(&disk, place.path().join("inner"), "loop");
+        let dir = inner.0.join("node");
+        let mut running = node(&dir, [&forward, &backward], lag).start();
+        running.wait_synced_to(HEIGHT, DEADLINE);
+        assert_blocks(&running, &blocks);
+        assert!(running.terminate(DEADLINE).status.success());
+        assert_eq!(digest("regtest", &dir), expected, "round {round}");
+        drop(running);
+    }
+}
