@@ -87,7 +87,7 @@ async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Ne
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(
-                "etag, retry-after, x-indexed-height, x-next-cursor, x-pulse-source",
+                "etag, retry-after, x-indexed-height, x-next-cursor, x-pulse-source, x-tip-height",
             ),
         );
         if preflight {

@@ -13,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod at_height;
 mod blocking;
 mod blocks;
 mod compress;
@@ -42,7 +43,7 @@ pub use crate::tls::{Certificates, TlsError};
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use pulse_primitives::{api_keys::ApiKeyStore, labels::LabelStore, peers::PeerControl};
 
 /// What the operator writes into the node.
@@ -65,7 +66,9 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     }
     router = router.merge(rest::openapi::routes());
     let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
-    let mut router = router.fallback(rest::handle).with_state(state);
+    let router = router.fallback(rest::handle);
+    let router = router.layer(from_fn_with_state(state.clone(), at_height::layer));
+    let mut router = router.with_state(state);
     if let Some(push) = push {
         router = router.merge(push::routes(push));
     }

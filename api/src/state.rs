@@ -1,12 +1,20 @@
 //! What handlers may touch.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use pulse_indexer::query::{Query, View};
 use pulse_primitives::{
     Height,
+    fleet::FleetStatus,
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
     ports::NodeStatus,
@@ -37,6 +45,8 @@ pub struct ApiState {
     patience: Duration,
     partial: Option<Arc<Partial>>,
     fallback: Option<Arc<Fallback>>,
+    fleet: Option<Arc<dyn FleetStatus>>,
+    drain: Arc<AtomicBool>,
 }
 
 /// A request that takes what is indexed so far for the whole.
@@ -110,21 +120,45 @@ impl ApiState {
             patience: PATIENCE,
             partial: None,
             fallback: None,
+            fleet: None,
+            drain: Arc::default(),
         }
     }
 
     /// The same, with a server that answers while this node cannot.
     #[must_use]
-    pub fn with_fallback(self, fallback: Fallback) -> Self {
-        Self {
-            fallback: Some(Arc::new(fallback)),
-            ..self
-        }
+    pub fn with_fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = Some(Arc::new(fallback));
+        self
     }
 
     /// The server that answers while this node cannot.
     pub(crate) fn fallback(&self) -> Option<&Fallback> {
         self.fallback.as_deref()
+    }
+
+    /// The same, as one node of a fleet.
+    #[must_use]
+    pub fn with_fleet(mut self, fleet: Arc<dyn FleetStatus>) -> Self {
+        self.fleet = Some(fleet);
+        self
+    }
+
+    /// The same, unhealthy as soon as `drain` is set.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Arc<AtomicBool>) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// The other nodes of the fleet, if there is one.
+    pub(crate) fn fleet(&self) -> Option<&dyn FleetStatus> {
+        self.fleet.as_deref()
+    }
+
+    /// Whether the node is about to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
     }
 
     /// The same, for one request that takes a part of the chain for the whole.

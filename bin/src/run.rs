@@ -6,6 +6,7 @@
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
 mod electrum;
+mod fleet;
 mod index;
 mod mempool;
 pub mod offline;
@@ -59,7 +60,8 @@ struct Stores {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init_metrics()?;
     let stop = CancellationToken::new();
-    tasks::stop_on_signals(stop.clone()).context("installing signal handlers")?;
+    let drain =
+        tasks::stop_on_signals(stop.clone(), config.drain).context("installing signal handlers")?;
 
     let seed = config.simulate.map(|simulate| simulate.seed);
     let data_dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
@@ -188,6 +190,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         p2p,
     )?;
     let net = net.with_store(Arc::clone(&meta) as Arc<dyn PeerStore>);
+    let own = fleet::NodeSource {
+        chain: chain.clone(),
+        headers: Arc::clone(&headers),
+        index: index.clone(),
+        params: config.chain.clone(),
+        drain: drain.clone(),
+    };
+    let (net, siblings) = match fleet::spawn(&mut tasks, &config, &meta, own)? {
+        Some(siblings) => (net.with_siblings(siblings.streams), Some(siblings.handle)),
+        None => (net, None),
+    };
     let net = match &index {
         Some(index) if config.index.block_filters => {
             net.with_filters(Arc::new(index.query(Arc::clone(&source))))
@@ -241,11 +254,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.chain.clone(),
             config.http.clone(),
             metrics,
-        );
+        )
+        .with_drain(drain.flag());
         let state = match &config.http.fallback_esplora {
             Some(url) => {
                 state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?)
             }
+            None => state,
+        };
+        let state = match siblings {
+            Some(siblings) => state.with_fleet(Arc::new(siblings)),
             None => state,
         };
         tasks.spawn("index", {

@@ -4,13 +4,22 @@
 //! answer from a state that nobody keeps up any more. After the stop each task is
 //! awaited until the deadline.
 
-use std::{collections::HashMap, future::Future, io, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{Id, JoinError, JoinSet},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -120,24 +129,58 @@ fn panic_message(err: JoinError) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// Cancels `stop` at SIGTERM or SIGINT. A second signal ends the process at once, which
-/// loses nothing that the next start does not restore.
+/// Whether the node has been told to stop, and wants no more clients.
+#[derive(Debug, Clone, Default)]
+pub struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The flag itself.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// Cancels `stop` at SIGTERM or SIGINT, for SIGTERM after `drain`: until then the node
+/// answers as before, but says that it is not healthy, so that balancers send clients
+/// elsewhere. A second signal ends the process at once, which loses nothing that the next
+/// start does not restore.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
+pub fn stop_on_signals(stop: CancellationToken, drain: Duration) -> io::Result<Drain> {
+    let draining = Drain::default();
+    let begun = draining.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
         let signal = next_signal(&mut terminate, &mut interrupt).await;
+        begun.0.store(true, Ordering::Release);
+        let second = next_signal(&mut terminate, &mut interrupt);
+        tokio::pin!(second);
+        if signal == "SIGTERM" && !drain.is_zero() {
+            let seconds = drain.as_secs();
+            info!(signal, seconds, "draining; a second signal ends at once");
+            let _ = timeout(drain, &mut second).await.map(end_at_once);
+        }
         info!(signal, "stopping; a second signal ends at once");
         stop.cancel();
-        let signal = next_signal(&mut terminate, &mut interrupt).await;
-        error!(signal, "second signal: ending at once");
-        // Not std's exit: destructors of C++ statics would run under live threads.
-        signal_hook::low_level::exit(EXIT_INTERRUPTED);
+        let signal = second.await;
+        end_at_once(signal);
     });
-    Ok(())
+    Ok(draining)
+}
+
+fn end_at_once(signal: &'static str) {
+    error!(signal, "second signal: ending at once");
+    // Not std's exit: destructors of C++ statics would run under live threads.
+    signal_hook::low_level::exit(EXIT_INTERRUPTED);
 }
 
 async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
@@ -149,11 +192,6 @@ async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    };
-
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(10);

@@ -63,6 +63,7 @@ pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(BUILD_INFO, "Always 1; version and commit are its labels.");
     gauge!(BUILD_INFO, "version" => VERSION, "commit" => COMMIT).set(1.0);
     pulse_api::describe_metrics();
+    pulse_fleet::metrics::describe();
     pulse_indexer::metrics::describe();
     pulse_meta::metrics::describe();
     pulse_node::metrics::describe();
@@ -114,7 +115,7 @@ mod tests {
             '`',
         );
         let mut spelled = BTreeSet::from([BUILD_INFO.to_owned()]);
-        for name in ["api", "indexer", "mempool", "meta", "node", "p2p"] {
+        for name in ["api", "fleet", "indexer", "mempool", "meta", "node", "p2p"] {
             let file = root.join(name).join("src/metrics.rs");
             spelled.extend(names(&fs::read_to_string(file).unwrap(), '"'));
         }

@@ -15,6 +15,7 @@ mod e2e {
     pub mod electrum;
     mod fallback;
     mod filters;
+    mod fleet;
     mod golden;
     mod hostile;
     mod http;

@@ -81,6 +81,10 @@ pub struct SyncConfig {
     /// key of the file.
     #[serde(skip)]
     pub simulate: bool,
+    /// Blocks come from the nodes of the operator's own fleet alone (`fleet.only_siblings`).
+    /// Not a key of the file.
+    #[serde(skip)]
+    pub only_siblings: bool,
 }
 
 impl Default for SyncConfig {
@@ -111,6 +115,7 @@ impl Default for SyncConfig {
             ping_interval_secs: 120,
             inactivity_timeout_secs: 1200,
             simulate: false,
+            only_siblings: false,
         }
     }
 }

@@ -63,19 +63,33 @@ pub enum ConnectionKind {
     AddrFetch,
     /// The peer connected to us.
     Inbound,
+    /// A node of the operator's own fleet, over a stream that one of both has opened.
+    Sibling {
+        /// Whether the sibling has, and so speaks first.
+        inbound: bool,
+    },
 }
 
 impl ConnectionKind {
     /// Whether the peer connected to us.
     #[must_use]
     pub fn is_inbound(self) -> bool {
-        self == Self::Inbound
+        matches!(self, Self::Inbound | Self::Sibling { inbound: true })
+    }
+
+    /// Whether the peer is a node of the operator's own fleet.
+    #[must_use]
+    pub fn is_sibling(self) -> bool {
+        matches!(self, Self::Sibling { .. })
     }
 
     /// Whether blocks are wanted from the peer, so that it has to serve them.
     #[must_use]
     pub fn must_serve_blocks(self) -> bool {
-        matches!(self, Self::Manual | Self::FullRelay | Self::BlockRelay)
+        matches!(
+            self,
+            Self::Manual | Self::FullRelay | Self::BlockRelay | Self::Sibling { .. }
+        )
     }
 
     /// Whether transactions may be announced to us on such a connection.
@@ -94,6 +108,7 @@ impl ConnectionKind {
             Self::Feeler => "feeler",
             Self::AddrFetch => "addr_fetch",
             Self::Inbound => "inbound",
+            Self::Sibling { .. } => "sibling",
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod api_keys;
 pub mod block;
 pub mod coins;
 pub mod filters;
+pub mod fleet;
 pub mod labels;
 pub mod mempool;
 pub mod network;

@@ -42,7 +42,7 @@ pub struct NodeReport {
 pub struct PeerReport {
     /// Address as given or as seen.
     pub addr: String,
-    /// Why there is a connection: `manual`, `full_relay`, `block_relay` or `inbound`.
+    /// Why there is a connection: `manual`, `full_relay`, `block_relay`, `inbound` or `sibling`.
     pub kind: &'static str,
     /// How its bytes look: `v1`, or `v2` when they are encrypted (BIP 324).
     pub transport: &'static str,

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use pulse_primitives::status::Readiness;
+use pulse_primitives::{fleet::FleetStatus, status::Readiness};
 
 use super::{answer, json};
 use crate::state::ApiState;
@@ -17,11 +17,33 @@ pub(crate) async fn live() -> Response {
 
 /// Whether answers are complete now.
 pub(super) fn readiness(state: &ApiState) -> Readiness {
-    match state.query().view() {
+    if state.is_draining() {
+        let reason = "the node is about to stop".to_owned();
+        return Readiness::NotSynced { reason };
+    }
+    let own = match state.query().view() {
         Ok(view) => state.readiness(&view),
         Err(err) => Readiness::NotSynced {
             reason: format!("the index cannot be read: {err}"),
         },
+    };
+    match (own, state.fleet()) {
+        (Readiness::Synced, Some(fleet)) => beside(state, fleet),
+        (own, _) => own,
+    }
+}
+
+/// Whether a node that is ready by itself is so beside its siblings. Only a tip counts whose
+/// header this node holds and has checked.
+fn beside(state: &ApiState, fleet: &dyn FleetStatus) -> Readiness {
+    let indexed = (*state.query().tip_watch().borrow()).map_or(0, |tip| tip.height);
+    let best = fleet.report().best_height.unwrap_or(0);
+    let lag = best.saturating_sub(indexed);
+    if lag <= fleet.max_lag_blocks() {
+        return Readiness::Synced;
+    }
+    Readiness::NotSynced {
+        reason: format!("{lag} blocks behind the fleet's best tip {best}"),
     }
 }
 

@@ -4,6 +4,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use pulse_primitives::{
     Height,
     bitcoin::BlockHash,
+    fleet::{FleetReport, FleetStatus},
     status::{NodeReport, PeerReport, Readiness},
     tip::ChainTip,
 };
@@ -53,6 +54,9 @@ pub(super) struct StatsJson {
     peers_dropped: u64,
     #[schema(value_type = Vec<Peer>)]
     peers: Vec<PeerReport>,
+    /// The other nodes of the fleet; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<FleetReport>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -90,6 +94,7 @@ pub(super) async fn stats(State(state): State<ApiState>) -> Response {
     if let Some(left) = state.query().time_left() {
         body.sync_eta_seconds = Some(left.as_secs());
     }
+    body.fleet = state.fleet().map(FleetStatus::report);
     json("/stats", StatusCode::OK, &body)
 }
 
@@ -125,6 +130,7 @@ impl StatsJson {
             bytes_received: report.bytes_received,
             peers_dropped: report.peers_dropped,
             peers: report.peers,
+            fleet: None,
         }
     }
 }

@@ -58,6 +58,9 @@ pub enum ConfigError {
     /// The `[p2p]` section makes no sense.
     #[error(transparent)]
     P2p(#[from] pulse_node::config::ConfigError),
+    /// The `[fleet]` section makes no sense.
+    #[error(transparent)]
+    Fleet(#[from] pulse_fleet::ConfigError),
 }
 
 impl ConfigError {

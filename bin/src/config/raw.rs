@@ -2,6 +2,7 @@
 //! other crates are theirs.
 
 use pulse_api::{ApiConfig, electrum::ElectrumConfig, push::PushConfig};
+use pulse_fleet::FleetConfig;
 use pulse_indexer::IndexConfig;
 use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
@@ -25,6 +26,8 @@ pub struct RawConfig {
     pub index: IndexConfig,
     /// Unconfirmed transactions.
     pub mempool: MempoolConfig,
+    /// The nodes of one operator among each other.
+    pub fleet: FleetConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -54,6 +57,9 @@ pub struct NodeSection {
     /// Time for a clean stop, in seconds; what has not ended then is left behind.
     /// Default 60.
     pub stop_timeout_secs: u64,
+    /// Time between SIGTERM and the stop, in seconds, in which `/health` is 503 and all else
+    /// goes on, so that a balancer sends clients elsewhere. Default 0.
+    pub drain_secs: u64,
 }
 
 impl Default for NodeSection {
@@ -67,6 +73,7 @@ impl Default for NodeSection {
             simulate_interval_secs: 10,
             simulate_seed: 1,
             stop_timeout_secs: 60,
+            drain_secs: 0,
         }
     }
 }

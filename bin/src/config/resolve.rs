@@ -7,6 +7,7 @@ use std::{
 };
 
 use pulse_api::{ApiConfig, electrum::ElectrumConfig, push::PushConfig};
+use pulse_fleet::FleetConfig;
 use pulse_indexer::IndexConfig;
 use pulse_mempool::MempoolConfig;
 use pulse_node::config::SyncConfig;
@@ -29,6 +30,8 @@ pub struct Config {
     pub simulate: Option<Simulate>,
     /// Time for a clean stop.
     pub stop_timeout: Duration,
+    /// Time between SIGTERM and the stop.
+    pub drain: Duration,
     /// Peers and download.
     pub p2p: SyncConfig,
     /// HTTP listeners.
@@ -41,6 +44,8 @@ pub struct Config {
     pub index: IndexConfig,
     /// Unconfirmed transactions.
     pub mempool: MempoolConfig,
+    /// The nodes of one operator among each other.
+    pub fleet: FleetConfig,
     /// Logs.
     pub log: LogConfig,
     /// The same as it would stand in a file, for `pulse-node config`.
@@ -92,6 +97,8 @@ impl Config {
         EnvFilter::try_new(&raw.log.filter)
             .map_err(|err| ConfigError::meaning("log.filter", err.to_string()))?;
         raw.p2p.simulate = raw.node.simulate;
+        raw.fleet.check()?;
+        raw.p2p.only_siblings = only_siblings(&raw)?;
         // Parsed again where they are used; a mistake is to stop the start.
         raw.p2p.peers(chain.default_port)?;
 
@@ -102,12 +109,14 @@ impl Config {
                 seed: raw.node.simulate_seed,
             }),
             stop_timeout,
+            drain: Duration::from_secs(raw.node.drain_secs),
             p2p: raw.p2p.clone(),
             http: raw.http.clone(),
             push: raw.push.clone(),
             electrum: raw.electrum.clone(),
             index: raw.index.clone(),
             mempool: raw.mempool.clone(),
+            fleet: raw.fleet.clone(),
             log: raw.log.clone(),
             chain,
             raw,
@@ -163,6 +172,22 @@ fn parse_work(text: &str) -> Option<Work> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(format!("{digits:0>64}"), &mut bytes).ok()?;
     Some(Work::from_be_bytes(bytes))
+}
+
+/// Whether blocks come from siblings alone, with which no other peer can be named.
+fn only_siblings(raw: &RawConfig) -> Result<bool, ConfigError> {
+    if !raw.fleet.only_siblings {
+        return Ok(false);
+    }
+    let error = |reason: &str| Err(ConfigError::meaning("fleet.only_siblings", reason));
+    let p2p = &raw.p2p;
+    if !raw.fleet.is_enabled() {
+        return error("there is no fleet. Hint: set fleet.listen");
+    }
+    if !p2p.connect.is_empty() || !p2p.add_node.is_empty() || p2p.listen.is_some() {
+        return error("goes with none of p2p.connect, p2p.add_node and p2p.listen");
+    }
+    Ok(true)
 }
 
 fn data_dir(raw: &RawConfig) -> Result<PathBuf, ConfigError> {

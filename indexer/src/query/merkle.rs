@@ -134,7 +134,7 @@ impl View<'_> {
         let tree = self.tree(pos.height, &row.hash())?;
         let index = pos.txnum.checked_sub(row.first_txnum);
         let index = index.and_then(|index| usize::try_from(index).ok());
-        let index = index.ok_or_else(|| missing("blk"))?;
+        let index = index.ok_or_else(|| missing(Family::Blk))?;
         let found = tree.txids().get(index) == Some(txid);
         Ok(found.then_some(Place {
             row,

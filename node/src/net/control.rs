@@ -91,7 +91,7 @@ fn detail(peer: &Peer, now: u64) -> PeerDetail {
         addr: peer.addr.to_string(),
         network: peer.host.map(|host| host.kind().name()),
         kind: peer.kind.name(),
-        direction: if peer.is_inbound() {
+        direction: if peer.kind.is_inbound() {
             "inbound"
         } else {
             "outbound"

@@ -48,7 +48,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{filters::FilterSource, network::ChainParams, ports::PeerStore};
+use pulse_primitives::{
+    filters::FilterSource, fleet::SiblingStream, network::ChainParams, ports::PeerStore,
+};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +113,7 @@ pub struct Net {
     slots: Slots,
     acceptor: Acceptor,
     commands: mpsc::Receiver<Command>,
+    siblings: mpsc::Receiver<SiblingStream>,
     plan: Plan,
     store: Option<Arc<dyn PeerStore>>,
 }
@@ -139,7 +142,7 @@ impl Net {
         let (commands_in, commands) = mpsc::channel(COMMANDS);
         let has_seeds = !(dns_seeds(params).is_empty() && fixed_seeds(params).is_empty());
         let plan = Plan {
-            may_choose: config.connect.is_empty() && !config.simulate,
+            may_choose: config.connect.is_empty() && !config.simulate && !config.only_siblings,
             has_seeds,
             has_friends: !config.add_node.is_empty(),
             dns: config.dns_seeds,
@@ -181,6 +184,7 @@ impl Net {
             slots: Slots::new(manual, config, Instant::now()),
             acceptor: Acceptor::new(listener),
             commands,
+            siblings: mpsc::channel(1).1,
             plan,
             store: None,
         };
@@ -216,6 +220,13 @@ impl Net {
         self
     }
 
+    /// The same, speaking with the nodes of the operator's own fleet over `streams`.
+    #[must_use]
+    pub fn with_siblings(mut self, streams: mpsc::Receiver<SiblingStream>) -> Self {
+        self.siblings = streams;
+        self
+    }
+
     /// Connects and takes connections until `stop`, then closes them all.
     ///
     /// # Errors
@@ -223,7 +234,9 @@ impl Net {
     pub async fn run(self, stop: CancellationToken) -> Result<(), NetError> {
         let context = Arc::new(self.context);
         let running = Running::new(context, self.slots, self.plan, self.store).await;
-        running.run(self.acceptor, self.commands, stop).await
+        running
+            .run(self.acceptor, self.commands, self.siblings, stop)
+            .await
     }
 }
 

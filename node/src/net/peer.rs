@@ -184,7 +184,7 @@ impl Peer {
     /// Whether the peer connected to us.
     #[must_use]
     pub fn is_inbound(&self) -> bool {
-        self.kind.is_inbound()
+        self.kind == ConnectionKind::Inbound
     }
 
     /// Whether transactions may be announced to the peer and taken from it.

@@ -7,10 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{network::ChainParams, ports::PeerStore, tip::ChainTip};
+use pulse_primitives::{
+    fleet::{SiblingEnd, SiblingStream},
+    network::ChainParams,
+    ports::PeerStore,
+    tip::ChainTip,
+};
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{Id, JoinError, JoinSet},
     time::{MissedTickBehavior, interval},
 };
@@ -94,6 +99,8 @@ pub(super) struct Running {
     ids: HashMap<Id, PeerId>,
     pub open: HashMap<PeerId, Open>,
     v1_only: HashSet<PeerAddr>,
+    /// Who wants to know how the connection of a sibling ended.
+    siblings: HashMap<PeerId, oneshot::Sender<SiblingEnd>>,
     started: Instant,
     /// Ends all connections. Not that of the whole node, because what is to be known of
     /// them must be asked before they end.
@@ -133,6 +140,7 @@ impl Running {
             ids: HashMap::new(),
             open: HashMap::new(),
             v1_only: HashSet::new(),
+            siblings: HashMap::new(),
             started: now,
             stop: CancellationToken::new(),
         }
@@ -143,6 +151,7 @@ impl Running {
         mut self,
         mut acceptor: Acceptor,
         mut commands: mpsc::Receiver<Command>,
+        mut siblings: mpsc::Receiver<SiblingStream>,
         stop: CancellationToken,
     ) -> Result<(), NetError> {
         let mut tick = interval(TICK.min(self.context.limits.dial_interval));
@@ -159,6 +168,7 @@ impl Running {
                 },
                 Some(ended) = self.sessions.join_next_with_id() => self.on_ended(ended).await,
                 Some(command) = commands.recv() => self.obey(&command),
+                Some(sibling) = siblings.recv() => self.take_sibling(sibling),
                 Ok(()) = tips.changed() => tip = (*tips.borrow_and_update(), clock.now()),
                 _ = tick.tick() => self.on_tick(tip, clock.now()),
             }
@@ -251,6 +261,27 @@ impl Running {
         self.start(id, open, Origin::Accepted(stream));
     }
 
+    /// Speaks with a sibling, for which there is always a place: the fleet limits them.
+    fn take_sibling(&mut self, sibling: SiblingStream) {
+        let id = self.next_id();
+        let open = Open {
+            kind: ConnectionKind::Sibling {
+                inbound: !sibling.dialed,
+            },
+            address: None,
+            addr: PeerAddr {
+                host: sibling.peer_id,
+                port: 0,
+            },
+            since: self.context.shared.clock.now(),
+            inbound_from: None,
+            v2: false,
+            stop: self.stop.child_token(),
+        };
+        self.siblings.insert(id, sibling.ended);
+        self.start(id, open, Origin::Sibling(sibling.stream));
+    }
+
     /// Whether a connection from `ip` is taken, for which another one may have to go.
     fn admit(&mut self, ip: IpAddr) -> Result<(), &'static str> {
         let host = NetAddr::from(ip);
@@ -288,7 +319,8 @@ impl Running {
         let candidates = self
             .open
             .iter()
-            .filter(|(_, open)| open.kind.is_inbound() && !open.stop.is_cancelled())
+            .filter(|(_, open)| open.kind == ConnectionKind::Inbound)
+            .filter(|(_, open)| !open.stop.is_cancelled())
             .filter_map(|(id, open)| {
                 let host = open.address?.addr;
                 let peer = peers.get(id);
@@ -376,6 +408,14 @@ impl Running {
                 Penalty::Slow
             }
         };
+        if let Some(sibling) = self.siblings.remove(&id) {
+            let end = match penalty {
+                Penalty::Misbehaved => SiblingEnd::Misbehaved,
+                Penalty::None | Penalty::Slow => SiblingEnd::Lost,
+            };
+            // The fleet may be gone already.
+            let _ = sibling.send(end);
+        }
         if open.kind == ConnectionKind::Manual {
             let peer = ended.and_then(|ended| ended.peer);
             if peer.is_some_and(|peer| peer.last_block().is_some()) {

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::{bitcoin::p2p::message::NetworkMessage, tip::ChainTip};
+use pulse_primitives::{bitcoin::p2p::message::NetworkMessage, fleet::Duplex, tip::ChainTip};
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
@@ -64,6 +64,8 @@ pub(super) enum Origin {
     },
     /// It was accepted.
     Accepted(TcpStream),
+    /// It is a stream of the fleet, encrypted by it.
+    Sibling(Box<dyn Duplex>),
 }
 
 /// A connection to be.
@@ -111,7 +113,9 @@ impl Session {
         Ended {
             peer,
             penalty,
-            discourage: misbehaved && self.kind != ConnectionKind::Manual,
+            discourage: misbehaved
+                && self.kind != ConnectionKind::Manual
+                && !self.kind.is_sibling(),
         }
     }
 
@@ -119,7 +123,7 @@ impl Session {
         let (peer, addr, kind) = (self.id, &self.addr, self.kind.name());
         let err = std::error::Error::source(reason).map(tracing::field::display);
         // Strangers may come and go as they like without filling the log.
-        if self.kind.is_inbound() || !is_lasting(self.kind) {
+        if self.kind == ConnectionKind::Inbound || !is_lasting(self.kind) {
             debug!(%peer, %addr, kind, %reason, err, "peer closed");
         } else if reason.penalty() == Penalty::None {
             info!(%peer, %addr, kind, %reason, err, "peer lost");
@@ -132,7 +136,7 @@ impl Session {
         let (id, addr, kind) = (peer.id, &peer.addr, self.kind.name());
         let (user_agent, height) = (&peer.remote.user_agent, peer.remote.start_height);
         let transport = peer.transport.name();
-        if self.kind.is_inbound() || !is_lasting(self.kind) {
+        if self.kind == ConnectionKind::Inbound || !is_lasting(self.kind) {
             debug!(peer = %id, %addr, kind, user_agent, height, transport, "peer connected");
         } else {
             info!(peer = %id, %addr, kind, user_agent, height, transport, "peer connected");
@@ -184,6 +188,11 @@ impl Session {
                     audience: Some(audience),
                 })
             }
+            Origin::Sibling(stream) => Ok(Opened {
+                connection: Connection::v1(stream, context.magic),
+                host: None,
+                audience: None,
+            }),
         }
     }
 

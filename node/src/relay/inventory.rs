@@ -77,6 +77,8 @@ impl InboundTimer {
 #[derive(Debug)]
 pub struct Inventory {
     inbound: bool,
+    /// Nothing waits: the peer is one of our own, from whom nothing is hidden.
+    at_once: bool,
     wtxid_relay: bool,
     queue: HashSet<Wtxid>,
     known: RecentSet,
@@ -98,6 +100,7 @@ impl Inventory {
     ) -> Self {
         let mut inventory = Self {
             inbound,
+            at_once: false,
             wtxid_relay,
             queue: HashSet::new(),
             known: RecentSet::new(KNOWN, rng),
@@ -107,6 +110,14 @@ impl Inventory {
         };
         inventory.set_next(now, timer, rng);
         inventory
+    }
+
+    /// The same, for a peer of our own: what is queued is always due.
+    #[must_use]
+    pub fn at_once(mut self, now: Instant) -> Self {
+        self.at_once = true;
+        self.next = now;
+        self
     }
 
     /// Queues a transaction, unless the peer knows it.
@@ -207,6 +218,7 @@ impl Inventory {
 
     fn set_next(&mut self, now: Instant, timer: &mut InboundTimer, rng: &mut impl Rng) {
         self.next = match self.inbound {
+            _ if self.at_once => now,
             true => timer.next(now, rng),
             false => now + exponential(rng, OUTBOUND_INTERVAL),
         };
@@ -277,6 +289,17 @@ mod tests {
 
     fn wtx(n: u32) -> Entry {
         Entry::WTx(ids(n).1)
+    }
+
+    #[test]
+    fn to_one_of_our_own_nothing_waits() {
+        let mut scene = Scene::new(true, true);
+        scene.inventory = scene.inventory.at_once(scene.now);
+        for n in 0..3 {
+            scene.queue([n]);
+            assert_eq!(scene.inventory.next_time(), scene.now);
+            assert_eq!(scene.bunch(0..3), [wtx(n)]);
+        }
     }
 
     #[test]

@@ -172,7 +172,9 @@ impl Serving {
         let Some(height) = answers.servable(&hash) else {
             return Ok(false);
         };
-        if answers.is_historical(&hash) && self.server.upload_target_is_reached() {
+        // The target is about the uplink of strangers.
+        let is_counted = !self.peer.kind.is_sibling();
+        if is_counted && answers.is_historical(&hash) && self.server.upload_target_is_reached() {
             debug!(peer = %self.peer.id, height, "upload target reached");
             return Err(Fault::Useless("upload_target"));
         }

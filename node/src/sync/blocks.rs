@@ -164,6 +164,11 @@ struct PeerLoad {
     reach: Height,
     /// How many blocks below that it serves.
     depth: Height,
+    /// Requests to it at a time.
+    limit: usize,
+    /// Whether it is asked again only when half of that is done, for a run of blocks
+    /// instead of one by one.
+    in_runs: bool,
     /// When the peer last delivered a block, or was asked while it owed none.
     progress: Instant,
 }
@@ -312,6 +317,8 @@ impl BlockWindow {
                 in_flight: 0,
                 reach,
                 depth: Height::MAX,
+                limit: self.limits.per_peer,
+                in_runs: false,
                 progress: now,
             })
             .reach = reach;
@@ -321,6 +328,14 @@ impl BlockWindow {
     pub fn limit_depth(&mut self, peer: PeerId, depth: Height) {
         if let Some(load) = self.peers.get_mut(&peer) {
             load.depth = depth;
+        }
+    }
+
+    /// The peer is near: it is asked for runs of up to `limit` blocks.
+    pub fn ask_in_runs(&mut self, peer: PeerId, limit: usize) {
+        if let Some(load) = self.peers.get_mut(&peer) {
+            load.limit = limit;
+            load.in_runs = true;
         }
     }
 
@@ -345,11 +360,14 @@ impl BlockWindow {
         let Some(load) = self.peers.get_mut(&peer) else {
             return Vec::new();
         };
+        if load.in_runs && load.in_flight > load.limit / 2 {
+            return Vec::new();
+        }
         let mut wanted = Vec::new();
         // Whether everything below is with the kernel already.
         let mut first = true;
         for (height, entry) in (self.base + 1..).zip(&mut self.entries) {
-            if load.in_flight >= self.limits.per_peer || height > load.reach {
+            if load.in_flight >= load.limit || height > load.reach {
                 break;
             }
             let served = load.reach - height <= load.depth;

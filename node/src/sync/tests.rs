@@ -126,6 +126,28 @@ fn heights(branch: u8, range: std::ops::RangeInclusive<Height>) -> Vec<BlockHash
 }
 
 #[test]
+fn a_sibling_is_asked_for_runs_and_again_when_half_of_one_has_come() {
+    let mut sim = Sim::new(1024, 16, 1 << 20);
+    let path = main_chain(200);
+    sim.update(&path);
+    sim.window.set_reach(A, 200, sim.now);
+    sim.window.set_reach(B, 200, sim.now);
+    sim.window.ask_in_runs(A, 64);
+    assert_eq!(sim.request(A), heights(1, 1..=64));
+    assert_eq!(sim.request(B), heights(1, 65..=80));
+    for height in 1..=31 {
+        assert_eq!(sim.receive(A, block(1, height), 100), Received::Wanted);
+        assert_eq!(sim.request(A), []);
+    }
+    assert_eq!(sim.receive(A, block(1, 32), 100), Received::Wanted);
+    assert_eq!(sim.request(A), heights(1, 81..=112));
+    // What it owed when it was lost is asked of another one.
+    sim.window.remove_peer(A);
+    sim.window.ask_in_runs(B, 64);
+    assert_eq!(sim.request(B).first(), Some(&block(1, 33)));
+}
+
+#[test]
 fn requests_are_spread_over_peers_within_their_reach() {
     let mut sim = Sim::new(1024, 16, 1 << 20);
     let path = main_chain(100);

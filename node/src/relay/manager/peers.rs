@@ -72,14 +72,18 @@ impl Manager {
             self.judges.connected(id);
         }
         let inventory = (relays && peer.remote.relay).then(|| {
-            Inventory::new(
+            let inventory = Inventory::new(
                 peer.is_inbound(),
                 peer.remote.wtxid_relay,
                 self.mempool.next_sequence(),
                 now,
                 &mut self.timer,
                 &mut self.rng,
-            )
+            );
+            match peer.kind.is_sibling() {
+                true => inventory.at_once(now),
+                false => inventory,
+            }
         });
         let (questions, waiting) = mpsc::channel(QUESTIONS);
         if inventory.is_some() {
@@ -237,6 +241,16 @@ impl Manager {
             .filter_map(|peer| peer.inventory.as_mut())
         {
             inventory.queue(txid, wtxid);
+        }
+        let now = self.clock.now();
+        let siblings: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.peer.kind.is_sibling())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in siblings {
+            self.send_inventory(id, now);
         }
     }
 

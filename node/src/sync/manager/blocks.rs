@@ -27,6 +27,8 @@ use crate::{
 /// Blocks below its tip that a peer with few blocks can be asked for: two less than the
 /// 288 that it keeps (BIP 159), as its tip may move meanwhile.
 const LIMITED_DEPTH: Height = 285;
+/// Blocks that a sibling is asked for at a time; the stream waits while they are not taken.
+const SIBLING_RUN: usize = 64;
 
 impl Manager {
     /// Tells the window how far along the best chain each peer goes.
@@ -39,8 +41,14 @@ impl Manager {
         for (peer, best) in self.headers.bests() {
             if let Some(fork) = store.fork_point(&best) {
                 self.window.set_reach(peer, fork.height, now);
-                if self.peers.get(&peer).is_some_and(|peer| is_limited(peer)) {
+                let Some(known) = self.peers.get(&peer) else {
+                    continue;
+                };
+                if is_limited(known) {
                     self.window.limit_depth(peer, LIMITED_DEPTH);
+                }
+                if known.kind.is_sibling() {
+                    self.window.ask_in_runs(peer, SIBLING_RUN);
                 }
             }
         }
@@ -48,10 +56,23 @@ impl Manager {
     }
 
     pub(super) fn request_blocks(&mut self, now: Instant) {
-        let (inbound, chosen): (Vec<_>, Vec<_>) = self
+        let (siblings, others): (Vec<_>, Vec<_>) = self
             .headers
             .bests()
             .map(|(peer, _)| peer)
+            .partition(|peer| self.is_sibling(*peer));
+        for peer in &siblings {
+            self.request_from(*peer, now);
+        }
+        // What siblings can send is not asked of the public network.
+        if siblings
+            .iter()
+            .any(|peer| self.window.in_flight_of(*peer) > 0)
+        {
+            return;
+        }
+        let (inbound, chosen): (Vec<_>, Vec<_>) = others
+            .into_iter()
             .partition(|peer| self.peers.get(peer).is_some_and(|peer| peer.is_inbound()));
         let has_chosen = !chosen.is_empty();
         for peer in chosen {
@@ -62,6 +83,12 @@ impl Manager {
                 self.request_from(peer, now);
             }
         }
+    }
+
+    /// Whether the peer is a node of our own fleet.
+    fn is_sibling(&self, peer: PeerId) -> bool {
+        let peer = self.peers.get(&peer);
+        peer.is_some_and(|peer| peer.kind.is_sibling())
     }
 
     pub(super) fn request_from(&mut self, peer: PeerId, now: Instant) {
