@@ -13,6 +13,8 @@ set -euo pipefail
 
 peers="${PEERS:-1}"
 report=docs/benchmarks.md
+# As large a part of each chain is loaded in bulk as of one of 1600 blocks by default.
+export PULSE_INDEX__BULK_LAG_BLOCKS="${PULSE_INDEX__BULK_LAG_BLOCKS:-$((blocks * 5 / 16))}"
 
 # Bytes of files, 0 if there are none.
 bytes_of() {
@@ -110,7 +112,15 @@ echo "ingestion: $ingest"
 
 machine="$(nproc) x $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1), $(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB"
 commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
-printf '| %s | %s | %s | %s | %s | %s s, %s CPU s, %s MiB | %s s, %s CPU s, %s MiB | %s | %s (%s) | %s | %s s |\n' \
+row="$(printf '| %s | %s | %s | %s | %s | %s s, %s CPU s, %s MiB | %s s, %s CPU s, %s MiB | %s | %s (%s) | %s | %s s |' \
     "$(date -u +%F)" "$commit" "$machine" "BLOCKS=$blocks TXS=$txs_per_block SEED=$seed PEERS=$peers" "$txs" \
     "$kernel_wall" "$kernel_cpu" "$kernel_peak" "$wall_s" "$cpu_s" "$peak_mib" "$ratio" \
-    "$index_bytes" "$bytes_per_tx" "$rows" "$stop_s" | tee -a "$report"
+    "$index_bytes" "$bytes_per_tx" "$rows" "$stop_s")"
+echo "$row"
+# Behind the last row of its table.
+awk -v row="$row" '
+    in_table && !/^\|/ { print row; in_table = 0; is_added = 1 }
+    /^\| date \| commit \| machine \| chain \|/ { in_table = 1 }
+    { print }
+    END { if (in_table) print row; exit !(in_table || is_added) }' "$report" >"$report.new"
+mv "$report.new" "$report"

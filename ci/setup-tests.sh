@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides the build: Node.js and bcoin, an independent node
-# that they use as a peer; a browser; the Electrum wallet; Python and Schemathesis, which tries
-# the HTTP API by its description. Does nothing when all is there.
+# that they use as a peer; a browser; the Electrum wallet; curl; Python and Schemathesis, which
+# tries the HTTP API by its description. Does nothing when all is there.
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -12,6 +12,9 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
 fi
 if ! command -v chromium >/dev/null; then
     packages+=(chromium)
+fi
+if ! command -v curl >/dev/null; then
+    packages+=(curl)
 fi
 if ! command -v electrum >/dev/null; then
     packages+=(electrum)

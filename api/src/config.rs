@@ -9,7 +9,7 @@ use std::{
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use crate::fallback::FallbackUrl;
+use crate::{access::AccessConfig, fallback::FallbackUrl};
 
 /// Settings of the HTTP listeners, section `[http]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub struct ApiConfig {
     pub queue_wait_secs: NonZeroU64,
     /// Seconds that a query may take before its client gets a 503. Default 30.
     pub request_timeout_secs: NonZeroU64,
+    /// Who may ask how often.
+    pub access: AccessConfig,
 }
 
 impl Default for ApiConfig {
@@ -80,6 +82,7 @@ impl Default for ApiConfig {
             max_queries: const { count(16) },
             queue_wait_secs: const { secs(5) },
             request_timeout_secs: const { secs(30) },
+            access: AccessConfig::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What every request passes, whatever its route.
 //!
-//! measure, compress -> CORS and OPTIONS -> panic to 500 -> admit, bound the body -> route
+//! measure, compress -> CORS and OPTIONS -> panic to 500 -> keys and rates -> admit, bound the body -> route
 
 use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
@@ -20,10 +20,19 @@ use tokio::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
-use crate::{compress, config::CorsOrigin, metrics, rest::error::RestError, server::Client};
+use crate::{
+    access::{self, Access},
+    compress,
+    config::CorsOrigin,
+    metrics,
+    rest::error::RestError,
+    server::Client,
+};
 
 /// Most bytes that a request body may have.
 const BODY_LIMIT_BYTES: u64 = 1_000_000;
+/// Longest request body that is refused only once it has been read, and thrown away.
+const DRAINED_BYTES: u64 = 4_000_000;
 /// Most KiB of request bodies that are in memory at the same time.
 const BODIES_LIMIT_KIB: usize = 64 << 10;
 /// Time in which a request body must arrive.
@@ -44,6 +53,16 @@ struct Bounds {
 
 /// `router` behind all layers, with up to `max_requests` at a time.
 pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Router {
+    wrap_for(router, cors, max_requests, Arc::new(Access::open()))
+}
+
+/// The same for clients that `access` admits.
+pub(crate) fn wrap_for(
+    router: Router,
+    cors: CorsOrigin,
+    max_requests: usize,
+    access: Arc<Access>,
+) -> Router {
     let bounds = Bounds {
         memory: Arc::new(Semaphore::new(BODIES_LIMIT_KIB)),
         requests: Arc::new(Semaphore::new(max_requests)),
@@ -51,6 +70,7 @@ pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Rou
     // The last layer is the outermost.
     router
         .layer(from_fn_with_state(bounds, admit))
+        .layer(from_fn_with_state(access, access::layer))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(cors, cross_origin))
         .layer(from_fn(measure))
@@ -162,7 +182,13 @@ struct Kept {
 impl Kept {
     async fn read(&mut self, mut body: Body) -> Result<(), RestError> {
         let mut left = BODY_LIMIT_BYTES;
-        if body.size_hint().lower() > left {
+        if let Some(len) = body.size_hint().exact()
+            && len > left
+        {
+            // A client that is still sending when its connection ends does not read why.
+            while len <= DRAINED_BYTES
+                && let Some(Ok(_)) = body.frame().await
+            {}
             return Err(RestError::BodyTooLarge);
         }
         while let Some(frame) = body.frame().await {

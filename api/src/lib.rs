@@ -13,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod at_height;
 mod blocking;
 mod blocks;
@@ -32,6 +33,7 @@ mod state;
 mod tls;
 mod together;
 
+pub use crate::access::{AccessConfig, KeyUse};
 pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::fallback::{Fallback, FallbackError, FallbackUrl};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
@@ -66,13 +68,14 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     }
     router = router.merge(rest::openapi::routes());
     let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
+    let access = state.access();
     let router = router.fallback(rest::handle);
     let router = router.layer(from_fn_with_state(state.clone(), at_height::layer));
     let mut router = router.with_state(state);
     if let Some(push) = push {
         router = router.merge(push::routes(push));
     }
-    layers::wrap(router, cors, max.get())
+    layers::wrap_for(router, cors, max.get(), access)
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,

@@ -15,6 +15,8 @@ const CONNECTIONS: &str = "pulse_rest_connections";
 const REFUSED: &str = "pulse_rest_queries_refused_total";
 const PANICS: &str = "pulse_rest_handler_panics_total";
 const FALLBACK: &str = "pulse_rest_fallback_total";
+const KEY_REQUESTS: &str = "pulse_rest_api_key_requests_total";
+const ACCESS_REFUSED: &str = "pulse_rest_requests_refused_total";
 const ELECTRUM_SECONDS: &str = "pulse_electrum_request_seconds";
 const ELECTRUM_CONNECTIONS: &str = "pulse_electrum_connections";
 const ELECTRUM_SUBSCRIPTIONS: &str = "pulse_electrum_subscriptions";
@@ -48,6 +50,11 @@ pub fn describe() {
     describe_counter!(
         REFUSED,
         "Requests answered with 503 because no query slot became free in time"
+    );
+    describe_counter!(KEY_REQUESTS, "Requests with an API key, by its id");
+    describe_counter!(
+        ACCESS_REFUSED,
+        "Requests refused for lack of a key or for being too many, by reason"
     );
     describe_counter!(PANICS, "Requests whose handler panicked");
     describe_counter!(
@@ -93,6 +100,16 @@ pub fn describe() {
         Unit::Seconds,
         "Time to renew the states of all subscriptions that a change has touched"
     );
+}
+
+/// Records a request with a key. There are at most 1,000 ids at a time.
+pub(crate) fn key_used(id: &str) {
+    counter!(KEY_REQUESTS, "key" => id.to_owned()).increment(1);
+}
+
+/// Records a request that was refused before it was looked at.
+pub(crate) fn access_refused(reason: &'static str) {
+    counter!(ACCESS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// Records whether answers are complete now.

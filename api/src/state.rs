@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use pulse_indexer::query::{Query, View};
 use pulse_primitives::{
     Height,
+    api_keys::ApiKeyStore,
     fleet::FleetStatus,
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
@@ -22,7 +23,8 @@ use pulse_primitives::{
 };
 
 use crate::{
-    blocking::Blocking, config::ApiConfig, fallback::Fallback, ops::sampler::Sampler,
+    access::Access, blocking::Blocking, config::ApiConfig, fallback::Fallback,
+    ops::sampler::Sampler,
 };
 
 /// Submissions at the same time. They have slots of their own, so that script checks do
@@ -78,6 +80,7 @@ struct Inner {
     params: ChainParams,
     config: ApiConfig,
     prometheus: PrometheusHandle,
+    access: Arc<Access>,
     blocking: Blocking,
     submitting: Blocking,
     sampler: Sampler,
@@ -110,6 +113,7 @@ impl ApiState {
             status,
             mempool,
             params,
+            access: Arc::new(Access::new(config.access.clone())),
             config,
             prometheus,
             sampler: Sampler::default(),
@@ -159,6 +163,18 @@ impl ApiState {
     /// Whether the node is about to stop.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.load(Ordering::Acquire)
+    }
+
+    /// The same, with keys of clients to be found there.
+    #[must_use]
+    pub fn with_api_keys(self, keys: Arc<dyn ApiKeyStore>) -> Self {
+        self.inner.access.set_keys(keys);
+        self
+    }
+
+    /// Keys and limits of clients.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.inner.access)
     }
 
     /// The same, for one request that takes a part of the chain for the whole.

@@ -255,11 +255,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             config.http.clone(),
             metrics,
         )
+        .with_api_keys(Arc::clone(&meta) as _)
         .with_drain(drain.flag());
         let state = match &config.http.fallback_esplora {
-            Some(url) => {
-                state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?)
-            }
+            Some(url) => state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?),
             None => state,
         };
         let state = match siblings {

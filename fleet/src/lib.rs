@@ -38,8 +38,6 @@ pub mod report;
 pub mod seeds;
 pub mod status;
 pub mod swarm;
-#[cfg(test)]
-mod tests;
 pub mod ticket;
 pub mod transport;
 

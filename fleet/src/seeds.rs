@@ -147,8 +147,7 @@ impl Lookup {
         found
             .into_iter()
             .flatten()
-            .map(|addr| dialable(addr, self.quic))
-            .flatten()
+            .flat_map(|addr| dialable(addr, self.quic))
             .collect()
     }
 }

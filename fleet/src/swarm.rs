@@ -80,8 +80,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 /// Connections with one sibling: both may dial at the same time.
 const MAX_PER_SIBLING: u32 = 2;
-/// How long streams get to end.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Why there is no fleet.
 #[derive(Debug, thiserror::Error)]
@@ -308,11 +306,7 @@ impl Fleet {
         }
         // Siblings hear of the end by the end of the connections.
         drop(self.swarm);
-        self.link_events.close();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
-            self.tasks.abort_all();
-        }
+        self.tasks.shutdown().await;
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -773,3 +767,6 @@ fn settings(err: &impl std::fmt::Debug) -> FleetError {
         reason: format!("{err:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

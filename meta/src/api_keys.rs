@@ -188,7 +188,7 @@ mod tests {
         assert!(!store.revoke_key(&made.kept.id).unwrap());
         assert_eq!(store.find_key(&made.key), None);
         // What was exported brings it back, elsewhere too.
-        store.import_keys(&[made.kept.clone()]).unwrap();
+        store.import_keys(std::slice::from_ref(&made.kept)).unwrap();
         assert_eq!(store.find_key(&made.key), Some(made.kept));
         drop(store);
         let (store, _) = MetaStore::open(dir.path()).unwrap();

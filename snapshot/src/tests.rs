@@ -223,6 +223,53 @@ fn a_changed_byte_anywhere_is_refused_by_the_name_of_its_file() {
 }
 
 #[test]
+fn damage_at_any_place_is_refused_by_the_name_of_the_file() {
+    let cases = std::env::var("PULSE_INDEX_DAMAGES");
+    let cases: u64 = cases.map_or(60, |cases| cases.parse().unwrap());
+    let fixture = Fixture::made();
+    let manifests = ["manifest.json", "manifest.b3"];
+    let written = FILES.iter().filter(|(_, len)| *len > 0);
+    let names: Vec<&str> = written.map(|(path, _)| *path).chain(manifests).collect();
+    for case in 0..cases {
+        let random = blake3::hash(&case.to_le_bytes());
+        let [a, b, c, d, place, kind, ..] = *random.as_bytes();
+        let name = names[usize::from(place) % names.len()];
+        let path = fixture.path("snapshot").join(name);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let at = u32::from_le_bytes([a, b, c, d]) as usize % bad.len();
+        if kind.is_multiple_of(3) {
+            bad.truncate(at);
+        } else {
+            bad[at] ^= 1 << (kind % 8);
+        }
+        let put = |bytes: &[u8]| {
+            // It may be the source's file by another name.
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+        };
+        put(&bad);
+        let verified = Snapshot::open(&fixture.path("snapshot"))
+            .and_then(|snapshot| snapshot.verify(&Progress::default()));
+        if manifests.contains(&name) {
+            assert!(verified.is_err(), "case {case}: {name} at {at}");
+            assert!(fixture.restore().is_err(), "case {case}: {name} at {at}");
+        } else {
+            assert_eq!(named(verified), name, "case {case}: at {at}");
+            assert_eq!(named(fixture.restore()), name, "case {case}: at {at}");
+        }
+        for name in TOP_LEVEL {
+            assert!(!fixture.path("target").join(name).exists(), "case {case}");
+        }
+        put(&good);
+        // What was proven would not be read again.
+        let _ = fs::remove_dir_all(fixture.path("target"));
+    }
+    fixture.restore().unwrap();
+    fixture.assert_restored();
+}
+
+#[test]
 fn files_that_are_short_long_missing_added_or_links_are_refused() {
     for (path, len) in FILES {
         let fixture = Fixture::made();

@@ -43,6 +43,8 @@ impl ElectrumWallet {
             "rpcuser": USER,
             "rpcpassword": USER,
             "server": format!("{server}:{}", if tls { "s" } else { "t" }),
+            // The newest form: servers of older ones are taken for such with TLS.
+            "config_version": 3,
             "oneserver": true,
             "auto_connect": false,
         });

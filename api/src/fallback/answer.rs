@@ -146,7 +146,14 @@ mod tests {
     #[test]
     fn a_path_that_could_be_read_otherwise_is_not_passed_on() {
         assert!(is_plain("/blocks/12"));
-        for path in ["/blocks/..", "/blocks/%2e%2e", "*", "blocks", "/blocks/a b", "/tx/a:b"] {
+        for path in [
+            "/blocks/..",
+            "/blocks/%2e%2e",
+            "*",
+            "blocks",
+            "/blocks/a b",
+            "/tx/a:b",
+        ] {
             assert!(!is_plain(path), "{path}");
         }
     }

@@ -245,11 +245,11 @@ impl Fallback {
         }
         let path = "/blocks/tip/height";
         let tip = self.text(path, Form::Number).await?;
-        let tip: u64 = tip
-            .and_then(|height| height.parse().ok())
-            .ok_or_else(|| AskError::Garbage {
-                path: path.to_owned(),
-            })?;
+        let tip: u64 =
+            tip.and_then(|height| height.parse().ok())
+                .ok_or_else(|| AskError::Garbage {
+                    path: path.to_owned(),
+                })?;
         let Some(ours) = ours else {
             return Ok(true);
         };
@@ -280,7 +280,10 @@ impl Fallback {
         let request = Request::builder()
             .method(Method::GET)
             .uri(self.url.with(path))
-            .header(header::USER_AGENT, concat!("pulse-node/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("pulse-node/", env!("CARGO_PKG_VERSION")),
+            )
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::VIA, VIA)
             .body(Empty::new())

@@ -79,7 +79,10 @@ mod tests {
     fn a_base_url_is_http_or_https_without_user_and_query() {
         for (text, path) in [
             ("http://127.0.0.1:3000", "http://127.0.0.1:3000/blocks"),
-            ("https://host.example/api/", "https://host.example/api/blocks"),
+            (
+                "https://host.example/api/",
+                "https://host.example/api/blocks",
+            ),
         ] {
             assert_eq!(text.parse::<FallbackUrl>().unwrap().with("/blocks"), path);
         }

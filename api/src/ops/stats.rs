@@ -36,6 +36,7 @@ pub(super) struct StatsJson {
     /// Tip of the best header chain.
     best_header: TipJson,
     /// Blocks from the index tip to the best header.
+    #[schema(value_type = u32)]
     lag_blocks: Height,
     /// Blocks indexed per minute, over the last two minutes.
     blocks_per_minute: f64,
@@ -56,12 +57,14 @@ pub(super) struct StatsJson {
     peers: Vec<PeerReport>,
     /// The other nodes of the fleet; not there without one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     fleet: Option<FleetReport>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tip)]
 struct TipJson {
+    #[schema(value_type = u32)]
     height: Height,
     #[schema(value_type = HashText)]
     hash: BlockHash,

@@ -125,6 +125,7 @@ pub(super) async fn run(push: PushState, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
+            () = push.0.first_client.notified() => {}
             changed = tip.changed() => if changed.is_err() { return },
             changed = scripts_end.changed(), if has_clients => if changed.is_err() { return },
             changed = txs_end.changed(), if has_clients => if changed.is_err() { return },

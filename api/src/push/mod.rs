@@ -48,7 +48,7 @@ use axum::{
     routing::get,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -73,6 +73,8 @@ use crate::{
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 /// Seconds that it may take then.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client waits for the follower to read the tip.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for connections to end after a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,8 @@ struct Inner {
     slots: Arc<Semaphore>,
     /// Subscriptions of all connections.
     subscriptions: AtomicUsize,
+    /// Wakes the follower for a client that is the first.
+    first_client: Notify,
     /// The tasks of all connections.
     tracker: TaskTracker,
     /// Ends them.
@@ -132,6 +136,7 @@ impl PushState {
             blocking: Blocking::new(config.max_queries, QUEUE_WAIT, QUERY_TIMEOUT),
             slots: Arc::new(Semaphore::new(config.max_connections.get())),
             subscriptions: AtomicUsize::new(0),
+            first_client: Notify::new(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
             api,
@@ -167,11 +172,26 @@ impl PushState {
         let api = self.0.api.clone();
         let synced = self.read(move || parts::require_synced(&api)).await;
         synced.map_err(|error| refuse("not_synced", error))?;
-        let place = self.0.hub.end().ok_or_else(|| {
+        let place = self.place().await.ok_or_else(|| {
             let reason = "the tip has not been read yet".to_owned();
             refuse("not_synced", RestError::NotSynced { reason })
         })?;
         Ok((slot, place))
+    }
+
+    /// Where a client begins. The first one after a while makes the follower go on.
+    async fn place(&self) -> Option<Place> {
+        let mut news = self.0.hub.watch();
+        let followed = async {
+            loop {
+                if let Some(place) = self.0.hub.end() {
+                    return Some(place);
+                }
+                self.0.first_client.notify_one();
+                news.changed().await.ok()?;
+            }
+        };
+        timeout(PATIENCE, followed).await.ok().flatten()
     }
 }
 

@@ -10,7 +10,12 @@ fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {
 #[test]
 fn pages_are_let_in_by_the_rule_of_cors_and_those_of_the_node_itself() {
     let cors = |text: &str| CorsOrigin::try_from(text.to_owned()).unwrap();
-    let from = |origin| headers(&[(header::HOST, "node.example:8080"), (header::ORIGIN, origin)]);
+    let from = |origin| {
+        headers(&[
+            (header::HOST, "node.example:8080"),
+            (header::ORIGIN, origin),
+        ])
+    };
     let program = headers(&[(header::HOST, "node.example:8080")]);
     for (text, allowed, refused) in [
         ("*", vec!["https://a.example", "null"], vec![]),
@@ -27,10 +32,16 @@ fn pages_are_let_in_by_the_rule_of_cors_and_those_of_the_node_itself() {
     ] {
         assert!(is_allowed_origin(&cors(text), &program), "{text}");
         for origin in allowed {
-            assert!(is_allowed_origin(&cors(text), &from(origin)), "{text} {origin}");
+            assert!(
+                is_allowed_origin(&cors(text), &from(origin)),
+                "{text} {origin}"
+            );
         }
         for origin in refused {
-            assert!(!is_allowed_origin(&cors(text), &from(origin)), "{text} {origin}");
+            assert!(
+                !is_allowed_origin(&cors(text), &from(origin)),
+                "{text} {origin}"
+            );
         }
     }
     let without_host = headers(&[(header::ORIGIN, "http://node.example:8080")]);

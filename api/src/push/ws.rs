@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{io::AsyncReadExt, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -151,6 +151,10 @@ impl Link for Socket {
             // The client closes, or the time is over; only then is the socket closed, so
             // that what was sent is not lost with what it has sent meanwhile.
             while let Some(Ok(_)) = self.stream.next().await {}
+            if end == End::TooLong {
+                let mut rest = [0; READ_BYTES];
+                while self.stream.get_mut().read(&mut rest).await? > 0 {}
+            }
             Ok::<_, Error>(())
         })
         .await;

@@ -189,33 +189,53 @@ pub(super) fn describe(paths: &mut Paths) {
         ],
     ] {
         match stats.starts_with("/address") {
-            true => paths.tag("Addresses", "What an address was paid, and what is left of it"),
+            true => paths.tag(
+                "Addresses",
+                "What an address was paid, and what is left of it",
+            ),
             false => paths.tag("Scripthashes", "The same for any script, by its hash"),
         }
         paths
             .get(stats, "Totals of a script; zeros if it was never used")
             .json::<StatsJson<'_>>(&[Cache::Short]);
         paths
-            .get(txs, "Up to 50 unconfirmed transactions, then the newest 25 confirmed ones")
+            .get(
+                txs,
+                "Up to 50 unconfirmed transactions, then the newest 25 confirmed ones",
+            )
             .about(
                 "The unconfirmed ones by their arrival, oldest first; the confirmed ones newest \
                  first. `limit` counts confirmed ones, and with a `cursor` no others go before \
-                 them.",
+                 them. `max_txs` and `after_txid` ask for one list of both kinds.",
             )
+            .max_txs(50, MOST_TXS)
+            .after_txid()
             .list::<TxJson<'_>>(None, &[Cache::Short])
-            .pages();
+            .pages()
+            .heights();
         paths
             .get(chain, "The newest 25 confirmed transactions, newest first")
+            .max_txs(TXS_PER_PAGE, MOST_TXS)
             .list::<TxJson<'_>>(None, &[Cache::Short])
-            .pages();
+            .pages()
+            .heights();
         paths
-            .get(chain_after, "25 confirmed transactions after one of them, newest first")
+            .get(
+                chain_after,
+                "25 confirmed transactions after one of them, newest first",
+            )
             .about("Nothing if that one is not in the history.")
+            .max_txs(TXS_PER_PAGE, MOST_TXS)
             .list::<TxJson<'_>>(None, &[Cache::Short])
-            .pages();
+            .pages()
+            .heights();
         paths
-            .get(unconfirmed, "Up to 50 unconfirmed transactions, oldest arrival first")
-            .list::<TxJson<'_>>(Some(50), &[Cache::Short]);
+            .get(
+                unconfirmed,
+                "Up to 50 unconfirmed transactions, oldest arrival first",
+            )
+            .max_txs(MEMPOOL_TXS, MOST_TXS)
+            .list::<TxJson<'_>>(None, &[Cache::Short]);
         paths
             .get(utxo, "Outputs that neither a block nor the mempool spends")
             .about(
@@ -224,11 +244,20 @@ pub(super) fn describe(paths: &mut Paths) {
             )
             .list::<UtxoJson<'_>>(None, &[Cache::Short])
             .pages()
+            .heights()
+            .query(
+                "scriptpubkey",
+                "Not Esplora: whether outputs have their script.",
+                &json!({"type": "boolean"}),
+            )
             .error(RestError::TooManyUtxos);
     }
     paths.tag("Addresses", "");
     paths
-        .own_get("/address-prefix/:prefix", "Addresses that begin with some characters")
+        .own_get(
+            "/address-prefix/:prefix",
+            "Addresses that begin with some characters",
+        )
         .param(
             "prefix",
             Param {

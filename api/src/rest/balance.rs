@@ -3,11 +3,13 @@
 
 use pulse_indexer::query::NoBalance;
 use pulse_primitives::Height;
+use serde_json::json;
 
 use super::{
     error::RestError,
     list::{List, Outlet},
     model::{BalanceChangeJson, BalanceJson},
+    openapi::Paths,
     params::{Asked, Subject},
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -67,5 +69,44 @@ fn refused(why: NoBalance) -> RestError {
     match why {
         NoBalance::Gone => RestError::CursorGone,
         NoBalance::TooMany => RestError::TooManyTxsAround,
+    }
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag("Balances", "What a script was worth. Not Esplora");
+    for (balance, history) in [
+        (
+            "/address/:address/balance",
+            "/address/:address/balance/history",
+        ),
+        (
+            "/scripthash/:hash/balance",
+            "/scripthash/:hash/balance/history",
+        ),
+    ] {
+        paths
+            .get(
+                balance,
+                "What it was worth with a block, or is with the last one",
+            )
+            .query(
+                "height",
+                "Height of the block; the tip's if absent",
+                &json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
+            )
+            .json::<BalanceJson>(&[Cache::Short, Cache::Long])
+            .error(RestError::InvalidNumber)
+            .error(RestError::BlockNotFound)
+            .error(RestError::TooManyTxsAround);
+        paths
+            .get(
+                history,
+                "What each block that touches it changed, newest first",
+            )
+            .list::<BalanceChangeJson>(None, &[Cache::Short])
+            .pages()
+            .heights()
+            .error(RestError::TooManyTxsAround);
     }
 }

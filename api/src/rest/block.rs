@@ -202,7 +202,10 @@ pub(super) fn describe(paths: &mut Paths) {
         .json::<BlockJson>(&[Cache::Long])
         .error(RestError::BlockNotFound);
     paths
-        .get("/block/:hash/status", "Whether a block is in the best chain")
+        .get(
+            "/block/:hash/status",
+            "Whether a block is in the best chain",
+        )
         .about("Unknown and stale blocks are not; that is an answer, not an error.")
         .json::<BlockStatusJson>(&by_depth);
     paths
@@ -214,11 +217,17 @@ pub(super) fn describe(paths: &mut Paths) {
         .binary(&[Cache::Long])
         .error(RestError::BlockNotFound);
     paths
-        .get("/block/:hash/txids", "Ids of a block's transactions, in its order")
+        .get(
+            "/block/:hash/txids",
+            "Ids of a block's transactions, in its order",
+        )
         .list::<Id>(None, &[Cache::Long])
         .error(RestError::BlockNotFound);
     paths
-        .get("/block/:hash/txid/:index", "Id of one transaction of a block")
+        .get(
+            "/block/:hash/txid/:index",
+            "Id of one transaction of a block",
+        )
         .text(HASH, &[Cache::Long])
         .error(RestError::BlockNotFound)
         .error(RestError::TxIndexOutOfRange);
@@ -237,6 +246,9 @@ pub(super) fn describe(paths: &mut Paths) {
             .error(RestError::StartIndexOutOfRange);
     }
     paths
-        .own_get("/block-template", "What a miner works on; not made by this node")
+        .own_get(
+            "/block-template",
+            "What a miner works on; not made by this node",
+        )
         .error(RestError::MiningOff);
 }

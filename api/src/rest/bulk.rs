@@ -21,13 +21,15 @@ use pulse_primitives::{
     mempool::{MempoolTx, MempoolView, ScriptHash},
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     address::{MEMPOOL_TXS, MOST_TXS, TXS_PER_PAGE},
     error::RestError,
     holdings::{History, Unspent},
     list::{List, Outlet},
-    model::{StatsJson, StatusJson, TxJson},
+    model::{OutspendJson, StatsJson, StatusJson, TxJson, UtxoJson},
+    openapi::{Operation, Paths},
     params::{self, Asked, Page, Subject, SubjectKind},
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -436,4 +438,95 @@ fn outspends(
         });
     }
     Err(RestError::MempoolBehind)
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    const SCRIPTS: &str = "Addresses or scripthashes";
+    const TXIDS: &str = "Ids of transactions";
+    paths.tag(
+        "Bulk",
+        "Many addresses, scripthashes or transactions at once. Not Esplora",
+    );
+    for (stats, utxo, txs) in [
+        (
+            "/bulk/addresses/stats",
+            "/bulk/addresses/utxo",
+            "/bulk/addresses/txs",
+        ),
+        (
+            "/bulk/scripthashes/stats",
+            "/bulk/scripthashes/utxo",
+            "/bulk/scripthashes/txs",
+        ),
+    ] {
+        let operation = paths.post(stats, "Totals of each script");
+        let totals = operation.reference::<StatsJson<'_>>();
+        each(operation, SCRIPTS, &[], Some(totals));
+        let operation = paths.post(utxo, "Unspent outputs of each script");
+        let outputs = list_of(operation.reference::<UtxoJson<'_>>());
+        each(operation, SCRIPTS, &[("utxos", outputs)], None);
+        pages_of_each(operation);
+        let operation = paths.post(txs, "Transactions of each script");
+        let list = list_of(operation.reference::<TxJson<'_>>());
+        each(operation, SCRIPTS, &[("txs", list)], None);
+        pages_of_each(operation);
+    }
+    let operation = paths.post("/bulk/txs", "Each transaction");
+    let tx = operation.reference::<TxJson<'_>>();
+    each(operation, TXIDS, &[("tx", tx)], None);
+    let operation = paths.post("/bulk/txs/hex", "The bytes of each transaction");
+    let hex = json!({"type": "string", "pattern": "^([0-9a-f]{2})+$"});
+    each(operation, TXIDS, &[("hex", hex)], None);
+    let operation = paths.post("/bulk/txs/status", "Whether each transaction is confirmed");
+    let status = operation.reference::<StatusJson>();
+    each(operation, TXIDS, &[("status", status)], None);
+    let operation = paths.post("/bulk/txs/outspends", "What spends the outputs of each");
+    let outspends = list_of(operation.reference::<OutspendJson>());
+    each(operation, TXIDS, &[("outspends", outspends)], None);
+}
+
+fn list_of(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+/// What a bulk request takes, and answers for each entry: its name, and one of these or why
+/// there is none; or something else altogether.
+fn each(operation: &mut Operation, what: &str, parts: &[(&str, Value)], other: Option<Value>) {
+    let text = json!({"type": "string"});
+    let mut properties = json!({
+        "address": text, "scripthash": text, "txid": text, "error": text, "next_cursor": text,
+    });
+    for (name, schema) in parts {
+        properties[*name] = schema.clone();
+    }
+    let entry = json!({"type": "object", "properties": properties});
+    let entry = match other {
+        Some(other) => json!({"anyOf": [other, entry]}),
+        None => entry,
+    };
+    let entries = json!({
+        "type": "array",
+        "maxItems": MOST_ENTRIES,
+        "items": {"type": "string"},
+    });
+    operation
+        .read()
+        .about("One entry per entry of the body, in its order; `error` if it has no answer.")
+        .body("application/json", what, &entries)
+        .lists(&entry, &[Cache::Never])
+        .error(RestError::InvalidBody {
+            what: String::new(),
+        })
+        .error(RestError::TooManyEntries { most: MOST_ENTRIES })
+        .error(RestError::InvalidNumber)
+        .error(RestError::InvalidCursor);
+}
+
+fn pages_of_each(operation: &mut Operation) {
+    let limit = json!({"type": "integer", "minimum": 1});
+    operation
+        .query("limit", "Outputs or transactions of each entry", &limit)
+        .heights()
+        .error(RestError::InvalidLimit);
 }

@@ -158,7 +158,18 @@ pub(crate) enum RestError {
         what: &'static str,
     },
     #[error("Too many scripts to derive; ask with fewer descriptors or a lower gap_limit")]
-    TooManyScripts,
+    TooManyDerivations,
+    /// The operator wants an API key with every request.
+    #[error("API key required")]
+    NoApiKey,
+    #[error("Invalid API key")]
+    WrongApiKey,
+    /// More than a key or an address may ask.
+    #[error("Too many requests")]
+    TooManyRequests {
+        /// When it may ask again, in seconds.
+        secs: u32,
+    },
     /// A later block could change the answer.
     #[error("node is not synced yet: {reason}")]
     NotSynced {
@@ -223,7 +234,7 @@ impl RestError {
             | Self::InvalidGapLimit { .. }
             | Self::TooManyDescriptors { .. }
             | Self::InvalidDescriptor { .. }
-            | Self::TooManyScripts
+            | Self::TooManyDerivations
             | Self::AddressSearchOff
             | Self::NoTxids
             | Self::TooManyTxids
@@ -247,6 +258,8 @@ impl RestError {
             Self::MiningOff => StatusCode::FORBIDDEN,
             Self::AfterTxidNotFound | Self::TooManyScripts => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoApiKey | Self::WrongApiKey => StatusCode::UNAUTHORIZED,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::CursorGone => StatusCode::GONE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -261,7 +274,7 @@ impl RestError {
     }
 
     /// What caches are told. Most errors say nothing, so that shared caches do not keep them.
-    fn cache(&self) -> Option<&'static str> {
+    pub(super) fn cache(&self) -> Option<&'static str> {
         match self {
             Self::MiningOff => Some("no-store"),
             Self::TooManyTxids => Some("public, max-age=0"),
@@ -272,6 +285,7 @@ impl RestError {
     /// Seconds after which asking again makes sense; given with every 429 and 503.
     fn retry_after_secs(&self) -> Option<u32> {
         match self {
+            Self::TooManyRequests { secs } => Some(*secs),
             Self::NotSynced { .. } => Some(10),
             Self::Query(QueryError::PositionRenewing { .. })
             | Self::MempoolBehind
@@ -325,6 +339,9 @@ impl IntoResponse for RestError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         if let Some(cache) = self.cache() {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+        }
+        if matches!(self, Self::NoApiKey | Self::WrongApiKey) {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(secs) = self.retry_after_secs() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));

@@ -215,7 +215,7 @@ impl List {
     pub(super) fn in_time(&self) -> Result<(), RestError> {
         let is_over = match (&self.outlet, &self.pieces) {
             (Some(outlet), _) => outlet.is_over(),
-            (None, Some(pieces)) => pieces.is_closed() || Instant::now() >= self.deadline,
+            (None, Some(pieces)) => pieces.sender.is_closed() || Instant::now() >= self.deadline,
             (None, None) => true,
         };
         match is_over {
@@ -246,6 +246,10 @@ impl List {
     /// As [`List::push`].
     pub(super) fn finish(mut self) -> Result<Reply, RestError> {
         self.bytes.extend_from_slice(self.end);
+        if self.pieces.is_none() && self.next.is_none() {
+            let whole = std::mem::take(&mut self.bytes);
+            return Ok(Reply::whole_list(whole, self.cache));
+        }
         if self.pieces.is_some() {
             self.send()?;
         }

@@ -102,15 +102,35 @@ pub(super) fn following(state: &ApiState) -> Result<&Arc<dyn MempoolSource>, Res
 
 /// The description of these routes.
 pub(super) fn describe(paths: &mut Paths) {
-    paths.tag("Mempool", "Unconfirmed transactions and fees; only on nodes with a mempool");
+    paths.tag(
+        "Mempool",
+        "Unconfirmed transactions and fees; only on nodes with a mempool",
+    );
     paths
-        .get("/mempool", "Size of the mempool, and how its fee rates are spread")
+        .get(
+            "/mempool",
+            "Size of the mempool, and how its fee rates are spread",
+        )
         .json::<BacklogJson<'_>>(&[Cache::Short])
         .of_mempool();
     paths
-        .get("/mempool/txids", "Ids of all unconfirmed transactions, oldest arrival first")
+        .get(
+            "/mempool/txids",
+            "Ids of all unconfirmed transactions, oldest arrival first",
+        )
         .list::<Id>(None, &[Cache::Short])
         .of_mempool();
+    for template in ["/mempool/txids/page", "/mempool/txids/page/:last_txid"] {
+        paths
+            .get(
+                template,
+                "Ids of unconfirmed transactions in the order of their bytes",
+            )
+            .about("As mempool/electrs has it.")
+            .max_txs(10_000, 10_000)
+            .list::<Id>(Some(10_000), &[Cache::Short])
+            .of_mempool();
+    }
     paths
         .get("/mempool/recent", "The ten newest arrivals, newest first")
         .list::<RecentJson>(Some(10), &[Cache::Brief])
@@ -124,7 +144,10 @@ pub(super) fn describe(paths: &mut Paths) {
         .list::<ProjectedBlockJson>(None, &[Cache::Short])
         .of_mempool();
     paths
-        .get("/fee-estimates", "Fee rates by confirmation target in blocks")
+        .get(
+            "/fee-estimates",
+            "Fee rates by confirmation target in blocks",
+        )
         .about("A target without enough data is left out.")
         .json::<FeeEstimatesJson<'_>>(&[Cache::Short])
         .of_mempool();

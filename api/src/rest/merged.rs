@@ -15,12 +15,14 @@ use pulse_primitives::{
     },
     mempool::{self, MempoolTx, MempoolView},
 };
+use serde_json::json;
 
 use super::{
     body,
     error::RestError,
     list::{List, Outlet},
     model::{SummaryJson, TxJson},
+    openapi::{Operation, Paths},
     params::{self, Asked, SubjectKind},
     reply::{Cache, Reply},
     snapshot::Snapshot,
@@ -167,4 +169,70 @@ fn change(detail: &TxDetail, of: &HashSet<ScriptHash>) -> i64 {
         })
     };
     sum(&detail.tx.output).saturating_sub(sum(&detail.prevouts))
+}
+
+/// The description of these routes. What they do to lists of one script stands with those.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag(
+        "Several scripts",
+        "Lists of one or more scripts, as mempool/electrs has them",
+    );
+    for template in [
+        "/address/:address/txs/summary",
+        "/address/:address/txs/summary/:last_txid",
+        "/scripthash/:hash/txs/summary",
+        "/scripthash/:hash/txs/summary/:last_txid",
+    ] {
+        let operation = paths.get(template, "What each confirmed transaction changed");
+        summaries(operation);
+    }
+    for (txs, summary, summary_after) in [
+        (
+            "/addresses/txs",
+            "/addresses/txs/summary",
+            "/addresses/txs/summary/:last_txid",
+        ),
+        (
+            "/scripthashes/txs",
+            "/scripthashes/txs/summary",
+            "/scripthashes/txs/summary/:last_txid",
+        ),
+    ] {
+        let operation = paths.post(txs, "Transactions of several scripts as one list");
+        several(operation)
+            .max_txs(TXS, MOST_TXS)
+            .after_txid()
+            .list::<TxJson<'_>>(None, &[Cache::Short]);
+        for template in [summary, summary_after] {
+            let operation = paths.post(template, "What each transaction changed for them");
+            summaries(several(operation));
+        }
+    }
+}
+
+/// What a list of summaries takes and answers.
+fn summaries(operation: &mut Operation) {
+    operation
+        .max_txs(MOST_SUMMARIES, MOST_SUMMARIES)
+        .list::<SummaryJson>(None, &[Cache::Short])
+        .error(RestError::AfterTxidNotFound);
+}
+
+/// What names several scripts.
+fn several(operation: &mut Operation) -> &mut Operation {
+    operation
+        .read()
+        .body(
+            "application/json",
+            "Addresses or scripthashes; what does not parse is left out.",
+            &json!({
+                "type": "array",
+                "maxItems": MOST_SCRIPTS,
+                "items": {"type": "string"},
+            }),
+        )
+        .error(RestError::TooManyScripts)
+        .error(RestError::InvalidBody {
+            what: String::new(),
+        })
 }

@@ -98,11 +98,7 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
 
 /// What another server answers for a node that is not synced, if there is one and the
 /// request may be passed on.
-async fn elsewhere(
-    state: &ApiState,
-    template: &'static str,
-    request: &Parts,
-) -> Option<Response> {
+async fn elsewhere(state: &ApiState, template: &'static str, request: &Parts) -> Option<Response> {
     let fallback = state.fallback()?;
     let is_question = matches!(request.method, Method::GET | Method::HEAD);
     let is_first = !fallback::was_passed_on(&request.headers);

@@ -30,7 +30,9 @@ mod text;
 pub(super) use mempool::{
     BacklogJson, FeeEstimatesJson, ProjectedBlockJson, RecentJson, RemovedJson,
 };
-pub(super) use relatives::{CpfpJson, PresentJson, RecommendedFeesJson, ReplacementJson};
+pub(super) use relatives::{
+    CpfpJson, MemberJson, PresentJson, RecommendedFeesJson, ReplacementJson,
+};
 pub(super) use schema::{Hex, string_schema};
 pub(super) use submit::{PackageJson, TestJson, test_json};
 pub(super) use text::Id;
@@ -41,6 +43,7 @@ pub(super) use text::Id;
 pub(super) struct BlockJson {
     #[schema(value_type = Id)]
     id: BlockHash,
+    #[schema(value_type = u32)]
     height: Height,
     /// The signed version of the header, as unsigned.
     version: u32,
@@ -86,7 +89,7 @@ impl From<&BlockInfo> for BlockJson {
 #[schema(as = BlockStatus)]
 pub(super) struct BlockStatusJson {
     pub(super) in_best_chain: bool,
-    #[schema(required = true)]
+    #[schema(value_type = Option<u32>, required = true)]
     pub(super) height: Option<Height>,
     #[schema(value_type = Option<Id>, required = true)]
     pub(super) next_best: Option<BlockHash>,
@@ -98,7 +101,7 @@ pub(super) struct BlockStatusJson {
 pub(super) struct StatusJson {
     confirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(value_type = Option<u32>, nullable = false)]
     block_height: Option<Height>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -354,6 +357,7 @@ impl From<Spender> for OutspendJson {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MerkleProof)]
 pub(super) struct MerkleProofJson {
+    #[schema(value_type = u32)]
     block_height: Height,
     merkle: Vec<Id>,
     pos: u32,
@@ -431,35 +435,11 @@ impl From<ScriptMempoolTotals> for TotalsJson {
     }
 }
 
-/// What a confirmed transaction changed for a script.
-#[derive(Debug, Serialize)]
-pub(super) struct SummaryJson {
-    txid: Id,
-    height: Height,
-    /// What it paid less what it spent, in satoshis.
-    value: i64,
-    /// Time of its block.
-    time: u32,
-    /// Its position in the block.
-    tx_position: u32,
-}
-
-impl SummaryJson {
-    /// `position` in its block, `value` in satoshis.
-    pub(super) fn new(detail: &TxDetail, position: u32, value: i64) -> Self {
-        Self {
-            txid: detail.txid.into(),
-            height: detail.block.height,
-            value,
-            time: detail.block.time,
-            tx_position: position,
-        }
-    }
-}
-
 /// What a script was worth with a block.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Balance)]
 pub(super) struct BalanceJson {
+    #[schema(value_type = u32)]
     block_height: Height,
     block_hash: Id,
     block_time: u32,
@@ -479,8 +459,10 @@ impl BalanceJson {
 }
 
 /// What a block did to a script.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BalanceChange)]
 pub(super) struct BalanceChangeJson {
+    #[schema(value_type = u32)]
     block_height: Height,
     block_hash: Id,
     block_time: u32,
@@ -505,6 +487,34 @@ impl From<BalanceChange> for BalanceChangeJson {
     }
 }
 
+/// What a confirmed transaction changed for a script.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TxSummary)]
+pub(super) struct SummaryJson {
+    txid: Id,
+    #[schema(value_type = u32)]
+    height: Height,
+    /// What it paid less what it spent, in satoshis.
+    value: i64,
+    /// Time of its block.
+    time: u32,
+    /// Its position in the block.
+    tx_position: u32,
+}
+
+impl SummaryJson {
+    /// `position` in its block, `value` in satoshis.
+    pub(super) fn new(detail: &TxDetail, position: u32, value: i64) -> Self {
+        Self {
+            txid: detail.txid.into(),
+            height: detail.block.height,
+            value,
+            time: detail.block.time,
+            tx_position: position,
+        }
+    }
+}
+
 /// An unspent output.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Utxo)]
@@ -519,6 +529,7 @@ pub(super) struct UtxoJson<'a> {
         skip_serializing_if = "Option::is_none",
         serialize_with = "text::script_if_any"
     )]
+    #[schema(value_type = Option<Hex>, nullable = false)]
     scriptpubkey: Option<&'a Script>,
 }
 

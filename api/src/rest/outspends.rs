@@ -3,10 +3,12 @@
 
 use pulse_indexer::query::model::Spender;
 use pulse_primitives::bitcoin::{OutPoint, Txid};
+use serde_json::json;
 
 use super::{
     error::RestError,
     model::OutspendJson,
+    openapi::Paths,
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::with_mempool,
@@ -118,4 +120,26 @@ fn outspend(confirmed: Option<Spender>, unconfirmed: Option<(Txid, u32)>) -> Out
         (None, Some((txid, vin))) => OutspendJson::unconfirmed(txid, vin),
         (None, None) => OutspendJson::unspent(),
     }
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag("Transactions", "Transactions, confirmed or in the mempool");
+    let operation = paths.get(
+        "/txs/outspends",
+        "What spends each output of each of up to 50 transactions",
+    );
+    let spends = json!({"type": "array", "items": operation.reference::<OutspendJson>()});
+    operation
+        .about(
+            "As mempool/electrs has it. An empty list stands for one that is unknown or no txid.",
+        )
+        .query(
+            "txids",
+            "Ids of transactions, with commas between them",
+            &json!({"type": "string"}),
+        )
+        .lists(&spends, &[Cache::Short])
+        .error(RestError::NoTxids)
+        .error(RestError::TooManyTxids);
 }

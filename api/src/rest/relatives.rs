@@ -7,10 +7,12 @@ use pulse_primitives::{
     bitcoin::Txid,
     mempool::{MempoolView, RemovalReason, RemovedTx},
 };
+use serde_json::json;
 
 use super::{
     error::RestError,
-    model::{CpfpJson, PresentJson, RecommendedFeesJson, RemovedJson, ReplacementJson},
+    model::{CpfpJson, MemberJson, PresentJson, RecommendedFeesJson, RemovedJson, ReplacementJson},
+    openapi::Paths,
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::with_mempool,
@@ -101,4 +103,52 @@ pub(super) fn recommended_fees(state: &ApiState) -> Answer {
         (mempool.min_fee_rate_sat_kvb()).max(mempool.relay_fees().min_relay_sat_kvb),
     );
     Ok(Reply::json(&fees, Cache::Short))
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag(
+        "Mempool",
+        "Unconfirmed transactions and fees; only on nodes with a mempool",
+    );
+    paths
+        .get("/fees/recommended", "Fee rates to choose from, in sat/vB")
+        .about("Not Esplora.")
+        .json::<RecommendedFeesJson>(&[Cache::Short])
+        .of_mempool();
+    let operation = paths.get(
+        "/tx/:txid/cpfp",
+        "What an unconfirmed transaction is mined with",
+    );
+    let member = operation.reference::<MemberJson>();
+    let members = json!({"type": "array", "items": member});
+    let schema = json!({
+        "type": "object",
+        "required": [
+            "txid", "fee", "vsize", "weight", "fee_rate", "effective_fee_rate", "ancestors",
+            "descendants", "chunk"
+        ],
+        "properties": {
+            "txid": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "fee": {"type": "integer", "minimum": 0},
+            "vsize": {"type": "integer", "minimum": 0},
+            "weight": {"type": "integer", "minimum": 0},
+            "fee_rate": {"type": "number"},
+            "effective_fee_rate": {"type": "number"},
+            "ancestors": members,
+            "descendants": members,
+            "chunk": members,
+        },
+    });
+    operation
+        .about("Not Esplora. The chunk is what it is mined with, itself included.")
+        .shaped(&schema, &[Cache::Short])
+        .of_mempool()
+        .error(RestError::NotInMempool);
+    paths
+        .get("/tx/:txid/replacement", "What replaced a transaction")
+        .about("Not Esplora. One after the other, and what the last of them is now.")
+        .json::<ReplacementJson>(&[Cache::Short])
+        .of_mempool()
+        .error(RestError::NotReplaced);
 }

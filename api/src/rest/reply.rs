@@ -1,11 +1,14 @@
 //! Answers: body, content type, how long caches may keep them, and whether the client has
 //! them already.
 
+use std::convert::Infallible;
+
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::stream;
 use serde::Serialize;
 use siphasher::sip::SipHasher13;
 
@@ -79,6 +82,11 @@ impl Reply {
         }
     }
 
+    /// A list in JSON that was made before it is sent.
+    pub(super) fn whole_list(json: Vec<u8>, cache: Cache) -> Self {
+        Self::new("application/json", json, cache)
+    }
+
     /// A list in JSON that is sent as it is made.
     pub(super) fn list(body: Body, cache: Cache, next: Option<String>) -> Self {
         Self {
@@ -115,7 +123,8 @@ pub(super) fn unless_known(asked: &HeaderMap, mut response: Response) -> Respons
     headers.remove(header::CONTENT_TYPE);
     let vary = HeaderValue::from_static("accept-encoding");
     headers.insert(header::VARY, vary);
-    *response.body_mut() = Body::empty();
+    // Of no known length: a length of zero would say so of the answer itself (RFC 9110, 8.6).
+    *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }
@@ -167,6 +176,8 @@ impl IntoResponse for Reply {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::HttpBody;
+
     use super::*;
 
     #[test]
@@ -187,6 +198,8 @@ mod tests {
             asked.insert(header::IF_NONE_MATCH, HeaderValue::from_str(known).unwrap());
             let response = unless_known(&asked, reply());
             assert_eq!(response.status().as_u16(), want, "{known}");
+            let len = HttpBody::size_hint(response.body()).exact();
+            assert_eq!(len, (want == 200).then_some(3));
             assert!(response.headers().contains_key(header::CACHE_CONTROL));
             assert_eq!(response.headers()[header::ETAG], tag);
         }

@@ -12,11 +12,8 @@ use super::model::string_schema;
 /// What [`type_name`] may say.
 pub(super) enum TypeName {}
 
-string_schema!(
-    TypeName,
-    "ScriptType",
-    "The kind of a script.",
-    |string| string.enum_values(Some([
+string_schema!(TypeName, "ScriptType", "The kind of a script.", |string| {
+    string.enum_values(Some([
         "empty",
         "op_return",
         "p2pk",
@@ -25,9 +22,9 @@ string_schema!(
         "v0_p2wpkh",
         "v0_p2wsh",
         "v1_p2tr",
-        "unknown"
+        "unknown",
     ]))
-);
+});
 
 /// Name of the kind of script, by the first test that holds.
 ///

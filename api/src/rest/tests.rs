@@ -5,6 +5,7 @@
 #[path = "../../../indexer/src/tests/memchain.rs"]
 mod memchain;
 
+mod acceptance;
 mod bulk;
 mod fakes;
 mod fuzz;

@@ -209,11 +209,17 @@ pub(super) fn describe(paths: &mut Paths) {
         .binary(&by_depth)
         .error(RestError::TxNotFound);
     paths
-        .get("/tx/:txid/status", "Whether and where a transaction is confirmed")
+        .get(
+            "/tx/:txid/status",
+            "Whether and where a transaction is confirmed",
+        )
         .about("Unknown ones are not; that is an answer, not an error.")
         .json::<StatusJson>(&by_depth);
     paths
-        .get("/tx/:txid/merkle-proof", "Proof that a transaction is in its block")
+        .get(
+            "/tx/:txid/merkle-proof",
+            "Proof that a transaction is in its block",
+        )
         .json::<MerkleProofJson>(&by_depth)
         .error(RestError::ProofNotFound);
     paths
@@ -224,11 +230,17 @@ pub(super) fn describe(paths: &mut Paths) {
         .text("^([0-9a-f]{2})+$", &by_depth)
         .error(RestError::ProofNotFound);
     paths
-        .get("/tx/:txid/outspend/:vout", "Whether and by what an output is spent")
+        .get(
+            "/tx/:txid/outspend/:vout",
+            "Whether and by what an output is spent",
+        )
         .about("Unknown outputs are not; that is an answer, not an error.")
         .json::<OutspendJson>(&by_depth);
     paths
-        .get("/tx/:txid/outspends", "The same for each output of a transaction")
+        .get(
+            "/tx/:txid/outspends",
+            "The same for each output of a transaction",
+        )
         .list::<OutspendJson>(None, &[Cache::Short])
         .error(RestError::TxNotFound);
     paths

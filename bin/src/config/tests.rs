@@ -351,7 +351,14 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         .collect::<Vec<_>>()
         .join("\n");
     toml::from_str::<RawConfig>(&text).unwrap();
-    for key in ["proxy", "listen", "external", "ops_addr", "fallback_esplora", "salt"] {
+    for key in [
+        "proxy",
+        "listen",
+        "external",
+        "ops_addr",
+        "fallback_esplora",
+        "salt",
+    ] {
         assert!(
             text.contains(&format!("\n{key} = ")),
             "{key} is not in the example"

@@ -9,7 +9,7 @@ use pulse_primitives::bitcoin::Network;
 use pulse_testkit::ScriptedPeer;
 use serde_json::{Value, json};
 
-use super::common::{options, params, served};
+use super::common::{DEADLINE, options, params, served};
 
 /// Status and text of an answer to a client with a key.
 fn ask(addr: SocketAddr, key: &str) -> (u16, String) {
@@ -27,7 +27,7 @@ fn ask(addr: SocketAddr, key: &str) -> (u16, String) {
 fn labels_and_keys_survive_a_restart_and_keys_admit_clients() {
     let genesis = params(Network::Regtest).genesis();
     let peer = ScriptedPeer::honest(served(Network::Regtest, &[genesis]));
-    let node = options("regtest")
+    let mut node = options("regtest")
         .args(["--ops-addr", "127.0.0.1:0"])
         .env("PULSE_HTTP__ACCESS__API_KEYS", "required")
         .connect(peer.addr())
@@ -48,6 +48,7 @@ fn labels_and_keys_survive_a_restart_and_keys_admit_clients() {
     assert_eq!((refused.status, refused.text()), (401, "API key required"));
     // Monitors need none.
     assert_ne!(node.get("/health/live").status, 401);
+    assert!(node.terminate(DEADLINE).status.success());
     let node = node.restart();
     assert_eq!(node.get_ops("/labels").text(), format!("[{label}]"));
     assert_eq!(node.get_ops("/labels/export").text(), format!("{label}\n"));

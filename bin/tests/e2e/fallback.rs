@@ -36,7 +36,9 @@ fn ask(node: &PulseNode, path: &str, headers: &[(&str, &str)]) -> (u16, Option<S
     let url = format!("http://{}{path}", node.http_addr());
     let request = headers
         .iter()
-        .fold(agent.get(url), |request, (name, value)| request.header(*name, *value));
+        .fold(agent.get(url), |request, (name, value)| {
+            request.header(*name, *value)
+        });
     let mut answer = request.call().unwrap();
     let source = answer.headers().get("x-pulse-source");
     let source = source.map(|value| value.to_str().unwrap().to_owned());
@@ -70,9 +72,15 @@ fn a_synced_node_answers_for_one_that_syncs_until_that_has_caught_up() {
         assert_eq!(ask(&node, path, &[]), (200, fallback(), tip.to_string()));
     }
     let blocks = ask(&node, "/blocks", &[]);
-    assert_eq!(blocks, (200, fallback(), synced.get("/blocks").text().to_owned()));
+    assert_eq!(
+        blocks,
+        (200, fallback(), synced.get("/blocks").text().to_owned())
+    );
     let unknown = ask(&node, &format!("/tx/{UNKNOWN}"), &[]);
-    assert_eq!(unknown, (404, fallback(), "Transaction not found".to_owned()));
+    assert_eq!(
+        unknown,
+        (404, fallback(), "Transaction not found".to_owned())
+    );
     let raw = ask(&node, &format!("/block/{tip}/header"), &[]);
     assert_eq!((raw.0, raw.1, raw.2.len()), (200, fallback(), 160));
 
@@ -83,7 +91,10 @@ fn a_synced_node_answers_for_one_that_syncs_until_that_has_caught_up() {
     assert_eq!((status, source), (200, None));
     // Readiness is that of this node.
     assert_eq!(node.get("/health").status, 503);
-    assert_eq!(node.get_json::<Value>("/stats")["readiness"]["state"], "not_synced");
+    assert_eq!(
+        node.get_json::<Value>("/stats")["readiness"]["state"],
+        "not_synced"
+    );
     // These are not passed on: queries, what is not Esplora's, submissions, and what another
     // node has passed on.
     for path in [
@@ -120,7 +131,10 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let heads = Arc::<Mutex<Vec<String>>>::default();
-        let (seen, answers) = (Arc::clone(&heads), Arc::<Answers>::from(Box::new(answers) as Box<Answers>));
+        let (seen, answers) = (
+            Arc::clone(&heads),
+            Arc::<Answers>::from(Box::new(answers) as Box<Answers>),
+        );
         // It ends with the process of the tests.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -213,13 +227,19 @@ fn answers_that_are_none_are_not_passed_on_and_then_nobody_asks() {
         let node = with_fallback(&fake.url(), &[]);
         let asked = |fake: &Fake| {
             let heads = fake.heads();
-            heads.iter().filter(|head| head.starts_with("GET /blocks ")).count()
+            heads
+                .iter()
+                .filter(|head| head.starts_with("GET /blocks "))
+                .count()
         };
         for _ in 0..12 {
             assert_not_synced(&node, "/blocks");
         }
         assert_eq!(asked(&fake), 3, "{shown}");
-        let strange = fake.heads().into_iter().find(|head| head.contains("elsewhere"));
+        let strange = fake
+            .heads()
+            .into_iter()
+            .find(|head| head.contains("elsewhere"));
         assert_eq!(strange, None);
         // Nor anything else, until the pause is over.
         assert_not_synced(&node, "/blocks/tip/height");
@@ -228,7 +248,10 @@ fn answers_that_are_none_are_not_passed_on_and_then_nobody_asks() {
 
 #[test]
 fn a_dead_or_silent_server_costs_a_bounded_time() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let node = with_fallback(&format!("http://{dead}"), &[]);
     let started = Instant::now();
     for _ in 0..10 {
@@ -267,12 +290,18 @@ fn the_other_server_learns_nothing_about_the_client() {
         ("referer", "secret"),
     ];
     let (status, source, body) = ask(&node, "/blocks", &headers);
-    assert_eq!((status, source.as_deref(), body.as_str()), (200, Some("fallback"), "[]"));
+    assert_eq!(
+        (status, source.as_deref(), body.as_str()),
+        (200, Some("fallback"), "[]")
+    );
     let heads = fake.heads();
     assert!(heads.iter().any(|head| head.starts_with("GET /blocks ")));
     for head in heads {
         assert!(!head.contains("secret"), "{head}");
-        assert!(head.to_lowercase().contains("via: 1.1 pulse-node"), "{head}");
+        assert!(
+            head.to_lowercase().contains("via: 1.1 pulse-node"),
+            "{head}"
+        );
     }
 }
 

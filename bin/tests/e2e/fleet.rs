@@ -250,8 +250,8 @@ struct Miner {
 impl Miner {
     fn new(height: u32) -> Self {
         let keys = Keys::default();
-        let locks = usual(&keys, height).into_iter();
-        let lock = locks.filter(|lock| lock.name == "p2pkh").next().unwrap();
+        let mut locks = usual(&keys, height).into_iter();
+        let lock = locks.find(|lock| lock.name == "p2pkh").unwrap();
         Self { keys, lock }
     }
 

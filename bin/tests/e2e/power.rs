@@ -84,6 +84,7 @@ fn node(dir: &Path, peers: [&ScriptedPeer; 2], lag: &str) -> NodeOptions {
 
 #[test]
 #[ignore = "mounts file systems, for the superuser"]
+#[allow(clippy::print_stderr, reason = "says that nothing was tested")]
 fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
     const ROUNDS: u32 = 6;
     const CUTS: u32 = 3;
@@ -113,7 +114,7 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
         image(&disk, 800 << 20);
         // Without a log in every other round, as in a bulk load.
         let lag = ["10", "1000000"][(round % 2) as usize];
-        for cut in 0..CUTS {
+        for _ in 0..CUTS {
             // File system metadata is committed each second, data when it pleases.
             let inner = Mounted::new(&disk, place.path().join("inner"), "loop,commit=1");
             let dir = inner.0.join("node");
@@ -134,12 +135,19 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
             drop(running);
             drop(inner);
             run("cp", &[&left, &disk]);
-            eprintln!("round {round}, cut {cut}");
         }
         let inner = Mounted::new(&disk, place.path().join("inner"), "loop");
         let dir = inner.0.join("node");
         let mut running = node(&dir, [&forward, &backward], lag).start();
+        running.wait_until("the kernel has caught up", DEADLINE, |node| {
+            let stats: serde_json::Value = node.get_json("/stats");
+            stats["active_tip"]["height"] == HEIGHT
+        });
         running.wait_synced_to(HEIGHT, DEADLINE);
+        running.wait_until("all positions", DEADLINE, |node| {
+            let raw = |block: &Block| node.get(&format!("/block/{}/raw", block.block_hash()));
+            blocks.iter().all(|block| raw(block).status == 200)
+        });
         assert_blocks(&running, &blocks);
         assert!(running.terminate(DEADLINE).status.success());
         assert_eq!(digest("regtest", &dir), expected, "round {round}");

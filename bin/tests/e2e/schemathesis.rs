@@ -21,7 +21,10 @@ fn installed() -> Option<std::path::PathBuf> {
         return Some(program);
     }
     let required = env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!required, "schemathesis is not installed: run ci/setup-tests.sh");
+    assert!(
+        !required,
+        "schemathesis is not installed: run ci/setup-tests.sh"
+    );
     eprintln!("skipped: schemathesis is not installed (ci/setup-tests.sh does it)");
     None
 }
@@ -62,7 +65,11 @@ fn run(time: Duration) {
             "not_a_server_error,status_code_conformance,content_type_conformance,\
              response_headers_conformance,response_schema_conformance",
         ])
-        .args(["--phases", "examples,coverage,fuzzing", "--continue-on-failure"])
+        .args([
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--continue-on-failure",
+        ])
         .args(["--max-time", &time.as_secs().to_string()])
         .args(["--request-timeout", "40", "--generation-database", "none"])
         .args(["--warnings", "off", "--no-color"])

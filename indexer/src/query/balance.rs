@@ -58,6 +58,9 @@ pub enum NoBalance {
     TooMany,
 }
 
+/// A balance with the block that it holds at, or why there is none.
+pub type BalanceAt = Result<(BlockRef, u64), NoBalance>;
+
 /// Goes through the rows of a script.
 struct Walk<'a, 'v> {
     view: &'a View<'v>,
@@ -91,7 +94,7 @@ impl<'v> View<'v> {
         &self,
         script: &ScriptHash,
         height: Height,
-    ) -> Result<Option<Result<(BlockRef, u64), NoBalance>>, QueryError> {
+    ) -> Result<Option<BalanceAt>, QueryError> {
         if self.reader.block(height)?.is_none() {
             return Ok(None);
         }

@@ -160,12 +160,6 @@ impl Query {
         self.inner.shared.tip.subscribe()
     }
 
-    /// The index tip that was published last.
-    #[must_use]
-    pub fn tip(&self) -> Option<ChainTip> {
-        *self.inner.shared.tip.borrow()
-    }
-
     /// Time until the index reaches the best header, as the initial sync measures it; `None`
     /// near the tip.
     #[must_use]

@@ -217,6 +217,7 @@ fn speed() {
         let config = IndexConfig {
             recent_txs,
             salt: config().salt,
+            memory_mib: memory_mib(),
             ..IndexConfig::default()
         };
         let dir = tempfile::tempdir().unwrap();
@@ -268,6 +269,15 @@ fn speed() {
         let made = (cpu_seconds() - made) * 1e6 / txs;
         eprintln!("  checkpoints: {made:.2} us CPU per tx");
         queries(&fixture);
+    }
+}
+
+/// `MEMORY_MIB` of the environment. With less than by default there are as many lots to merge
+/// as a longer chain has.
+fn memory_mib() -> u32 {
+    match std::env::var("MEMORY_MIB") {
+        Ok(value) => value.parse().unwrap(),
+        Err(_) => IndexConfig::default().memory_mib,
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{
 /// Most headers of an announcement; a longer way is left to `getheaders` (Bitcoin
 /// Core's `MAX_BLOCKS_TO_ANNOUNCE`).
 const MAX_ANNOUNCED: usize = 8;
+/// Blocks that the best header chain may be ahead of the tip before tips are not announced.
+const CATCHING_UP: Height = 2;
 /// Most hashes of an answer to `getblocks`.
 const MAX_HASHES: usize = 500;
 /// Age from which stale blocks are not told of (Bitcoin Core's `STALE_RELAY_AGE_LIMIT`),
@@ -55,6 +57,11 @@ impl Answers {
     pub fn is_worth_telling(&self) -> bool {
         let work = self.headers.work_of(&self.chain.active_tip().hash);
         work.is_some_and(|work| work >= self.min_chain_work)
+    }
+
+    /// Whether blocks that follow `tip` are on their way already: it is about to be replaced.
+    pub fn is_catching_up(&self, tip: &ChainTip) -> bool {
+        self.headers.best().tip.height > tip.height + CATCHING_UP
     }
 
     /// Whether the header of this block is known, on whichever chain.

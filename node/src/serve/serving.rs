@@ -321,7 +321,8 @@ impl Serving {
     /// connect, else by its hash.
     pub async fn announce(&mut self, tip: ChainTip) {
         let answers = &self.server.answers;
-        if !answers.is_worth_telling() {
+        // A peer takes a message for each block of a chain that is being synced for a flood.
+        if !answers.is_worth_telling() || answers.is_catching_up(&tip) {
             return;
         }
         if let Some(told) = self.told.take_if(|told| answers.has_header(told)) {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use pulse_primitives::bitcoin::{Address, Network, PublicKey, Script, key::XOnlyPublicKey};
+use pulse_primitives::bitcoin::{Address, Network, Script, key::XOnlyPublicKey};
 
-use super::multisig;
+use super::{is_key, multisig, p2pk};
 
 /// Characters in the order of their numbers.
 const INPUT: &[u8] = b"0123456789()[],'/*abcdefgh@:$%{}IJKLMNOPQRSTUVWXYZ&+-.;<=>?!^_|~ijklmnopqrstuvwxyzABCDEFGH`#\"\\ ";
@@ -27,12 +27,10 @@ pub(super) fn of(script: &Script, network: Network) -> String {
 }
 
 fn infer(script: &Script, network: Network) -> String {
-    let is_valid = |key: &[u8]| PublicKey::from_slice(key).is_ok() && key[0] < 6;
-    if script.is_p2pk() {
-        let key = &script.as_bytes()[1..script.len() - 1];
-        if is_valid(key) {
-            return format!("pk({})", hex::encode(key));
-        }
+    // Its form is all that counts, whether or not it is a point of the curve.
+    let is_valid = |key: &[u8]| is_key(key) && key[0] < 6;
+    if let Some(key) = p2pk(script).filter(|key| is_valid(key)) {
+        return format!("pk({})", hex::encode(key));
     }
     if script.is_p2tr() {
         let key = &script.as_bytes()[2..];

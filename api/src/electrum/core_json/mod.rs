@@ -111,7 +111,7 @@ fn type_name(script: &Script) -> &'static str {
         }
     } else if script.is_op_return() && Script::from_bytes(&script.as_bytes()[1..]).is_push_only() {
         "nulldata"
-    } else if script.is_p2pk() {
+    } else if p2pk(script).is_some() {
         "pubkey"
     } else if script.is_p2pkh() {
         "pubkeyhash"
@@ -151,6 +151,14 @@ fn multisig(script: &Script) -> Option<(u8, Vec<&[u8]>)> {
         .collect::<Option<_>>()?;
     let (needed, count) = (number(needed)?, number(count)?);
     (usize::from(count) == keys.len() && (1..=count).contains(&needed)).then_some((needed, keys))
+}
+
+/// The key of a script that is a key and its check.
+fn p2pk(script: &Script) -> Option<&[u8]> {
+    let [_, key @ .., _] = script.as_bytes() else {
+        return None;
+    };
+    (script.is_p2pk() && is_key(key)).then_some(key)
 }
 
 /// Whether bytes have the form of a public key.

@@ -72,6 +72,21 @@ fn scripts_have_bitcoin_core_s_types_and_words() {
             "raw(6a4c)".to_owned(),
         ),
         ("", "nonstandard", String::new(), "raw()".to_owned()),
+        // Not a point of the curve, which Bitcoin Core does not look for.
+        (
+            "21020000000000000000000000000000000000000000000000000000000000000005ac",
+            "pubkey",
+            "020000000000000000000000000000000000000000000000000000000000000005 OP_CHECKSIG"
+                .to_owned(),
+            "pk(020000000000000000000000000000000000000000000000000000000000000005)".to_owned(),
+        ),
+        // Long enough for a key, but without the first byte of one.
+        (
+            &format!("4111{}ac", "22".repeat(64)),
+            "nonstandard",
+            format!("11{} OP_CHECKSIG", "22".repeat(64)),
+            format!("raw(4111{}ac)", "22".repeat(64)),
+        ),
         (
             "b14f01ffb7bb",
             "nonstandard",

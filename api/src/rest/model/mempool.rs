@@ -21,7 +21,7 @@ pub(in crate::rest) struct BacklogJson<'a> {
     /// In satoshis.
     total_fee: u64,
     /// Fee rate in sat/vB and vsize, by falling fee rate.
-    #[schema(value_type = Vec<(f64, u64)>)]
+    #[schema(value_type = Vec<[f64; 2]>)]
     fee_histogram: &'a [(f64, u64)],
 }
 

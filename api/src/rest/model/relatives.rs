@@ -6,6 +6,7 @@ use pulse_primitives::{
     mempool::{FeeEstimates, MempoolPackage, PackageMember, ProjectedBlock},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Id, RemovedJson, StatusJson};
 
@@ -24,8 +25,9 @@ pub(in crate::rest) struct CpfpJson {
     chunk: Vec<MemberJson>,
 }
 
-#[derive(Debug, Serialize)]
-struct MemberJson {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PackageMember)]
+pub(in crate::rest) struct MemberJson {
     txid: Id,
     /// In satoshis.
     fee: u64,
@@ -73,11 +75,13 @@ impl From<&MempoolPackage> for CpfpJson {
 }
 
 /// Replacements, one after the other.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replacement)]
 pub(in crate::rest) struct ReplacementJson {
     /// What was removed, oldest first.
     chain: Vec<RemovedJson>,
     /// What took the last one's place; `null` if that is gone, too.
+    #[schema(required = true)]
     present: Option<PresentJson>,
 }
 
@@ -88,7 +92,8 @@ impl ReplacementJson {
 }
 
 /// A transaction that is there now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PresentTx)]
 pub(in crate::rest) struct PresentJson {
     txid: Id,
     status: StatusJson,
@@ -104,7 +109,8 @@ impl PresentJson {
 }
 
 /// Fee rates to choose from, in sat/vB. Never below the one after it.
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq, ToSchema)]
+#[schema(as = RecommendedFees)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::rest) struct RecommendedFeesJson {
     /// For one of the next two blocks.

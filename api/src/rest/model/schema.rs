@@ -35,12 +35,9 @@ string_schema!(
     "A hash in display order (its bytes reversed).",
     |string| string.pattern(Some("^[0-9a-f]{64}$"))
 );
-string_schema!(
-    Hex,
-    "Hex",
-    "Bytes as lower-case hex digits.",
-    |string| string.pattern(Some("^([0-9a-f]{2})*$"))
-);
+string_schema!(Hex, "Hex", "Bytes as lower-case hex digits.", |string| {
+    string.pattern(Some("^([0-9a-f]{2})*$"))
+});
 string_schema!(
     RemovalReasonName,
     "RemovalReason",

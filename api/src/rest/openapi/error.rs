@@ -22,28 +22,33 @@ pub(crate) struct ErrorText {
     pub(super) status: u16,
     /// Schemas of which the text has one.
     pub(super) schemas: Vec<Value>,
+    /// Its `Cache-Control`; most errors have none.
+    pub(super) cache: Option<&'static str>,
 }
 
 impl ErrorText {
     /// An error with one text.
     pub(crate) fn exact(status: u16, text: &str) -> Self {
-        let schemas = vec![json!({"const": text})];
-        Self { status, schemas }
+        Self::new(status, vec![json!({"const": text})])
     }
 
     /// An error whose text has a regular form.
     pub(crate) fn pattern(status: u16, pattern: &str) -> Self {
-        let schemas = vec![json!({"pattern": pattern})];
-        Self { status, schemas }
+        Self::new(status, vec![json!({"pattern": pattern})])
     }
 
     /// An address that cannot be read.
     pub(crate) fn address() -> Self {
-        let schemas = (ADDRESS_TEXTS.iter())
-            .map(|text| json!({"const": text}))
-            .collect();
-        let status = 400;
-        Self { status, schemas }
+        let texts = ADDRESS_TEXTS.iter();
+        Self::new(400, texts.map(|text| json!({"const": text})).collect())
+    }
+
+    fn new(status: u16, schemas: Vec<Value>) -> Self {
+        Self {
+            status,
+            schemas,
+            cache: None,
+        }
     }
 
     /// A refusal in the words of one of Bitcoin Core's methods.
@@ -62,8 +67,14 @@ impl From<RestError> for ErrorText {
             E::InvalidBody { .. } | E::BodyUnreadable { .. } => ".+",
             E::InvalidTxSize { .. } => "^Invalid transaction size for item [0-9]+$",
             E::InvalidTxHex { .. } => "^Invalid transaction hex for item [0-9]+$",
+            E::InvalidDescriptor { .. } => "^Descriptor [0-9]+: .+",
             E::NotSynced { .. } => "^node is not synced yet: .+",
-            _ => return Self::exact(status, &error.to_string()),
+            _ => {
+                return Self {
+                    cache: error.cache(),
+                    ..Self::exact(status, &error.to_string())
+                };
+            }
         };
         Self::pattern(status, pattern)
     }
@@ -83,10 +94,25 @@ pub(super) fn response(description: &str, texts: &[Value]) -> Value {
     })
 }
 
+/// Headers that answers to questions about the chain may have, errors included.
+pub(super) fn add_read_headers(response: &mut Value) {
+    response["headers"]["X-Indexed-Height"] = json!({
+        "description": "Height up to which the answer to `partial` knows the chain.",
+        "schema": {"type": "integer", "minimum": 0},
+    });
+    response["headers"]["X-Pulse-Source"] = json!({
+        "description": "`fallback` if another server has answered, as the operator of a node \
+                        that is not synced may want; else absent.",
+        "schema": {"const": "fallback"},
+    });
+}
+
 /// Names of the [`shared`] responses with their status: what every route may answer.
-pub(super) const ALWAYS: [(&str, &str); 4] = [
+pub(super) const ALWAYS: [(&str, &str); 6] = [
+    ("401", "Unauthorized"),
     ("408", "BodyTimeout"),
     ("413", "BodyTooLarge"),
+    ("429", "TooMany"),
     ("500", "Internal"),
     ("503", "Unavailable"),
 ];
@@ -118,13 +144,36 @@ pub(super) fn shared() -> Vec<(&'static str, Value)> {
     );
     unavailable["content"]["application/json"]["schema"] =
         json!({"$ref": "#/components/schemas/Readiness"});
-    unavailable["headers"] = json!({
+    let retry = json!({
         "Retry-After": {
             "description": "Seconds after which asking again makes sense.",
             "required": true,
             "schema": {"type": "integer", "minimum": 1},
         }
     });
+    unavailable["headers"] = retry.clone();
+    let texts = |errors: [RestError; 2]| {
+        let texts = errors.map(|error| ErrorText::from(error).schemas);
+        texts.concat()
+    };
+    let mut too_many = response(
+        "The client's key or address asks too often, or has too many connections.",
+        &texts([
+            RestError::TooManyConnections,
+            RestError::TooManyRequests { secs: 1 },
+        ]),
+    );
+    too_many["headers"] = retry;
+    let mut unauthorized = response(
+        "The operator wants an API key, and there is none or a wrong one.",
+        &texts([RestError::NoApiKey, RestError::WrongApiKey]),
+    );
+    unauthorized["headers"] = json!({
+        "WWW-Authenticate": {"required": true, "schema": {"const": "Bearer"}},
+    });
+    let mut internal = text("A bug.", RestError::Internal);
+    add_read_headers(&mut unavailable);
+    add_read_headers(&mut internal);
     vec![
         (
             "BodyTimeout",
@@ -137,7 +186,9 @@ pub(super) fn shared() -> Vec<(&'static str, Value)> {
                 RestError::BodyTooLarge,
             ),
         ),
-        ("Internal", text("A bug.", RestError::Internal)),
+        ("Internal", internal),
+        ("TooMany", too_many),
+        ("Unauthorized", unauthorized),
         ("Unavailable", unavailable),
     ]
 }

@@ -33,10 +33,13 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 pub(crate) use error::ErrorText;
-pub(crate) use operation::Paths;
+pub(crate) use operation::{Operation, Paths};
 pub(crate) use param::Param;
 
-use super::{address, block, mempool, no_endpoint, submit, tx};
+use super::{
+    address, balance, block, bulk, mempool, merged, no_endpoint, outspends, relatives, submit, tx,
+    wallet,
+};
 use crate::{layers::RouteTemplate, ops, state::ApiState};
 
 /// Where the document is.
@@ -56,7 +59,13 @@ fn described() -> Paths {
     block::describe(&mut paths);
     tx::describe(&mut paths);
     address::describe(&mut paths);
+    merged::describe(&mut paths);
+    outspends::describe(&mut paths);
+    balance::describe(&mut paths);
+    bulk::describe(&mut paths);
+    wallet::describe(&mut paths);
     mempool::describe(&mut paths);
+    relatives::describe(&mut paths);
     submit::describe(&mut paths);
     ops::describe(&mut paths);
     describe(&mut paths);
@@ -101,7 +110,7 @@ fn document(paths: Paths) -> Value {
     for (name, response) in error::shared() {
         responses.insert(name.to_owned(), response);
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "pulse-node",
@@ -117,7 +126,30 @@ fn document(paths: Paths) -> Value {
         "tags": tags,
         "paths": paths,
         "components": {"schemas": schemas, "responses": responses},
-    })
+    });
+    for operations in members(&mut document["paths"]) {
+        for operation in members(operations) {
+            members(&mut operation["responses"]).for_each(add_tip_height);
+        }
+    }
+    members(&mut document["components"]["responses"]).for_each(add_tip_height);
+    document
+}
+
+/// The values of an object; of anything else none.
+fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {
+    value.as_object_mut().into_iter().flat_map(Map::values_mut)
+}
+
+/// Any answer may say how new it is. What is described elsewhere has it there.
+fn add_tip_height(response: &mut Value) {
+    if response.get("$ref").is_none() {
+        response["headers"]["X-Tip-Height"] = json!({
+            "description": "Height of the newest indexed block when the question was taken up; \
+                            absent before the first.",
+            "schema": {"type": "integer", "minimum": 0},
+        });
+    }
 }
 
 const DESCRIPTION: &str = "\
@@ -132,4 +164,6 @@ repeated the last value counts.
 - JSON is compact. Texts have no newline at the end. Errors are texts, without `Cache-Control`.
 - JSON may get more keys in later versions.
 - Amounts are in satoshis, fee rates in satoshis per virtual byte, times in seconds since 1970, \
-unless something else is said.";
+unless something else is said.
+- `X-Min-Height: N` or `?min_height=N` asks any path for an answer that is not older than block \
+N; a node that is behind waits up to three seconds and then answers 503.";

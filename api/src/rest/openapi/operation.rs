@@ -50,19 +50,8 @@ impl Paths {
     }
 
     /// A question about chain or mempool: GET.
-    pub(crate) fn get(
-        &mut self,
-        template: &'static str,
-        summary: &'static str,
-    ) -> &mut Operation {
-        let operation = self.add("get", template, summary);
-        operation.is_read = true;
-        operation.query(
-            "partial",
-            "Take what is indexed so far for the whole: the answer of a node that is not synced \
-             is drawn from it, and `X-Indexed-Height` says how far that is.",
-            &json!({"type": "boolean"}),
-        )
+    pub(crate) fn get(&mut self, template: &'static str, summary: &'static str) -> &mut Operation {
+        self.add("get", template, summary).read()
     }
 
     /// A GET of another kind, without `partial`.
@@ -75,11 +64,7 @@ impl Paths {
     }
 
     /// A POST.
-    pub(crate) fn post(
-        &mut self,
-        template: &'static str,
-        summary: &'static str,
-    ) -> &mut Operation {
+    pub(crate) fn post(&mut self, template: &'static str, summary: &'static str) -> &mut Operation {
         let operation = self.add("post", template, summary);
         operation.error(RestError::BodyUnreadable {
             what: String::new(),
@@ -143,6 +128,38 @@ fn path(template: &str) -> String {
 }
 
 impl Operation {
+    /// It is a question about chain or mempool.
+    pub(crate) fn read(&mut self) -> &mut Self {
+        self.is_read = true;
+        self.query(
+            "partial",
+            "Take what is indexed so far for the whole: the answer of a node that is not synced \
+             is drawn from it, and `X-Indexed-Height` says how far that is.",
+            &json!({"type": "boolean"}),
+        )
+    }
+
+    /// It takes the `max_txs` of mempool/electrs, of which `usual` is what a client gets that
+    /// says nothing.
+    pub(in crate::rest) fn max_txs(&mut self, usual: usize, most: usize) -> &mut Self {
+        self.query(
+            "max_txs",
+            "Not Esplora, but mempool/electrs: entries in the list; what is no number is ignored.",
+            &json!({"type": "integer", "minimum": 1, "maximum": most, "default": usual}),
+        )
+    }
+
+    /// It takes the `after_txid` of mempool/electrs.
+    pub(in crate::rest) fn after_txid(&mut self) -> &mut Self {
+        self.query(
+            "after_txid",
+            "Not Esplora, but mempool/electrs: the transaction after which the list begins; what \
+             does not parse is ignored.",
+            &json!({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}),
+        )
+        .error(RestError::AfterTxidNotFound)
+    }
+
     /// More than the summary says.
     pub(crate) fn about(&mut self, description: &'static str) -> &mut Self {
         self.description = Some(description);
@@ -189,12 +206,35 @@ impl Operation {
     }
 
     /// 200: a list of `T`.
-    pub(in crate::rest) fn list<T: ToSchema>(&mut self, most: Option<u32>, caches: &[Cache]) -> &mut Self {
+    pub(in crate::rest) fn list<T: ToSchema>(
+        &mut self,
+        most: Option<u32>,
+        caches: &[Cache],
+    ) -> &mut Self {
         let mut schema = json!({"type": "array", "items": self.reference::<T>()});
         if let Some(most) = most {
             schema["maxItems"] = most.into();
         }
         self.ok("application/json", &schema, caches)
+    }
+
+    /// 200: a list of what has this schema.
+    pub(in crate::rest) fn lists(&mut self, items: &Value, caches: &[Cache]) -> &mut Self {
+        let schema = json!({"type": "array", "items": items});
+        self.ok("application/json", &schema, caches)
+    }
+
+    /// 200: JSON with this schema.
+    pub(in crate::rest) fn shaped(&mut self, schema: &Value, caches: &[Cache]) -> &mut Self {
+        self.ok("application/json", schema, caches)
+    }
+
+    /// A list that can be about some blocks only.
+    pub(crate) fn heights(&mut self) -> &mut Self {
+        let height = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
+        self.query("from_height", "Not Esplora: the lowest block.", &height)
+            .query("to_height", "Not Esplora: the highest block.", &height)
+            .error(RestError::InvalidNumber)
     }
 
     /// 200: text of this form.
@@ -216,15 +256,19 @@ impl Operation {
         }
         let mut response = answer(content_type, schema, &values);
         if self.is_read {
-            response["headers"]["X-Indexed-Height"] = json!({
-                "description": "Height up to which the answer to `partial` knows the chain.",
-                "schema": {"type": "integer", "minimum": 0},
+            error::add_read_headers(&mut response);
+        }
+        if caches.contains(&Cache::Long) {
+            response["headers"]["ETag"] = json!({
+                "description": "Of answers that may be kept for long and were sent as a whole.",
+                "schema": {"type": "string", "pattern": "^(W/)?\"[0-9a-f]{16}\"$"},
             });
-            response["headers"]["X-Pulse-Source"] = json!({
-                "description": "`fallback` if another server has answered, as the operator of a \
-                                node that is not synced may want; else absent.",
-                "schema": {"const": "fallback"},
+            let mut known = json!({
+                "description": "What `If-None-Match` names is the answer. No body.",
+                "headers": response["headers"],
             });
+            known["headers"]["Vary"] = json!({"schema": {"const": "accept-encoding"}});
+            self.responses.insert(304, known);
         }
         self.responses.insert(200, response);
         self
@@ -253,12 +297,12 @@ impl Operation {
         self.query(
             "cursor",
             "Not Esplora: the value of `X-Next-Cursor` of the page before.",
-            &json!({"type": "string", "pattern": "^[0-9a-fA-F]{40}$"}),
+            &json!({"type": "string", "pattern": "^[0-9a-fA-F]{40}([0-9a-fA-F]{16})?$"}),
         );
         if let Some(response) = self.responses.get_mut(&200) {
             response["headers"]["X-Next-Cursor"] = json!({
                 "description": "Where the next page begins; absent on the last one.",
-                "schema": {"type": "string", "pattern": "^[0-9a-f]{40}$"},
+                "schema": {"type": "string", "pattern": "^[0-9a-f]{40}([0-9a-f]{16})?$"},
             });
         }
         self.error(RestError::InvalidLimit)
@@ -292,6 +336,7 @@ impl Operation {
 
     fn finish(self) -> Value {
         let mut errors: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
+        let mut caches: BTreeMap<u16, &str> = BTreeMap::new();
         let mut parameters = Vec::new();
         let mut own = self.params;
         let mut all = Vec::new();
@@ -313,7 +358,13 @@ impl Operation {
             all.extend(param.errors);
         }
         all.extend(self.errors);
-        for ErrorText { status, schemas } in all {
+        for error in all {
+            let ErrorText {
+                status, schemas, ..
+            } = error;
+            if let Some(cache) = error.cache {
+                caches.insert(status, cache);
+            }
             let texts = errors.entry(status).or_default();
             for schema in schemas {
                 if !texts.contains(&schema) {
@@ -332,9 +383,20 @@ impl Operation {
                 400 => "The request cannot be understood, or is refused.",
                 404 => "There is no such thing.",
                 410 => "The page's place in the chain is gone.",
+                422 => "The list cannot begin there, or the body has too many entries.",
                 _ => "An error.",
             };
-            responses.insert(status.to_string(), error::response(about, &texts));
+            let mut response = error::response(about, &texts);
+            if self.is_read {
+                error::add_read_headers(&mut response);
+            }
+            if let Some(cache) = caches.get(&status) {
+                response["headers"]["Cache-Control"] = json!({
+                    "description": "Of some of these errors.",
+                    "schema": {"const": cache},
+                });
+            }
+            responses.insert(status.to_string(), response);
         }
         for (status, response) in self.responses {
             responses.insert(status.to_string(), response);

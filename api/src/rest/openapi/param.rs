@@ -51,6 +51,11 @@ impl Param {
                 hex64(),
                 vec![],
             ),
+            "last_txid" => (
+                "The transaction after which the list begins; what does not parse is ignored",
+                hex64(),
+                vec![],
+            ),
             "height" => (
                 "Height of a block",
                 number(u64::MAX),

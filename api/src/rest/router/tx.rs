@@ -59,10 +59,10 @@ fn short(args: &Args<'_>, answer: fn(&ApiState, &Txid) -> Result<Reply, RestErro
     Work::short(move |state| answer(state, &txid))
 }
 
-fn submission(
-    args: &Args<'_>,
-    answer: fn(&ApiState, Option<&str>, &[u8]) -> Result<Reply, RestError>,
-) -> Made {
+/// Answers from a query and a body.
+type Submission = fn(&ApiState, Option<&str>, &[u8]) -> Result<Reply, RestError>;
+
+fn submission(args: &Args<'_>, answer: Submission) -> Made {
     let (query, body) = (args.query.map(str::to_owned), args.body.clone());
     Work::submission(move |state| answer(state, query.as_deref(), &body))
 }

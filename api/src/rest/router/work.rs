@@ -8,6 +8,8 @@ use crate::{
 };
 
 type Answer = Result<Reply, RestError>;
+/// Makes a list and feeds it to the client.
+type Listing = dyn FnOnce(&ApiState, Outlet) -> Answer + Send;
 
 /// What answers a request, with its parameters.
 pub(in crate::rest) enum Work {
@@ -17,7 +19,7 @@ pub(in crate::rest) enum Work {
     /// Anything else that is sent as a whole.
     Whole(Box<dyn FnOnce(&ApiState) -> Answer + Send>),
     /// Makes a list that may be long, and is sent meanwhile.
-    List(Box<dyn FnOnce(&ApiState, Outlet) -> Answer + Send>),
+    List(Box<Listing>),
     /// Checks scripts: has slots of its own.
     Submission(Box<dyn FnOnce(&ApiState) -> Answer + Send>),
 }

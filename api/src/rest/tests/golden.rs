@@ -33,7 +33,8 @@ struct Record(String);
 impl Record {
     fn add(&mut self, method: &Method, path: &str, body: &str, answer: &Answer) {
         let text = &mut self.0;
-        writeln!(text, "> {method} {path} {body}").unwrap();
+        let asked = format!("> {method} {path} {body}");
+        writeln!(text, "{}", asked.trim_end()).unwrap();
         write!(text, "{}", answer.status.as_u16()).unwrap();
         for name in HEADERS {
             if let Some(value) = answer.headers.get(name) {

@@ -26,7 +26,7 @@ use pulse_primitives::bitcoin::{
 use crate::rest::error::RestError;
 
 /// Most descriptors in a request.
-const MOST_DESCRIPTORS: usize = 20;
+pub(super) const MOST_DESCRIPTORS: usize = 20;
 /// Most keychains (branches of descriptors) in a request.
 const MOST_KEYCHAINS: usize = 40;
 /// Longest text of a descriptor, in bytes: twenty keys with their origins, and room.
@@ -75,7 +75,7 @@ impl Keychain {
     /// before each.
     ///
     /// # Errors
-    /// [`RestError::TooManyScripts`], or that of `go_on`.
+    /// [`RestError::TooManyDerivations`], or that of `go_on`.
     pub(super) fn derive(
         &mut self,
         count: usize,
@@ -86,9 +86,10 @@ impl Keychain {
         while self.scripts.len() < count {
             go_on()?;
             let spent = (budget.scripts.checked_sub(1)).zip(budget.keys.checked_sub(self.cost));
-            let (scripts, keys) = spent.ok_or(RestError::TooManyScripts)?;
+            let (scripts, keys) = spent.ok_or(RestError::TooManyDerivations)?;
             *budget = Budget { scripts, keys };
-            let index = u32::try_from(self.scripts.len()).map_err(|_| RestError::TooManyScripts)?;
+            let index =
+                u32::try_from(self.scripts.len()).map_err(|_| RestError::TooManyDerivations)?;
             let derived = self.source.derived_descriptor(&SECP, index);
             let derived = derived.map_err(|_| self.wrong("cannot be derived"))?;
             let script = derived.script_pubkey();

@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use pulse_indexer::query::{Heights, ScriptHash as IndexHash};
 use pulse_primitives::{bitcoin::hashes::Hash, mempool::ScriptHash};
 use serde::Deserialize;
+use serde_json::json;
 
 use self::{
     keychain::Keychain,
@@ -30,6 +31,7 @@ use super::{
     holdings::Unspent,
     list::{List, Outlet},
     model::TxJson,
+    openapi::Paths,
     params::Asked,
     reply::{Cache, Reply},
 };
@@ -194,4 +196,68 @@ pub(super) fn txs(state: &ApiState, body: &[u8], page: &Asked, outlet: Outlet) -
         list.push(&TxJson::new(&detail?, at.network())?)?;
     }
     list.finish()
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag(
+        "Wallets",
+        "Scripts by output descriptor or extended public key. Not Esplora; nothing is kept",
+    );
+    let body = json!({
+        "type": "object",
+        "required": ["descriptors"],
+        "additionalProperties": false,
+        "properties": {
+            "descriptors": {"type": "array", "minItems": 1, "maxItems": 20, "items": {"type": "string"}},
+            "gap_limit": {
+                "type": "integer", "minimum": 1, "maximum": MOST_GAP, "default": USUAL_GAP
+            },
+        },
+    });
+    for (template, summary, part) in [
+        (
+            "/descriptors",
+            "Used scripts by keychain, and the balance",
+            None,
+        ),
+        (
+            "/descriptors/utxo",
+            "The same, with unspent outputs",
+            Some("utxos"),
+        ),
+        (
+            "/descriptors/txs",
+            "The same, with transactions",
+            Some("txs"),
+        ),
+    ] {
+        let operation = paths.post(template, summary);
+        let listed = match part {
+            Some("txs") => operation.reference::<TxJson<'_>>(),
+            // With the place in the wallet.
+            _ => json!({"type": "object"}),
+        };
+        let mut schema = model::schema();
+        if let Some(part) = part {
+            schema["properties"][part] = json!({"type": "array", "items": listed});
+            let required = schema["required"].as_array_mut();
+            required.expect("it is a list").push(part.into());
+        }
+        operation
+            .read()
+            .body("application/json", "What to scan.", &body)
+            .shaped(&schema, &[Cache::Private])
+            .error(RestError::InvalidWallet)
+            .error(RestError::InvalidGapLimit { most: MOST_GAP })
+            .error(RestError::TooManyDescriptors {
+                most: keychain::MOST_DESCRIPTORS,
+            })
+            .error(RestError::InvalidDescriptor { index: 0, what: "" })
+            .error(RestError::TooManyDerivations)
+            .error(RestError::TooManyUtxos);
+        if part == Some("txs") {
+            operation.pages();
+        }
+    }
 }

@@ -8,6 +8,7 @@ use pulse_primitives::{
     mempool::ScriptHash,
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     keychain::{Derived, Keychain},
@@ -125,4 +126,42 @@ impl<'a> OwnedUtxoJson<'a> {
             index: used.index,
         }
     }
+}
+
+/// Schema of [`HeadJson`].
+pub(super) fn schema() -> Value {
+    let count = json!({"type": "integer", "minimum": 0});
+    let hash = json!({"type": "string", "pattern": "^[0-9a-f]{64}$"});
+    let totals = json!({"type": "object"});
+    let used = json!({
+        "type": "object",
+        "required": ["index", "scripthash", "chain_stats", "mempool_stats"],
+        "properties": {
+            "index": count, "address": {"type": "string"}, "scripthash": hash,
+            "chain_stats": totals, "mempool_stats": totals,
+        },
+    });
+    let keychain = json!({
+        "type": "object",
+        "required": ["descriptor", "branch", "next_index", "used"],
+        "properties": {
+            "descriptor": count, "branch": count,
+            "next_index": {"type": ["integer", "null"], "minimum": 0},
+            "used": {"type": "array", "items": used},
+        },
+    });
+    json!({
+        "type": "object",
+        "required": ["height", "hash", "balance", "keychains"],
+        "properties": {
+            "height": count,
+            "hash": hash,
+            "balance": {
+                "type": "object",
+                "required": ["confirmed", "unconfirmed"],
+                "properties": {"confirmed": count, "unconfirmed": {"type": "integer"}},
+            },
+            "keychains": {"type": "array", "items": keychain},
+        },
+    })
 }

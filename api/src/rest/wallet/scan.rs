@@ -69,7 +69,7 @@ pub(super) struct Scan<'a> {
 /// Scans `keychains`. `go_on` is asked now and then.
 ///
 /// # Errors
-/// [`RestError::TooManyScripts`], that of `go_on`, or a failed read.
+/// [`RestError::TooManyDerivations`], that of `go_on`, or a failed read.
 pub(super) fn scan<'a>(
     state: &'a ApiState,
     keychains: &mut [Keychain],
@@ -166,13 +166,13 @@ impl Scan<'_> {
                 next = index;
                 self.used.push(Used {
                     keychain: place,
-                    index: u32::try_from(index - 1).map_err(|_| RestError::TooManyScripts)?,
+                    index: u32::try_from(index - 1).map_err(|_| RestError::TooManyDerivations)?,
                     confirmed,
                 });
             }
         }
         self.next
-            .push(u32::try_from(next).map_err(|_| RestError::TooManyScripts)?);
+            .push(u32::try_from(next).map_err(|_| RestError::TooManyDerivations)?);
         Ok(next + gap_limit)
     }
 }

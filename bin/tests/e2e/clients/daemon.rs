@@ -89,9 +89,7 @@ fn lives_through_it_all(tls: bool) {
     scene.reorganise(110, 4);
     wait_height(&wallet, 114);
     wait_history(&wallet, txid, 0);
-    wallet.wait_until("getbalance", &json!({}), |balance| {
-        is_left(balance) && balance.get("unconfirmed").is_some()
-    });
+    wallet.wait_until("getbalance", &json!({}), is_left);
 
     let info = wallet.call("getinfo", &json!({}));
     assert_eq!(info["connected"], true);

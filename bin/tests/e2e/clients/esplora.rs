@@ -44,8 +44,9 @@ impl Story {
         scene.mine(vec![confirmed.clone()]);
         let parent = scene.pay(&to, 2_000_000);
         let child = scene.pay_all_from(&parent, &to);
-        let mut more = links(&scene.chain.blocks()[5], 2);
-        let later = [more.remove(0), more.remove(0)];
+        let other = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([8; 20]));
+        let first = scene.pay(&other, 3_000_000);
+        let later = [first.clone(), scene.pay_all_from(&first, &other)];
         let blocks = scene.chain.blocks().to_vec();
         Self {
             scene,

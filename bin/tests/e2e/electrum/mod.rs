@@ -123,7 +123,9 @@ impl Scene {
             .drain_to(to.clone())
             .fee_rate(FeeRate::from_sat_per_vb(5).unwrap());
         let psbt = builder.finish().unwrap();
-        self.sign(psbt)
+        let tx = self.sign(psbt);
+        self.wallet.apply_unconfirmed_txs([(tx.clone(), 1)]);
+        tx
     }
 
     fn sign(&self, mut psbt: Psbt) -> Transaction {

@@ -48,7 +48,10 @@ impl Stranger {
     /// Connects; `None` if it does not like what it meets. `trusted` is the only certificate
     /// that it accepts.
     fn connect(scheme: &str, addr: SocketAddr, trusted: Option<&Path>) -> Option<Self> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/electrum/socket.py");
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/e2e/electrum/stranger.py"
+        );
         let mut child = Command::new(PYTHON)
             .args([script, &format!("{scheme}://{addr}/")])
             .arg(trusted.unwrap_or_else(|| Path::new("-")))

@@ -9,9 +9,10 @@ use std::{
     thread,
 };
 
+use pulse_primitives::bitcoin::consensus::encode::serialize_hex;
 use serde_json::{Value, json};
 
-use super::{Scene, options};
+use super::{Scene, options, other, spend};
 use crate::e2e::common::DEADLINE;
 
 const PAGE: &str = include_str!("browser.html");
@@ -120,6 +121,10 @@ fn a_page_of_another_origin_asks_posts_and_listens() {
         node.get("/health").status == 200
     });
     let page = PAGE
+        .replace(
+            "TRANSACTION",
+            &serialize_hex(&spend(scene.coin(1), &other(9), 1_000)),
+        )
         .replace("OPEN_NODE", &scene.node.http_addr().to_string())
         .replace("CLOSED_NODE", &closed.http_addr().to_string());
     let (addr, reports) = serve_page(page);

@@ -81,7 +81,14 @@ impl Scene {
         let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
         let mut node = change(options("regtest").connect(peer.addr())).start();
         node.wait_synced_to(110, DEADLINE);
-        Self { chain, peer, node }
+        let mut scene = Self { chain, peer, node };
+        scene.wait_told(110);
+        // Scenes count connections.
+        (scene.node).wait_until("the stream is gone", DEADLINE, |node| {
+            let metrics = node.get("/metrics");
+            (metrics.text()).contains("pulse_push_connections{transport=\"sse\"} 0")
+        });
+        scene
     }
 
     fn client(&self) -> Client {
@@ -118,9 +125,9 @@ impl Scene {
 
     /// Waits until clients are told of the block at `height`.
     fn wait_told(&self, height: u32) {
-        let mut client = self.client();
-        client.send(&json!({"type": "subscribe", "channels": ["tips"]}));
-        client.until(|message| message["type"] == "tip" && message["tip"]["height"] == height);
+        let path = "/events?channel=tips";
+        let mut tips = stream::open(&self.node, path, &[]);
+        while tips.until("tip").data["tip"]["height"] != height {}
     }
 
     /// The block at `height` as messages name it.

@@ -72,7 +72,7 @@ fn who_comes_back_is_told_what_it_missed_or_that_it_has_to_read_anew() {
     );
     assert_eq!(reset["tip"]["height"], 115);
     assert_eq!(client.next().unwrap()["initial"], true);
-    for wrong in ["", "x", "0000000000000000-1", "-", &format!("{}9", &start)] {
+    for wrong in ["", "x", "0000000000000000-1", "-", &format!("{start}999")] {
         let mut client = come_back(&scene, wrong);
         assert_eq!(client.next().unwrap()["reason"], "other_process", "{wrong}");
         assert_eq!(client.next().unwrap()["type"], "tip");
@@ -80,6 +80,7 @@ fn who_comes_back_is_told_what_it_missed_or_that_it_has_to_read_anew() {
 
     // Another process has another epoch.
     let last = id_of(&client.drain().pop().unwrap_or(reset));
+    assert!(scene.node.terminate(DEADLINE).status.success());
     scene.node = scene.node.restart();
     scene.node.wait_synced_to(115, DEADLINE);
     let mut client = come_back(&scene, &last);

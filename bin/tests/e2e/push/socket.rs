@@ -66,11 +66,17 @@ impl Client {
         self.socket.send(message)
     }
 
-    /// The next message; `None` if the server has closed.
+    /// The next message; `None` if the server has closed. Without those about whether the
+    /// node is synced, which it is not for a moment in a reorganisation of three blocks.
     pub fn next(&mut self) -> Option<Value> {
         loop {
             match self.socket.read() {
-                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
+                Ok(Message::Text(text)) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    if message["type"] != "status" {
+                        return Some(message);
+                    }
+                }
                 Ok(Message::Close(frame)) => self.closed = frame,
                 Ok(_) => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => {

@@ -154,12 +154,37 @@ fn ids(list: &Value) -> Option<BTreeSet<&str>> {
     list.map(|tx| tx["txid"].as_str()).collect()
 }
 
+/// Where the transactions of a list are: their heights, in the order of the list.
+fn heights(list: &Value) -> Option<Vec<Option<u64>>> {
+    let list = list.as_array()?.iter();
+    list.map(|tx| Some(tx.get("status")?["block_height"].as_u64()))
+        .collect()
+}
+
 /// The name of a difference that is meant to be.
 fn known(asked: &Question, theirs: &Answer, ours: &Answer) -> Option<&'static str> {
     let (their, our) = (theirs.text(), ours.text());
-    let list = |answer: &Answer| serde_json::from_slice::<Value>(&answer.body).ok();
-    let _ = (asked, &their, &our, list(theirs), list(ours));
-    None
+    let list = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let lists = list(&their).zip(list(&our));
+    match asked.kind {
+        "/block/B/txs/N" if their.starts_with("start index") && our.starts_with("start index") => {
+            Some("start of a page that is none")
+        }
+        "/broadcast" if (theirs.status, ours.status) == (414, 431) => {
+            Some("a path that is too long")
+        }
+        "/mempool/recent" => Some("order of arrival"),
+        "/O/txs" | "/O/txs/chain" | "/O/txs/chain/T" | "/O/txs/mempool" => {
+            let (their, our) = lists?;
+            if ids(&their) == ids(&our) {
+                return Some("order inside a block and of arrival");
+            }
+            // A page may end inside a block.
+            (heights(&their)? == heights(&our)? || asked.kind == "/O/txs/chain/T")
+                .then_some("page that ends inside a block")
+        }
+        _ => None,
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Manager {
     }
 
     /// Whether the peer is a node of our own fleet.
-    fn is_sibling(&self, peer: PeerId) -> bool {
+    pub(super) fn is_sibling(&self, peer: PeerId) -> bool {
         let peer = self.peers.get(&peer);
         peer.is_some_and(|peer| peer.kind.is_sibling())
     }

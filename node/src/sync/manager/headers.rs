@@ -62,6 +62,12 @@ impl Manager {
             .iter()
             .filter(|message| message.peer == peer);
         if waiting.count() >= MAX_WAITING_HEADERS {
+            if self.is_sibling(peer) {
+                // One that gets many blocks at once tells of each; it is asked for them then.
+                let last = headers.last().map(|header| header.block_hash());
+                self.on_inv(peer, last.into_iter());
+                return;
+            }
             self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
             return;
         }

@@ -1,6 +1,6 @@
 """A WebSocket client of another family (aiohttp over OpenSSL).
 
-socket.py URL CERTIFICATE: says "connected", then sends each line of its input and prints
+stranger.py URL CERTIFICATE: says "connected", then sends each line of its input and prints
 each message. CERTIFICATE is the only one that it trusts; "-" is for a URL without TLS.
 """
 
