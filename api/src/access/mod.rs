@@ -56,6 +56,8 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 type OfKey<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+/// Requests per second of a key, and who counts them.
+type Allowance<C> = (u32, Arc<OfKey<C>>);
 type OfAddresses<C> =
     RateLimiter<IpAddr, HashMapStateStore<IpAddr>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
@@ -65,8 +67,8 @@ pub(crate) struct Access<C: Clock = DefaultClock> {
     clock: C,
     keys: OnceLock<Arc<dyn ApiKeyStore>>,
     addresses: Option<OfAddresses<C>>,
-    /// Requests per second, and who counts them, by id.
-    by_key: Mutex<HashMap<String, (u32, Arc<OfKey<C>>)>>,
+    /// By the id of the key.
+    by_key: Mutex<HashMap<String, Allowance<C>>>,
 }
 
 impl Access {

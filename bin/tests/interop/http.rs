@@ -102,7 +102,7 @@ fn read(stream: &mut impl BufRead, no_body: bool) -> std::io::Result<Answer> {
     } else if let Some(len) = headers.get("content-length") {
         let len = len.parse().map_err(std::io::Error::other)?;
         stream.take(len).read_to_end(&mut body)?;
-    } else if headers.get("transfer-encoding").is_some() {
+    } else if headers.contains_key("transfer-encoding") {
         loop {
             let len = u64::from_str_radix(&line(stream)?, 16).map_err(std::io::Error::other)?;
             stream.take(len).read_to_end(&mut body)?;
