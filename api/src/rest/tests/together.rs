@@ -121,17 +121,25 @@ async fn answers_stay_whole_while_blocks_come_and_go() {
         .map(|_| {
             let (world, list, done) = (Arc::clone(&world), list.clone(), Arc::clone(&done));
             tokio::spawn(async move {
-                let mut answers = 0_u64;
-                while !done.load(Ordering::Relaxed) {
+                loop {
+                    let is_settled = done.load(Ordering::Relaxed);
+                    let stats = world.get(&list).await;
+                    let utxos = world.get(&format!("{list}/utxo")).await;
+                    // A reader that has to wait for a processor while more blocks come takes
+                    // its index for one that lags, and says so.
+                    let refused = StatusCode::SERVICE_UNAVAILABLE;
+                    if !is_settled && [stats.status, utxos.status].contains(&refused) {
+                        continue;
+                    }
                     // Each of the transactions counts in one of the two parts.
-                    let stats = world.get(&list).await.json();
+                    let stats = stats.json();
                     let count = |part: &str| stats[part]["tx_count"].as_u64().unwrap();
                     assert_eq!(count("chain_stats") + count("mempool_stats"), BLOCKS);
-                    let utxos = world.get(&format!("{list}/utxo")).await.json();
-                    assert_eq!(utxos.as_array().unwrap().len() as u64, BLOCKS);
-                    answers += 1;
+                    assert_eq!(utxos.json().as_array().unwrap().len() as u64, BLOCKS);
+                    if is_settled {
+                        return;
+                    }
                 }
-                answers
             })
         })
         .collect();
@@ -164,6 +172,6 @@ async fn answers_stay_whole_while_blocks_come_and_go() {
     writer.await.unwrap();
     done.store(true, Ordering::Relaxed);
     for reader in readers {
-        assert!(reader.await.unwrap() > 0);
+        reader.await.unwrap();
     }
 }
