@@ -35,4 +35,4 @@ synth production-cutover environment=production blue=1.2.3 green=1.3.0 live=blue
 "$tools/cfn-lint" --non-zero-exit-code informational --include-checks I --ignore-checks W3005 -- cdk.out/*/*.template.json
 "$tools/checkov" --directory cdk.out --framework cloudformation --quiet --compact --skip-download \
     --config-file "$root/infra/verify/checkov-cdk.yml"
-echo "cdk: synthesised, linted, and within the policies: $(ls cdk.out | tr '\n' ' ')"
+echo "cdk: synthesised, linted, and within the policies: $(cd cdk.out && echo *)"

@@ -152,6 +152,8 @@ export class Compute extends Construct {
       SETUP_SNAPSHOTS: `s3://${storage.archive.bucketName}/${environment.network}`,
       // Daily ones are made of the volume.
       SETUP_SNAPSHOTS_CALENDAR: "Sun *-*-* 03:00:00 UTC",
+      // A quarter: what lies in Glacier is paid for 90 days at least.
+      SETUP_SNAPSHOTS_KEPT: "13",
       SETUP_SECRETS: `/pulse-${environment.name}`,
       SETUP_LOG_GROUP: props.logGroup.logGroupName,
       SETUP_FALLBACK: props.fallback ?? "",
