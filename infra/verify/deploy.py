@@ -170,7 +170,7 @@ def start_endpoint():
         [sys.executable, Path(__file__).with_name("local_aws.py"), str(port)],
         stdout=subprocess.DEVNULL, stderr=open(os.environ.get("DEPLOY_LOG", os.devnull), "a"),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -299,7 +299,7 @@ echo x >>"$work/artifact/$name"
 publish "$name"
 ! boot || fail "a tampered artifact was installed"
 grep -q "refused" "$work/boot.log" || fail "a tampered artifact was not refused by name"
-aws --endpoint-url "$AWS_ENDPOINT_URL" sqs receive-message --queue-url "$queue" --output text | grep -q "is not what its checksum says: refused" ||
+aws --endpoint-url "$AWS_ENDPOINT_URL" sqs receive-message --max-number-of-messages 10 --queue-url "$queue" --output text | grep -q "is not what its checksum says: refused" ||
     fail "nobody was told of the tampered artifact"
 [ ! -e /opt/pulse/bin/pulse-node ] || fail "a refused artifact left a binary"
 # Nor does a checksum of another file.
