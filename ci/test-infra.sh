@@ -20,6 +20,8 @@ step routes infra/verify/routes.sh
 step names infra/verify/monitoring.py
 step unit infra/verify/unit.sh
 step terraform infra/verify/terraform.sh
+step group infra/verify/group.py
+step shared infra/verify/shared.sh
 step cdk infra/verify/cdk.sh
 step deploy "$INFRA_TOOLS/python3" infra/verify/deploy.py "$target_dir/infra/cdk/cdk/cdk.out"
 step lambda python3 infra/lambda/health_check/test_handler.py
