@@ -82,6 +82,8 @@ chown -R pulse:pulse "$secrets"
         echo "PULSE_ELECTRUM__TLS_KEY=$secrets/electrum-key.pem"
     fi
     echo "PULSE_P2P__LISTEN=0.0.0.0:8333"
+    # A balancer sees two failed checks, ten seconds apart, before the node is gone.
+    echo "PULSE_NODE__DRAIN_SECS=25"
     if [ -n "${SETUP_FALLBACK:-}" ]; then echo "PULSE_HTTP__FALLBACK_ESPLORA=$SETUP_FALLBACK"; fi
     echo "PULSE_LOG__FORMAT=json"
     # What was given by name wins, as later lines do. Scripts read this file as well as systemd.

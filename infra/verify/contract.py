@@ -54,7 +54,7 @@ def check_unit(shared):
     expect("unit RequiresMountsFor", value("RequiresMountsFor"), instance["data_volume"])
     expect("unit ReadWritePaths", value("ReadWritePaths"), instance["data_volume"])
     expect("unit User", value("User"), instance["user"])
-    drain = tomllib.loads(text("instance/config.toml"))["node"]["drain_secs"]
+    drain = int(re.search(r"PULSE_NODE__DRAIN_SECS=(\d+)", text("instance/install.sh"))[1])
     if int(value("TimeoutStopSec")) <= instance["stop_timeout_secs"] + drain:
         problems.append("unit TimeoutStopSec must be longer than node.stop_timeout_secs and drain_secs")
 

@@ -177,6 +177,7 @@ def start_endpoint():
             return server, Aws(f"http://127.0.0.1:{port}")
         except OSError:
             if server.poll() is not None or time.monotonic() > deadline:
+                server.kill()
                 sys.exit("deploy: the endpoint does not start")
             time.sleep(0.1)
 
