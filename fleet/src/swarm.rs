@@ -18,7 +18,8 @@ mod whom;
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,7 @@ use crate::{
     metrics,
     report::{FleetHandle, View},
     seeds::Lookup,
+    snapshot::{self, Server, SnapshotClient},
     status::{self, Status},
     transport,
 };
@@ -75,6 +77,7 @@ const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
 /// The fleet before it runs.
 pub struct Fleet {
     own: PeerId,
+    key: Keypair,
     swarm: Swarm<Behaviour>,
     gate: Arc<Gate>,
     members: MembersSource,
@@ -117,7 +120,7 @@ impl Fleet {
         let gate = Arc::new(Gate::new(network, members.parse(&texts)?));
         let transport = transport::build(&key, &gate, config.quic)?;
         let topic = IdentTopic::new(format!("pulse/status/1/{}", hex::encode(network)));
-        let behaviour = Behaviour::new(config, key, &topic)?;
+        let behaviour = Behaviour::new(config, key.clone(), &topic)?;
         let incoming = behaviour
             .streams
             .new_control()
@@ -135,6 +138,7 @@ impl Fleet {
         };
         let fleet = Self {
             own,
+            key,
             swarm,
             gate,
             members,
@@ -154,6 +158,45 @@ impl Fleet {
             tasks: JoinSet::new(),
         };
         Ok((fleet, handle))
+    }
+
+    /// Offers siblings the snapshots in `dir` while `allowed` is set, with so many MiB a
+    /// second for all together.
+    ///
+    /// # Errors
+    /// [`FleetError::Settings`] when it is called twice.
+    pub fn serve_snapshots(
+        &mut self,
+        dir: PathBuf,
+        mib_per_second: u32,
+        allowed: Arc<AtomicBool>,
+    ) -> Result<(), FleetError> {
+        let mut control = self.swarm.behaviour().streams.new_control();
+        let incoming = control
+            .accept(snapshot::PROTOCOL)
+            .map_err(|err| settings(&err))?;
+        let (key, network) = (self.key.clone(), *self.gate.network());
+        let server = Server::new(incoming, key, network, dir, mib_per_second, allowed);
+        self.tasks.spawn(server.run());
+        Ok(())
+    }
+
+    /// Streams of a protocol that a test serves by itself.
+    #[cfg(test)]
+    pub(crate) fn accept_for_tests(&self, protocol: libp2p::StreamProtocol) -> IncomingStreams {
+        let mut control = self.swarm.behaviour().streams.new_control();
+        control.accept(protocol).expect("nobody else serves it")
+    }
+
+    /// Asks siblings for snapshots.
+    #[must_use]
+    pub fn snapshots(&self) -> SnapshotClient {
+        SnapshotClient::new(
+            self.swarm.behaviour().streams.new_control(),
+            *self.gate.network(),
+            Arc::clone(&self.view),
+            self.carrier.events.clone(),
+        )
     }
 
     /// Keeps the fleet together until `stop`.
@@ -382,6 +425,7 @@ impl Fleet {
             LinkEvent::Linked(peer) => {
                 self.view.lock().siblings.entry(peer).or_default().links += 1;
             }
+            LinkEvent::Misbehaved { peer, reason } => self.punish(peer, reason),
             LinkEvent::Ended { peer, dialed, end } => {
                 if !dialed && let Some(streams) = self.inbound.get_mut(&peer) {
                     *streams -= 1;
