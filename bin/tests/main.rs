@@ -7,6 +7,7 @@
 mod e2e {
     mod bcoin;
     mod books;
+    pub mod bootstrap;
     mod clients;
     pub mod common;
     mod contract;
@@ -51,5 +52,6 @@ mod interop {
 mod speed {
     mod electrum;
     mod push;
+    mod snapshot;
     mod tip;
 }

@@ -53,6 +53,7 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 /// What the process has recorded, in the text format of Prometheus.
 async fn recorded(State(state): State<ApiState>) -> Response {
     state.query().record_reads();
+    metrics::trust(state.trust());
     metrics::ready(health::readiness(&state) == Readiness::Synced);
     rendered(state.prometheus())
 }
