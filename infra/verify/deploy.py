@@ -322,6 +322,47 @@ def delete(aws, stack, template, made):
             problems.append(f"{stack}: {kind} {logical} {'is left' if stays else 'is gone'} after the deletion")
 
 
+def cut_over(aws):
+    """The program moves all requests to the next slot, and back when an alarm is raised."""
+    program = Path(__file__).parents[1] / "cdk/cutover.py"
+    environment = os.environ | {
+        "AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+    }
+
+    def run(state, *more):
+        aws.cloudwatch.set_alarm_state(AlarmName="pulse-production-cutover-slow", StateValue=state, StateReason="test")
+        done = subprocess.run(
+            [sys.executable, program, "production", "green", "--wait", "0", *more], env=environment, capture_output=True, text=True,
+        )
+        (listener,) = [
+            found for balancer in aws.elbv2.describe_load_balancers()["LoadBalancers"]
+            for found in aws.elbv2.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
+            if found["Port"] == 443
+        ]
+        weights = {
+            group["TargetGroupArn"]: int(group["Weight"])
+            for group in listener["DefaultActions"][0]["ForwardConfig"]["TargetGroups"]
+        }
+        return done, weights
+
+    done, moved = run("OK")
+    steps = [line.split()[1] for line in done.stdout.splitlines()]
+    if done.returncode != 0 or steps != ["10", "25", "50", "100"] or sorted(moved.values()) != [0, 100]:
+        problems.append(f"the cut-over does not go through: {done.stdout}{done.stderr}{moved}")
+    done, back = run("ALARM")
+    if done.returncode != 1 or "pulse-production-cutover-slow" not in done.stderr or any(
+        back[group] == weight for group, weight in moved.items()
+    ):
+        problems.append(f"the cut-over is not rolled back: {done.stdout}{done.stderr}{back}")
+    run("OK")
+    done, back = run("OK", "--back")
+    if done.returncode != 0 or any(back[group] == weight for group, weight in moved.items()):
+        problems.append(f"the cut-over is not taken back by hand: {done.stdout}{done.stderr}{back}")
+    if not problems:
+        print("deploy: cut-over by 10, 25, 50, 100 %, and back when an alarm is raised")
+
+
 def template_of(assembly, names):
     path = one(Path(assembly).glob("*.template.json"))
     text = path.read_text()
@@ -354,6 +395,8 @@ def main():
                 print(f"deploy: {stack} changed to {second}: {len(said)} changes")
                 template = changed
                 made = account(aws, stack, template)
+            if second == "production-cutover":
+                cut_over(aws)
             delete(aws, stack, template, made)
         finally:
             server.terminate()
