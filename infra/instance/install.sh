@@ -32,7 +32,7 @@ if [ "$(readlink "$root/bin/pulse-node" || true)" != "../versions/$SETUP_VERSION
     mv -fT "$root/bin/pulse-node.new" "$root/bin/pulse-node"
     changed="$changed binary"
 fi
-for script in backup restore drain-on-interruption; do
+for script in archive backup restore drain-on-interruption; do
     put 755 "$here/scripts/$script" "$root/bin/$script"
 done
 
@@ -43,6 +43,7 @@ done
     echo "PULSE_HTTP__OPS_ADDR=0.0.0.0:9090"
     echo "PULSE_LOG__FORMAT=json"
     if [ -n "${SETUP_SNAPSHOTS:-}" ]; then echo "SETUP_SNAPSHOTS=$SETUP_SNAPSHOTS"; fi
+    if [ -n "${SETUP_ARCHIVE:-}" ]; then echo "SETUP_ARCHIVE=$SETUP_ARCHIVE"; fi
 } >"$here/environment"
 put 644 "$here/environment" "/etc/pulse-node/environment"
 if [ ! -e "/etc/pulse-node/config.toml" ]; then
@@ -72,7 +73,7 @@ if [ -n "${SETUP_LOG_GROUP:-}" ]; then
     systemctl enable --now amazon-cloudwatch-agent
 fi
 systemctl daemon-reload
-systemctl enable pulse-node.service pulse-drain.service pulse-backup.timer
+systemctl enable pulse-node.service pulse-drain.service pulse-backup.timer pulse-archive.timer
 if [ -n "$changed" ]; then
     say "changed:$changed"
     systemctl restart pulse-node.service
@@ -80,4 +81,4 @@ else
     say "nothing changed"
     systemctl start pulse-node.service
 fi
-systemctl start pulse-drain.service pulse-backup.timer
+systemctl start pulse-drain.service pulse-backup.timer pulse-archive.timer

@@ -9,6 +9,7 @@
 #   SETUP_DATA_DEVICE device of the data volume, or the id of the EBS volume; empty: none,
 #                     data lies on the root volume
 #   SETUP_SNAPSHOTS   s3://BUCKET/PREFIX of the snapshots; empty: none are restored or made
+#   SETUP_ARCHIVE     s3://BUCKET/PREFIX of the archive (Parquet files); empty: none is made
 #   SETUP_SECRETS     prefix of the parameters in SSM; empty: none
 #   SETUP_LOG_GROUP   CloudWatch log group; empty: no agent
 #   SETUP_ALARM_TOPIC SNS topic for failures of this script; empty: none
@@ -88,6 +89,6 @@ fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 fetch_artifact "$work"
-export SETUP_ARTIFACTS SETUP_VERSION SETUP_NETWORK SETUP_SNAPSHOTS SETUP_SECRETS SETUP_LOG_GROUP
+export SETUP_ARTIFACTS SETUP_VERSION SETUP_NETWORK SETUP_SNAPSHOTS SETUP_ARCHIVE SETUP_SECRETS SETUP_LOG_GROUP
 "$work/files/install.sh" || die "install.sh failed"
 say "done"

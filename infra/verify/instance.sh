@@ -37,6 +37,7 @@ pids+=($!)
 wait_for 60 "the local S3 does not answer" curl -s "$AWS_ENDPOINT_URL"
 aws s3 mb s3://artifacts >/dev/null
 aws s3 mb s3://snapshots >/dev/null
+aws s3 mb s3://archive >/dev/null
 aws ssm put-parameter --name /pulse/test/api-token --type SecureString --value hush >/dev/null
 
 version=1.2.3-test
@@ -68,7 +69,8 @@ machine() {
 # What cloud-init does.
 boot() {
     env SETUP_ARTIFACTS=artifacts SETUP_VERSION="$version" SETUP_NETWORK=regtest \
-        SETUP_DATA_DEVICE="$device" SETUP_SNAPSHOTS=s3://snapshots/regtest SETUP_SECRETS=/pulse/test \
+        SETUP_DATA_DEVICE="$device" SETUP_SNAPSHOTS=s3://snapshots/regtest \
+        SETUP_ARCHIVE=s3://archive/regtest SETUP_SECRETS=/pulse/test \
         SETUP_WAIT_SECS=0.1 "$root/infra/instance/user-data.sh" >"$work/boot.log" 2>&1
 }
 # The service, as its unit runs it.
@@ -123,6 +125,18 @@ wait_for 120 "the simulated chain does not grow" sh -c "[ \$(curl -sf http://$ad
     done
 ) >"$work/backup.log" 2>&1 || fail "the backup failed"
 [ "$(aws s3 ls s3://snapshots/regtest/ | grep -c PRE)" -eq 2 ] || fail "old snapshots are not pruned"
+# Only what is 100 blocks deep; the second run goes on behind the first.
+for _ in 1 2; do
+    (
+        set -a
+        # shellcheck disable=SC1091
+        . /etc/pulse-node/environment
+        SETUP_ARCHIVE_BLOCKS=1 /opt/pulse/bin/archive
+    ) >>"$work/archive.log" 2>&1 || fail "the archive failed"
+done
+for table in blocks transactions address_events; do
+    [ "$(aws s3 ls "s3://archive/regtest/$table/" | grep -c parquet)" -ge 3 ] || fail "no archive of $table"
+done
 height="$(curl -sf "http://$addr/blocks/tip/height")"
 hash="$(curl -sf "http://$addr/block-height/100")"
 stop_service
