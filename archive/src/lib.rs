@@ -225,7 +225,8 @@ impl Range {
             let path = path.clone();
             move |source| ArchiveError::Table { path, source }
         };
-        let begin = |path, schema| Table::begin(path, schema, &self.facts).map_err(failed(path));
+        let begin =
+            |path: &PathBuf, schema| Table::begin(path, schema, &self.facts).map_err(failed(path));
         let mut tables = Tables {
             blocks: begin(blocks, schema::BLOCKS)?,
             transactions: begin(transactions, schema::TRANSACTIONS)?,

@@ -407,7 +407,7 @@ class Causes:
         return [("PulseSyncStalled", "stalled"), ("PulseIndexLagging", "stalled")]
 
     def fork(self):
-        """The network goes over to another branch, 20 blocks deep."""
+        """The network goes over to another branch."""
         for peer in self.forking:
             peer.switch(self.blocks, 160)
         return [("PulseDeepReorg", "reorganised")]

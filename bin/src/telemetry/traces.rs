@@ -157,7 +157,7 @@ impl HttpClient for Sender {
             let response = client.request(request.map(Full::new)).await?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
-            Ok(Response::from_parts(parts, body.to_bytes()))
+            Ok::<_, HttpError>(Response::from_parts(parts, body.to_bytes()))
         };
         let sending = self.runtime.spawn(tokio::time::timeout(TIMEOUT, sending));
         sending.await??
