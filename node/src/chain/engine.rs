@@ -27,6 +27,7 @@ use pulse_primitives::{
     },
     block::SpentOutput,
     tip::ChainTip,
+    trace::TRACE_TARGET,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, field::Empty, info, trace_span, warn};
