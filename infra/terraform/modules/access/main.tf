@@ -77,6 +77,13 @@ resource "aws_iam_role_policy" "node" {
         Condition = { StringEquals = { "cloudwatch:namespace" = "Pulse" } }
       },
       {
+        # Tells the group that this node serves, or that it cannot be helped.
+        Sid      = "Lifecycle"
+        Effect   = "Allow"
+        Action   = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:SetInstanceHealth"]
+        Resource = "arn:aws:autoscaling:${data.aws_region.here.region}:${data.aws_caller_identity.me.account_id}:autoScalingGroup:*:autoScalingGroupName/${var.name}-nodes"
+      },
+      {
         Sid      = "TellOfFailures"
         Effect   = "Allow"
         Action   = ["sns:Publish"]
@@ -88,22 +95,33 @@ resource "aws_iam_role_policy" "node" {
 
 resource "aws_security_group" "balancer" {
   name        = "${var.name}-balancer"
-  description = "The load balancer: HTTPS from everywhere"
+  description = "The load balancer"
   vpc_id      = var.vpc_id
 }
 
+# Behind a CDN: the CDN and Route 53's health checks, by the lists that AWS keeps.
+data "aws_ec2_managed_prefix_list" "https" {
+  for_each = var.behind_cdn ? {
+    cdn           = "com.amazonaws.global.cloudfront.origin-facing"
+    health_checks = "com.amazonaws.${data.aws_region.here.region}.route53-healthchecks"
+  } : {}
+  name = each.value
+}
+
 resource "aws_vpc_security_group_ingress_rule" "https" {
-  for_each          = { v4 = "0.0.0.0/0" }
+  for_each          = var.behind_cdn ? toset(["cdn", "health_checks"]) : toset(["everybody"])
   security_group_id = aws_security_group.balancer.id
-  description       = "HTTPS"
-  cidr_ipv4         = each.value
+  description       = "HTTPS: ${each.key}"
+  cidr_ipv4         = var.behind_cdn ? null : "0.0.0.0/0"
+  prefix_list_id    = var.behind_cdn ? data.aws_ec2_managed_prefix_list.https[each.key].id : null
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
 }
 
-# Only to send browsers on to HTTPS.
+# Only to send browsers on to HTTPS; a CDN does that itself.
 resource "aws_vpc_security_group_ingress_rule" "http" {
+  count             = var.behind_cdn ? 0 : 1
   security_group_id = aws_security_group.balancer.id
   description       = "HTTP, redirected"
   cidr_ipv4         = "0.0.0.0/0"
@@ -134,6 +152,16 @@ resource "aws_vpc_security_group_ingress_rule" "node_http" {
   ip_protocol                  = "tcp"
   from_port                    = var.ports.http
   to_port                      = var.ports.http
+}
+
+resource "aws_vpc_security_group_ingress_rule" "node_http_direct" {
+  for_each          = toset(var.http_from)
+  security_group_id = aws_security_group.node.id
+  description       = "Requests without a balancer"
+  cidr_ipv4         = each.value
+  ip_protocol       = "tcp"
+  from_port         = var.ports.http
+  to_port           = var.ports.http
 }
 
 # The network balancer keeps the client's address, so these are open to everybody.

@@ -9,3 +9,12 @@ output "node_security_group" {
 output "balancer_security_group" {
   value = aws_security_group.balancer.id
 }
+
+output "cdn_networks" {
+  description = "Addresses that CloudFront asks from; empty without a CDN."
+  value       = flatten([for key, list in data.aws_ec2_managed_prefix_list.https : list.entries[*].cidr if key == "cdn"])
+}
+
+output "node_role_arn" {
+  value = aws_iam_role.node.arn
+}

@@ -58,3 +58,15 @@ variable "log_group_arn" {
 variable "alarm_topic_arn" {
   type = string
 }
+
+variable "behind_cdn" {
+  description = "Whether HTTPS comes through CloudFront alone."
+  type        = bool
+  default     = false
+}
+
+variable "http_from" {
+  description = "Networks that may use the node's HTTP port without a balancer; none by default."
+  type        = list(string)
+  default     = []
+}

@@ -8,8 +8,40 @@ variable "region" {
 }
 
 variable "has_group" {
-  description = "Whether nodes stand in an auto-scaling group, or there is one alone."
+  description = "Whether nodes stand in an auto-scaling group."
   type        = bool
+}
+
+variable "has_instance" {
+  description = "Whether there is a single node."
+  type        = bool
+}
+
+variable "has_check" {
+  description = "Whether the Lambda function asks the API from outside."
+  type        = bool
+}
+
+variable "no_block_minutes" {
+  description = "Minutes without a block that are worth a look. By chance, 30 happen seven times a day, 60 every third day, 90 every second month."
+  type        = number
+  default     = 90
+
+  validation {
+    condition     = var.no_block_minutes % 5 == 0 && var.no_block_minutes >= 5
+    error_message = "Metrics are looked at every five minutes."
+  }
+}
+
+variable "has_file_system" {
+  type    = bool
+  default = false
+}
+
+variable "file_system_id" {
+  description = "EFS of the shared snapshots, if there is one."
+  type        = string
+  default     = null
 }
 
 variable "has_balancer" {

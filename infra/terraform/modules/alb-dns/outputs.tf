@@ -14,3 +14,12 @@ output "target_group_suffix" {
 output "url" {
   value = "https://${var.domain}"
 }
+
+output "balancer_arn" {
+  value = aws_lb.main.arn
+}
+
+output "health_check_id" {
+  description = "Of Route 53, for its alarm."
+  value       = aws_route53_health_check.site.id
+}

@@ -47,3 +47,36 @@ variable "protected" {
   description = "Whether the balancer cannot be deleted by mistake."
   type        = bool
 }
+
+variable "target_type" {
+  description = "instance for the group's nodes, ip for pods."
+  type        = string
+  default     = "instance"
+}
+
+variable "behind_cdn" {
+  description = "Whether requests without the secret header are refused."
+  type        = bool
+  default     = false
+}
+
+variable "secret_header" {
+  type    = string
+  default = "X-Origin-Secret"
+}
+
+variable "origin_secrets" {
+  description = "Values of that header that are let through; two while one is replaced."
+  type        = list(string)
+  default     = []
+  sensitive   = true
+}
+
+variable "geolocation" {
+  description = "Whom this region answers, by continent (EU) or country (DE, or * for everybody else), instead of those near it."
+  type = object({
+    continent = optional(string)
+    country   = optional(string)
+  })
+  default = null
+}

@@ -6,8 +6,8 @@ resource "aws_backup_vault" "here" {
 }
 
 resource "aws_backup_vault" "away" {
-  provider    = aws.away
   count       = var.copy_away ? 1 : 0
+  region      = var.away_region
   name        = var.name
   kms_key_arn = var.away_kms_key_arn
 }

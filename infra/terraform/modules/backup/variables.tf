@@ -17,6 +17,10 @@ variable "kms_key_arn" {
   type = string
 }
 
+variable "away_region" {
+  type = string
+}
+
 variable "away_kms_key_arn" {
   description = "Key in the other region."
   type        = string

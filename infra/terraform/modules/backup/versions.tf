@@ -2,9 +2,8 @@ terraform {
   required_version = ">= 1.11"
   required_providers {
     aws = {
-      source                = "hashicorp/aws"
-      version               = "~> 6.25"
-      configuration_aliases = [aws.away]
+      source  = "hashicorp/aws"
+      version = "~> 6.25"
     }
   }
 }

@@ -2,9 +2,8 @@
 
 data "aws_caller_identity" "me" {}
 
-data "aws_region" "here" {}
-
 resource "aws_kms_key" "main" {
+  region                  = var.region
   description             = "Everything that ${var.name} keeps"
   enable_key_rotation     = true
   deletion_window_in_days = 30
@@ -21,11 +20,14 @@ resource "aws_kms_key" "main" {
       {
         Sid       = "Logs"
         Effect    = "Allow"
-        Principal = { Service = "logs.${data.aws_region.here.region}.amazonaws.com" }
+        Principal = { Service = "logs.${var.region}.amazonaws.com" }
         Action    = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"]
         Resource  = "*"
         Condition = {
-          ArnLike = { "kms:EncryptionContext:aws:logs:arn" = "arn:aws:logs:*:${data.aws_caller_identity.me.account_id}:log-group:/pulse/*" }
+          ArnLike = { "kms:EncryptionContext:aws:logs:arn" = [
+            "arn:aws:logs:*:${data.aws_caller_identity.me.account_id}:log-group:/pulse/*",
+            "arn:aws:logs:*:${data.aws_caller_identity.me.account_id}:log-group:/aws/eks/${var.name}/*",
+          ] }
         }
       },
       {
@@ -34,6 +36,15 @@ resource "aws_kms_key" "main" {
         Principal = { Service = "cloudwatch.amazonaws.com" }
         Action    = ["kms:Decrypt", "kms:GenerateDataKey*"]
         Resource  = "*"
+      },
+      {
+        # Files of the web app.
+        Sid       = "Distributions"
+        Effect    = "Allow"
+        Principal = { Service = "cloudfront.amazonaws.com" }
+        Action    = ["kms:Decrypt"]
+        Resource  = "*"
+        Condition = { ArnLike = { "aws:SourceArn" = "arn:aws:cloudfront::${data.aws_caller_identity.me.account_id}:distribution/*" } }
       },
       {
         # The volumes of instances that the group starts.
@@ -48,6 +59,7 @@ resource "aws_kms_key" "main" {
 }
 
 resource "aws_kms_alias" "main" {
+  region        = var.region
   name          = "alias/${var.name}"
   target_key_id = aws_kms_key.main.key_id
 }

@@ -2,3 +2,7 @@ variable "name" {
   description = "Prefix of the names, for example pulse-production."
   type        = string
 }
+
+variable "region" {
+  type = string
+}

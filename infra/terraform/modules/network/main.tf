@@ -112,6 +112,57 @@ resource "aws_vpc_endpoint" "s3" {
   route_table_ids   = concat([aws_route_table.public.id], aws_route_table.private[*].id)
 }
 
+# What private machines need of AWS without the way over the Internet.
+resource "aws_vpc_endpoint" "interface" {
+  for_each            = var.interface_endpoints
+  vpc_id              = aws_vpc.main.id
+  service_name        = "com.amazonaws.${data.aws_region.here.region}.${each.key}"
+  vpc_endpoint_type   = "Interface"
+  subnet_ids          = aws_subnet.private[*].id
+  security_group_ids  = [aws_security_group.endpoints[0].id]
+  private_dns_enabled = true
+}
+
+resource "aws_security_group" "endpoints" {
+  count       = length(var.interface_endpoints) > 0 ? 1 : 0
+  name        = "${var.name}-endpoints"
+  description = "Endpoints of AWS services in the VPC"
+  vpc_id      = aws_vpc.main.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "endpoints" {
+  count             = length(var.interface_endpoints) > 0 ? 1 : 0
+  security_group_id = aws_security_group.endpoints[0].id
+  description       = "HTTPS from the VPC"
+  cidr_ipv4         = var.cidr
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+}
+
+# Databases speak with the VPC, whatever a security group says.
+resource "aws_network_acl" "database" {
+  vpc_id     = aws_vpc.main.id
+  subnet_ids = aws_subnet.database[*].id
+  ingress {
+    rule_no    = 100
+    action     = "allow"
+    protocol   = "-1"
+    cidr_block = var.cidr
+    from_port  = 0
+    to_port    = 0
+  }
+  egress {
+    rule_no    = 100
+    action     = "allow"
+    protocol   = "-1"
+    cidr_block = var.cidr
+    from_port  = 0
+    to_port    = 0
+  }
+  tags = { Name = "${var.name}-database" }
+}
+
 resource "aws_flow_log" "main" {
   vpc_id          = aws_vpc.main.id
   traffic_type    = "ALL"

@@ -39,3 +39,9 @@ variable "kms_key_arn" {
   description = "Key that encrypts the flow logs."
   type        = string
 }
+
+variable "interface_endpoints" {
+  description = "AWS services that are reached inside the VPC, such as ssm or ecr.api."
+  type        = set(string)
+  default     = []
+}

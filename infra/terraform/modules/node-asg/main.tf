@@ -1,12 +1,19 @@
 # Two to ten nodes that replace themselves. Each has its own data volume and starts from the
 # newest snapshot.
 #
-# The group replaces an instance by its own status checks, never by /health: a first sync
-# takes hours, and a group that killed what is not yet synced would never end. The balancer
-# routes by /health.
+#   launched -> waits (hook `serving`) until /health is 200 -> in service -> drains -> gone
+#
+# What the group goes by, and why:
+# - Replacement: the instance's status checks, and the node's own word when /health/live has
+#   been silent for ten minutes (instance/scripts/watch-instance). Never /health: a first sync
+#   takes hours, and a group that killed what is not yet synced would never end.
+# - Routing: /health, in the target groups.
+# - Scaling: the processors of nodes in service. One that restores or syncs is not yet in
+#   service, for up to 48 hours, and then has the warm-up. While any node in service is not
+#   serving (it lags, or synced for longer than that) nothing is scaled, in either direction.
 
 data "aws_ssm_parameter" "image" {
-  name = "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
+  name = var.image_parameter
 }
 
 resource "aws_launch_template" "node" {
@@ -81,11 +88,16 @@ resource "aws_autoscaling_group" "nodes" {
   max_size            = var.nodes[1]
   vpc_zone_identifier = var.subnets
   target_group_arns   = var.target_groups
-  # Status checks of the instance; see above.
+  # Status checks of the instance, and what it says of itself; see above.
   health_check_type         = "EC2"
   health_check_grace_period = 300
-  # Until then the processor of a new node, which syncs, does not count for scaling.
+  # Counted from the moment when a node is in service, so serves.
   default_instance_warmup = var.warmup_secs
+  # In service is who serves, which may take hours: applying does not wait for it.
+  wait_for_capacity_timeout = "0"
+  # Scaling in takes away who has served for the shortest time.
+  termination_policies = ["OldestLaunchTemplate", "NewestInstance"]
+  enabled_metrics      = ["GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances", "GroupTerminatingInstances", "GroupTotalInstances"]
 
   mixed_instances_policy {
     instances_distribution {
@@ -111,6 +123,25 @@ resource "aws_autoscaling_group" "nodes" {
     }
   }
 
+  # With the group, so that the first instances wait, too.
+  initial_lifecycle_hook {
+    name                 = "serving"
+    lifecycle_transition = "autoscaling:EC2_INSTANCE_LAUNCHING"
+    # Lengthened by the instance while its node lives, up to 48 hours in all; then, or when
+    # nobody lengthens it, the instance is in service without serving: the balancers do not
+    # route to it, and an alarm tells.
+    heartbeat_timeout = 7200
+    default_result    = "CONTINUE"
+  }
+
+  # Time for a node to drain before the machine goes: its own stop and the balancer's delay.
+  initial_lifecycle_hook {
+    name                 = "drain"
+    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
+    heartbeat_timeout    = var.stop_timeout_secs + 60
+    default_result       = "CONTINUE"
+  }
+
   dynamic "tag" {
     for_each = { Name = "${var.name}-node", role = "pulse-node" }
     content {
@@ -121,17 +152,7 @@ resource "aws_autoscaling_group" "nodes" {
   }
 }
 
-# Time for a node to drain before the machine goes: its own stop and the balancer's delay.
-resource "aws_autoscaling_lifecycle_hook" "drain" {
-  name                   = "drain"
-  autoscaling_group_name = aws_autoscaling_group.nodes.name
-  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
-  heartbeat_timeout      = var.stop_timeout_secs + 60
-  default_result         = "CONTINUE"
-}
-
-# Out above 70 % for five minutes, in below 30 % for ten. Nodes in their warm-up, which
-# sync, do not count: the warm-up is longer than a start from a snapshot.
+# Out above 70 % for five minutes, in below 30 % for ten.
 resource "aws_autoscaling_policy" "out" {
   name                      = "out"
   autoscaling_group_name    = aws_autoscaling_group.nodes.name
@@ -155,30 +176,59 @@ resource "aws_autoscaling_policy" "in" {
   }
 }
 
-resource "aws_cloudwatch_metric_alarm" "busy" {
-  alarm_name          = "${var.name}-busy"
-  alarm_description   = "The processors of the nodes are above 70 %: one more"
-  namespace           = "AWS/EC2"
-  metric_name         = "CPUUtilization"
-  dimensions          = { AutoScalingGroupName = aws_autoscaling_group.nodes.name }
-  statistic           = "Average"
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 70
-  period              = 60
-  evaluation_periods  = 5
-  alarm_actions       = [aws_autoscaling_policy.out.arn]
+locals {
+  scaling = {
+    busy = { says = "above 70 %: one more", comparison = "GreaterThanThreshold", percent = 70, minutes = 5, policy = aws_autoscaling_policy.out.arn }
+    idle = { says = "below 30 %: one less", comparison = "LessThanThreshold", percent = 30, minutes = 10, policy = aws_autoscaling_policy.in.arn }
+  }
+  # Between the two thresholds, so that neither alarm sounds.
+  no_opinion = 50
 }
 
-resource "aws_cloudwatch_metric_alarm" "idle" {
-  alarm_name          = "${var.name}-idle"
-  alarm_description   = "The processors of the nodes are below 30 %: one less"
-  namespace           = "AWS/EC2"
-  metric_name         = "CPUUtilization"
-  dimensions          = { AutoScalingGroupName = aws_autoscaling_group.nodes.name }
-  statistic           = "Average"
-  comparison_operator = "LessThanThreshold"
-  threshold           = 30
-  period              = 60
-  evaluation_periods  = 10
-  alarm_actions       = [aws_autoscaling_policy.in.arn]
+resource "aws_cloudwatch_metric_alarm" "scaling" {
+  for_each            = local.scaling
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = "The processors of the nodes are ${each.value.says}"
+  comparison_operator = each.value.comparison
+  threshold           = each.value.percent
+  evaluation_periods  = each.value.minutes
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [each.value.policy]
+
+  metric_query {
+    id          = "counted"
+    expression  = "IF(FILL(serving, 0) >= in_service, cpu, ${local.no_opinion})"
+    label       = "Processors, while every node in service serves"
+    return_data = true
+  }
+  metric_query {
+    id = "cpu"
+    metric {
+      namespace   = "AWS/EC2"
+      metric_name = "CPUUtilization"
+      dimensions  = { AutoScalingGroupName = aws_autoscaling_group.nodes.name }
+      period      = 60
+      stat        = "Average"
+    }
+  }
+  metric_query {
+    id = "in_service"
+    metric {
+      namespace   = "AWS/AutoScaling"
+      metric_name = "GroupInServiceInstances"
+      dimensions  = { AutoScalingGroupName = aws_autoscaling_group.nodes.name }
+      period      = 60
+      stat        = "Maximum"
+    }
+  }
+  metric_query {
+    id = "serving"
+    metric {
+      namespace   = "AWS/ApplicationELB"
+      metric_name = "HealthyHostCount"
+      dimensions  = { LoadBalancer = var.balancer.arn_suffix, TargetGroup = var.balancer.target_group_suffix }
+      period      = 60
+      stat        = "Minimum"
+    }
+  }
 }

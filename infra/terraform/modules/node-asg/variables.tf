@@ -76,9 +76,28 @@ variable "kms_key_arn" {
 }
 
 variable "warmup_secs" {
-  description = "Time from an instance's start until it serves, from a snapshot."
+  description = "Time from the moment a node serves until its caches are warm and its processor counts."
   type        = number
-  default     = 3600
+  default     = 600
+
+  validation {
+    condition     = var.warmup_secs >= 0 && var.warmup_secs <= 3600
+    error_message = "AWS takes up to an hour."
+  }
+}
+
+variable "image_parameter" {
+  description = "SSM parameter with the id of the machine image: Amazon Linux 2023, which has all that user-data.sh needs. Ubuntu works, too: /aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
+  type        = string
+  default     = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+}
+
+variable "balancer" {
+  description = "Suffixes of the load balancer and its target group, whose count of healthy nodes guards the scaling."
+  type = object({
+    arn_suffix          = string
+    target_group_suffix = string
+  })
 }
 
 variable "stop_timeout_secs" {

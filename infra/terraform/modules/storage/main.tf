@@ -1,4 +1,5 @@
-# Buckets: artifacts to install, snapshots to start from, an archive to keep.
+# Buckets: artifacts to install, snapshots to start from, an archive to keep; and copies of
+# some of them in another region (away.tf).
 
 locals {
   # Days until old things are moved or removed; 0 is never.

@@ -2,6 +2,9 @@ mock_provider "aws" {
   mock_data "aws_region" {
     defaults = { region = "us-east-2" }
   }
+  mock_data "aws_ec2_managed_prefix_list" {
+    defaults = { id = "pl-1", entries = [{ cidr = "203.0.113.0/24", description = "" }] }
+  }
   mock_data "aws_caller_identity" {
     defaults = { account_id = "123456789012" }
   }
@@ -42,4 +45,43 @@ run "ssh_from_everywhere_is_refused" {
     ssh_from = ["0.0.0.0/0"]
   }
   expect_failures = [var.ssh_from]
+}
+
+run "behind_a_cdn_nobody_else_reaches_the_balancer" {
+  command = plan
+  variables {
+    behind_cdn = true
+  }
+  assert {
+    condition     = keys(aws_vpc_security_group_ingress_rule.https) == ["cdn", "health_checks"] && alltrue([for rule in aws_vpc_security_group_ingress_rule.https : rule.cidr_ipv4 == null && rule.prefix_list_id == "pl-1"])
+    error_message = "HTTPS is open to the lists of AWS alone"
+  }
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.http) == 0
+    error_message = "port 80 is closed"
+  }
+  assert {
+    condition     = output.cdn_networks == ["203.0.113.0/24"]
+    error_message = "the nodes learn which proxies to believe"
+  }
+}
+
+run "a_node_tells_of_its_own_group_only" {
+  command = plan
+  assert {
+    condition = [
+      for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Resource if statement.Sid == "Lifecycle"
+    ] == ["arn:aws:autoscaling:us-east-2:123456789012:autoScalingGroup:*:autoScalingGroupName/pulse-test-nodes"]
+    error_message = "lifecycle actions are of this group"
+  }
+}
+
+run "only_metrics_are_not_of_one_resource" {
+  command = plan
+  assert {
+    condition = [
+      for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid if contains(flatten([statement.Resource]), "*")
+    ] == ["Metrics"]
+    error_message = "every other statement names what it is about"
+  }
 }

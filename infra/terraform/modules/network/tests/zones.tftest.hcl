@@ -42,3 +42,22 @@ run "nodes_with_addresses_need_no_nat" {
     error_message = "no NAT gateway is paid for nothing"
   }
 }
+
+run "databases_speak_with_the_vpc_only" {
+  command = plan
+  assert {
+    condition     = alltrue([for rule in setunion(aws_network_acl.database.ingress, aws_network_acl.database.egress) : rule.cidr_block == "10.0.0.0/16"])
+    error_message = "no rule of the list goes beyond the VPC"
+  }
+}
+
+run "private_machines_reach_aws_inside" {
+  command = plan
+  variables {
+    interface_endpoints = ["ssm", "ecr.api"]
+  }
+  assert {
+    condition     = aws_vpc_endpoint.interface["ecr.api"].service_name == "com.amazonaws.us-east-2.ecr.api" && aws_vpc_security_group_ingress_rule.endpoints[0].cidr_ipv4 == "10.0.0.0/16"
+    error_message = "endpoints stand in the VPC, for the VPC"
+  }
+}

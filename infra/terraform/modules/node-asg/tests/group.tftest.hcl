@@ -17,6 +17,7 @@ variables {
   user_data         = "#!/bin/bash"
   kms_key_arn       = "arn:aws:kms:us-east-2:123456789012:key/1"
   stop_timeout_secs = 60
+  balancer          = { arn_suffix = "app/a/1", target_group_suffix = "targetgroup/a/1" }
 }
 
 run "a_syncing_node_is_not_replaced" {
@@ -26,16 +27,40 @@ run "a_syncing_node_is_not_replaced" {
     error_message = "the group must not replace by the balancer's health check: a first sync would never end"
   }
   assert {
-    condition     = tonumber(aws_autoscaling_group.nodes.default_instance_warmup) >= 3600
-    error_message = "nodes that sync must not count in scaling"
+    condition = {
+      for hook in aws_autoscaling_group.nodes.initial_lifecycle_hook : hook.name => hook.lifecycle_transition
+    } == { serving = "autoscaling:EC2_INSTANCE_LAUNCHING", drain = "autoscaling:EC2_INSTANCE_TERMINATING" }
+    error_message = "an instance is in service when its node serves, and drains before it goes"
+  }
+  assert {
+    condition     = aws_autoscaling_group.nodes.wait_for_capacity_timeout == "0"
+    error_message = "applying would wait for a first sync, and fail"
   }
 }
 
 run "nodes_have_time_to_drain" {
   command = plan
   assert {
-    condition     = aws_autoscaling_lifecycle_hook.drain.heartbeat_timeout > var.stop_timeout_secs
+    condition     = alltrue([for hook in aws_autoscaling_group.nodes.initial_lifecycle_hook : tonumber(hook.heartbeat_timeout) > var.stop_timeout_secs])
     error_message = "the machine must outlive the node's stop"
+  }
+}
+
+run "out_above_70_for_5_minutes_in_below_30_for_10" {
+  command = plan
+  assert {
+    condition = { for key, alarm in aws_cloudwatch_metric_alarm.scaling : key => [alarm.threshold, alarm.evaluation_periods] } == {
+      busy = [70, 5], idle = [30, 10],
+    }
+    error_message = "the numbers of the plan"
+  }
+  assert {
+    condition = alltrue([
+      for alarm in aws_cloudwatch_metric_alarm.scaling : anytrue([
+        for query in alarm.metric_query : query.expression == "IF(FILL(serving, 0) >= in_service, cpu, 50)" && query.return_data == true
+      ])
+    ])
+    error_message = "a node that does not serve must keep both alarms silent: 50 lies between them"
   }
 }
 
