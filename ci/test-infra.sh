@@ -18,6 +18,8 @@ step routes infra/verify/routes.sh
 step names infra/verify/monitoring.py
 step unit infra/verify/unit.sh
 step terraform infra/verify/terraform.sh
+step group infra/verify/group.py
+step shared infra/verify/shared.sh
 step cdk infra/verify/cdk.sh
 step lambda python3 infra/lambda/health_check/test_handler.py
 step node cargo build --release --locked --workspace --all-targets

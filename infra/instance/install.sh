@@ -20,9 +20,24 @@ put() {
 }
 
 if ! getent passwd pulse >/dev/null; then
-    useradd --system --home-dir "$root" --no-create-home --shell /usr/sbin/nologin pulse
+    # One number on all machines, because shared snapshots are files of the user; not elsewhere
+    # taken, and the one of the container.
+    groupadd --gid 10001 pulse
+    useradd --uid 10001 --gid pulse --home-dir "$root" --no-create-home --shell /usr/sbin/nologin pulse
 fi
 install -d -o pulse -g pulse -m 700 "$root/data/node" "$root/data/snapshots"
+
+# Settings of the scripts, where an environment has them; those of the node are elsewhere.
+{
+    for key in SETUP_NAME SETUP_GROUP SETUP_SHARED SETUP_SNAPSHOTS_APART_SECS AWS_DEFAULT_REGION; do
+        if [ -n "${!key:-}" ]; then echo "$key=${!key}"; fi
+    done
+} >"$here/instance"
+put 644 "$here/instance" /etc/pulse-node/instance
+put 755 "$here/scripts/tell-group" "$root/bin/tell-group"
+if [ -n "${SETUP_TUNNEL:-}" ]; then
+    "$here/scripts/install-tunnel" "$root/bin/cloudflared"
+fi
 
 put 755 "$here/pulse-node" "$root/versions/$SETUP_VERSION/pulse-node"
 "$root/versions/$SETUP_VERSION/pulse-node" --version
@@ -60,7 +75,8 @@ fi
 
 if [ -n "${SETUP_SNAPSHOTS:-}" ] && [ -z "$(ls -A "$root/data/node")" ]; then
     # No snapshot is no fault: the node then syncs from the network.
-    (set -a && . /etc/pulse-node/environment && "$root/bin/restore") || say "no snapshot restored: syncing from the network"
+    # shellcheck disable=SC1091 # files of the machine
+    (set -a && . /etc/pulse-node/environment && . /etc/pulse-node/instance && "$root/bin/restore") || say "no snapshot restored: syncing from the network"
 fi
 
 put 644 "$here/logrotate" /etc/logrotate.d/pulse-node
@@ -82,3 +98,5 @@ else
     systemctl start pulse-node.service
 fi
 systemctl start pulse-drain.service pulse-backup.timer pulse-archive.timer
+# Each does nothing where there is no group, and no tunnel.
+systemctl enable --now pulse-group.service pulse-tunnel.service

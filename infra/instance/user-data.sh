@@ -12,6 +12,12 @@
 #   SETUP_ARCHIVE     s3://BUCKET/PREFIX of the archive (Parquet files); empty: none is made
 #   SETUP_SECRETS     prefix of the parameters in SSM; empty: none
 #   SETUP_LOG_GROUP   CloudWatch log group; empty: no agent
+#   SETUP_NAME        name of the environment, in metrics; empty: none
+#   SETUP_GROUP       auto-scaling group that this instance is of; empty: none
+#   SETUP_SHARED      FILE_SYSTEM:ACCESS_POINT of EFS with shared snapshots; empty: none
+#   SETUP_SNAPSHOTS_APART_SECS  no snapshot is made while the newest, of any node, is younger;
+#                     empty: each node makes its own
+#   SETUP_TUNNEL      version of cloudflared; its token is the secret tunnel-token; empty: none
 #   SETUP_ALARM_TOPIC SNS topic for failures of this script; empty: none
 set -euo pipefail
 umask 022
@@ -69,6 +75,23 @@ mount_data() {
     say "mounted $device"
 }
 
+# The file system with the shared snapshots, over TLS and through its access point. Without it
+# nodes use S3: a failure here is said, and no more.
+mount_shared() {
+    local shared="$root/shared"
+    mkdir -p "$shared"
+    if mountpoint -q "$shared"; then
+        say "shared snapshots are mounted"
+        return
+    fi
+    # Ubuntu 22.04 has no package of it.
+    command -v mount.efs >/dev/null || dnf install -y -q amazon-efs-utils || return
+    if ! grep -q " $shared efs " /etc/fstab; then
+        echo "${SETUP_SHARED%%:*}:/ $shared efs _netdev,nofail,tls,iam,accesspoint=${SETUP_SHARED#*:} 0 0" >>/etc/fstab
+    fi
+    mount "$shared" && say "mounted $shared"
+}
+
 # Leaves the verified artifact's files in $1.
 fetch_artifact() {
     local name="pulse-node-$SETUP_VERSION-linux-x86_64.tar.gz" from
@@ -85,6 +108,9 @@ fetch_artifact() {
 
 if [ -n "${SETUP_DATA_DEVICE:-}" ]; then
     mount_data
+fi
+if [ -n "${SETUP_SHARED:-}" ]; then
+    mount_shared || say "no shared snapshots: S3 only"
 fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

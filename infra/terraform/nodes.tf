@@ -5,17 +5,20 @@ locals {
   # What user-data.sh reads. No secrets: they come from SSM by the instance's role.
   settings = merge(
     {
-      SETUP_NAME            = local.name
-      SETUP_ARTIFACTS       = module.storage.buckets.artifacts
-      SETUP_VERSION         = var.node_version
-      SETUP_NETWORK         = local.env.network
-      SETUP_SNAPSHOTS       = "s3://${module.storage.buckets.snapshots}/${local.env.network}"
-      SETUP_SECRETS         = local.secrets
-      SETUP_LOG_GROUP       = module.observability.log_group
-      SETUP_ALARM_TOPIC     = module.observability.alarm_topic_arn
-      SETUP_TRUSTED_PROXIES = join(",", concat([module.network.cidr], module.access.cdn_networks))
+      SETUP_NAME         = local.name
+      SETUP_ARTIFACTS    = module.storage.buckets.artifacts
+      SETUP_VERSION      = var.node_version
+      SETUP_NETWORK      = local.env.network
+      SETUP_SNAPSHOTS    = "s3://${module.storage.buckets.snapshots}/${local.env.network}"
+      SETUP_SECRETS      = local.secrets
+      SETUP_LOG_GROUP    = module.observability.log_group
+      SETUP_ALARM_TOPIC  = module.observability.alarm_topic_arn
+      AWS_DEFAULT_REGION = var.region
+      # The balancers, the CDN, and a tunnel's end on the machine itself.
+      PULSE_HTTP__TRUSTED_PROXIES = join(",", concat(["127.0.0.1/32", module.network.cidr], module.access.cdn_networks))
     },
-    local.has_group ? { SETUP_GROUP = "${local.name}-nodes" } : {},
+    # One of a group's nodes makes the day's snapshot.
+    local.has_group ? { SETUP_GROUP = "${local.name}-nodes", SETUP_SNAPSHOTS_APART_SECS = "64800" } : {},
     local.env.tunnel ? { SETUP_TUNNEL = var.cloudflared_version } : {},
     local.env.shared_snapshots ? { SETUP_SHARED = module.shared_snapshots[0].mount } : {},
   )

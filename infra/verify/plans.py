@@ -23,6 +23,8 @@ def fill(values, unknown, expressions):
             values[key] = [fill(*block) for block in blocks] + (values.get(key) or [])[len(expression):]
         elif isinstance(expression, dict) and inner is True:
             values[key] = LATER
+        elif isinstance(expression, dict) and isinstance(inner, dict):
+            values[key] = (values.get(key) or {}) | {name: LATER for name, missing in inner.items() if missing is True}
         elif isinstance(expression, dict) and isinstance(inner, list):
             # A list of references, of which some are known.
             known = values.get(key) or []

@@ -85,7 +85,7 @@ run "production_stands_behind_a_cdn_in_three_zones" {
     error_message = "copies away, and nothing that nobody asked for"
   }
   assert {
-    condition     = local.settings.SETUP_TRUSTED_PROXIES == "10.0.0.0/16,203.0.113.0/24"
+    condition     = local.settings.PULSE_HTTP__TRUSTED_PROXIES == "127.0.0.1/32,10.0.0.0/16,203.0.113.0/24"
     error_message = "nodes believe the balancers and the CDN about addresses"
   }
 }

@@ -5,7 +5,7 @@
 #
 # What the group goes by, and why:
 # - Replacement: the instance's status checks, and the node's own word when /health/live has
-#   been silent for ten minutes (instance/scripts/watch-instance). Never /health: a first sync
+#   been silent for ten minutes (instance/scripts/tell-group). Never /health: a first sync
 #   takes hours, and a group that killed what is not yet synced would never end.
 # - Routing: /health, in the target groups.
 # - Scaling: the processors of nodes in service. One that restores or syncs is not yet in
