@@ -202,7 +202,8 @@ class Causes:
         self.hung = self.on_own_disk(self.lagging)
         self.strange = [
             node(name, [], start=False, job="strange", PULSE_FLEET__LISTEN=listen,
-                 PULSE_FLEET__SEEDS=json.dumps(seeds), **fleet, **settings)
+                 PULSE_FLEET__SEEDS=json.dumps(seeds), PULSE_FLEET__ONLY_SIBLINGS="true",
+                 **fleet, **settings)
             for name, listen, seeds, settings in [
                 ("honest", self.strange_address, [], {}),
                 ("dishonest", "127.0.0.1:0", [self.strange_address], {"PULSE_NODE__SIGNET_CHALLENGE": "51"}),
@@ -276,7 +277,7 @@ class Causes:
         short of memory: taking this one's memory would end whatever else runs here."""
         work = self.scene.work
         self.disk = self.loop_disk("disk")
-        self.machine = self.exporter("machine", [])
+        self.machine = self.exporter("machine", ["--collector.disable-defaults", "--collector.filesystem"])
         procfs = work / "procfs"
         procfs.mkdir()
         self.meminfo = procfs / "meminfo"
@@ -487,7 +488,7 @@ class Causes:
         return [
             self.isolate, self.quieten, self.restarts, self.killed, self.crowd, self.damage,
             self.lose, self.cut, self.stall, self.fork, self.hide, self.expire, self.starve,
-            self.fill, self.misbehave, self.hang, self.desert, self.occupy,
+            self.fill, self.misbehave, self.hang, self.occupy, self.desert,
         ]  # fmt: skip
 
 

@@ -61,6 +61,8 @@ class Peer:
 
     def close(self):
         """Nobody is there any more."""
+        # Wakes the thread that waits for clients.
+        self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for client in list(self.clients):
             # Wakes the thread that reads from it, too.
