@@ -215,6 +215,7 @@ class Causes:
         self.quiet_peer = self.peer(self.tip)
         self.quiet = node("quiet", [self.quiet_peer], start=False)
         self.lonely = node("lonely", [], start=False)
+        self.alone = node("alone", start=False, PULSE_FLEET__LISTEN="127.0.0.1:0", **fleet)
         self.calm = [
             self.down, self.restarting, self.crowded, self.damaged, self.lost, self.busy,
             self.cut_off, self.stalled, self.reorganised, *self.disagreeing, self.expiring,
@@ -477,18 +478,16 @@ class Causes:
         return [("PulseFleetPunished", "strange")]
 
     def desert(self):
-        """The other node of the fleet is gone."""
-        name = "PulseFleetLagging"
-        wait_for(name, lambda: self.prometheus.fires(name, "lagging"))
-        self.sibling.kill()
-        return [("PulseFleetAlone", "lagging")]
+        """A node of the fleet that finds no other."""
+        self.alone.start()
+        return [("PulseFleetAlone", "alone")]
 
     def all(self):
-        """In this order; those of the fleet wait for each other."""
+        """In this order."""
         return [
             self.isolate, self.quieten, self.restarts, self.killed, self.crowd, self.damage,
             self.lose, self.cut, self.stall, self.fork, self.hide, self.expire, self.starve,
-            self.fill, self.misbehave, self.hang, self.occupy, self.desert,
+            self.fill, self.misbehave, self.desert, self.hang, self.occupy,
         ]  # fmt: skip
 
 
@@ -514,7 +513,7 @@ def main():
                 raise SystemExit(f"alerts: fires without a cause: {early}")
             time.sleep(0.5)
         print(f"alerts: {len(causes.calm)} nodes, and nothing fires", flush=True)
-        later = [causes.quiet, causes.lonely, *causes.strange]
+        later = [causes.quiet, causes.lonely, causes.alone, *causes.strange]
         prometheus.watch([*causes.calm, *later], causes.machines)
         expected = []
         for cause in causes.all():
