@@ -38,7 +38,7 @@ mod trace;
 pub use crate::access::{AccessConfig, KeyUse};
 pub use crate::config::{ApiConfig, CorsOrigin};
 pub use crate::fallback::{Fallback, FallbackError, FallbackUrl};
-pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics};
+pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics, trust as record_trust};
 pub use crate::opening::{Door, Opening};
 pub use crate::ops::sampler::run as run_sampler;
 pub use crate::server::{HttpsAcceptor, ServerLimits, serve};

@@ -7,8 +7,11 @@ use metrics::{
     Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
 };
 use parking_lot::RwLock;
+use pulse_primitives::status::{Trust, TrustReport};
 
 const READY: &str = "pulse_ready";
+const TRUST: &str = "pulse_chain_trust";
+const REPLAYED: &str = "pulse_chain_replayed_blocks";
 const REQUEST_SECONDS: &str = "pulse_rest_request_seconds";
 const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
@@ -41,6 +44,14 @@ pub const SECONDS_BUCKETS: [f64; 12] = [
 pub fn describe() {
     describe_gauge!(READY, "1 when /health answers 200, else 0");
     ready(false);
+    describe_gauge!(
+        TRUST,
+        "1 for whose word the state of the chain is: that of a sibling, or validated here"
+    );
+    describe_gauge!(
+        REPLAYED,
+        "Blocks below a sibling's snapshot that were computed anew"
+    );
     describe_histogram!(
         REQUEST_SECONDS,
         Unit::Seconds,
@@ -143,6 +154,21 @@ pub(crate) fn access_refused(reason: &'static str) {
 /// Records whether answers are complete now.
 pub(crate) fn ready(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// Records whose word the state of the chain is.
+pub fn trust(report: TrustReport) {
+    for (trust, word) in [
+        (Trust::Sibling, "sibling"),
+        (Trust::Validated, "validated"),
+        (Trust::Refuted, "refuted"),
+    ] {
+        let is_it = u8::from(report.trust == trust);
+        gauge!(TRUST, "trust" => word).set(f64::from(is_it));
+    }
+    if let Some((height, _)) = report.replayed {
+        gauge!(REPLAYED).set(height);
+    }
 }
 
 /// Histograms of requests by route and status: looking one up by its name costs more than

@@ -19,8 +19,9 @@ use pulse_primitives::{
     mempool::{MempoolSource, TxSubmitter},
     network::ChainParams,
     ports::NodeStatus,
-    status::Readiness,
+    status::{Readiness, TrustReport},
 };
+use tokio::sync::watch;
 
 use crate::{
     access::Access, blocking::Blocking, config::ApiConfig, fallback::Fallback,
@@ -49,6 +50,7 @@ pub struct ApiState {
     fallback: Option<Arc<Fallback>>,
     fleet: Option<Arc<dyn FleetStatus>>,
     drain: Arc<AtomicBool>,
+    trust: Option<watch::Receiver<TrustReport>>,
 }
 
 /// A request that takes what is indexed so far for the whole.
@@ -126,6 +128,7 @@ impl ApiState {
             fallback: None,
             fleet: None,
             drain: Arc::default(),
+            trust: None,
         }
     }
 
@@ -153,6 +156,19 @@ impl ApiState {
     pub fn with_drain(mut self, drain: Arc<AtomicBool>) -> Self {
         self.drain = drain;
         self
+    }
+
+    /// The same, with a state that may be another node's word.
+    #[must_use]
+    pub fn with_trust(mut self, trust: watch::Receiver<TrustReport>) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
+    /// Whose word the state is.
+    pub(crate) fn trust(&self) -> TrustReport {
+        let told = self.trust.as_ref();
+        told.map_or(TrustReport::OWN, |trust| *trust.borrow())
     }
 
     /// The other nodes of the fleet, if there is one.

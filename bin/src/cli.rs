@@ -78,6 +78,10 @@ pub struct Flags {
     /// Make a living regtest chain of one's own instead of syncing one.
     #[arg(long, global = true)]
     pub simulate: bool,
+    /// Where an empty data directory begins: blocks, from genesis, or snapshot, from a snapshot
+    /// of a sibling [default: blocks].
+    #[arg(long, value_name = "FROM", global = true)]
+    pub bootstrap: Option<String>,
     /// text or json [default: text].
     #[arg(long, value_name = "FORMAT", global = true)]
     pub log_format: Option<String>,
@@ -240,6 +244,7 @@ impl Flags {
                 "node.simulate",
                 self.simulate.then(|| Value::from(true)),
             ),
+            ("--bootstrap", "node.bootstrap", text(&self.bootstrap)),
             ("--connect", "p2p.connect", list(&self.connect)),
             ("--add-node", "p2p.add_node", list(&self.add_node)),
             ("--listen", "p2p.listen", text(&self.listen)),

@@ -13,7 +13,10 @@
 //! fees.dat         what fee estimates are learned from
 //! listen.json      addresses that the running process listens on
 //! control.sock     where it takes commands
-//! restore.partial/ while a snapshot is being restored; there is no node.json then
+//! restore.partial/ while a snapshot is being restored; there is no node.json then, but when the
+//!                  snapshot is fetched from siblings
+//! restore.manifest which snapshot that is
+//! trust.json       whose word the state of the chain is, if it is not computed here
 //! ```
 //!
 //! # Correctness
@@ -239,6 +242,21 @@ impl DataDir {
             root: root.to_owned(),
             binding,
         })
+    }
+
+    /// Whether a snapshot of `origin` can be what this directory holds.
+    ///
+    /// # Errors
+    /// [`DataDirError::Bound`], [`DataDirError::Format`].
+    pub fn accepts(&self, origin: &Origin) -> Result<(), DataDirError> {
+        let binding = Binding::of(origin);
+        if binding.format != FORMAT {
+            return Err(DataDirError::Format {
+                dir: self.root.clone(),
+                found: binding.format,
+            });
+        }
+        self.binding.refuse_other_than(&binding, &self.root)
     }
 
     /// What it is bound to, for a snapshot.

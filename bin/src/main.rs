@@ -21,6 +21,7 @@ mod snapshot;
 mod systemd;
 mod tasks;
 mod telemetry;
+mod trust;
 
 use std::{env, io::stdout, num::NonZeroUsize, process::ExitCode, thread};
 

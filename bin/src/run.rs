@@ -5,21 +5,26 @@
 //! Stop order: servers and peers end together with the block in hand; then the kernel
 //! is interrupted and flushed, then the index, the headers and the metadata.
 
+mod bootstrap;
 mod electrum;
 mod fleet;
 mod index;
 mod mempool;
 pub mod offline;
+mod refused;
+mod replay;
 mod simulate;
+mod snapshots;
 
 use std::{
     io::Write,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
 use pulse_api::{
     ApiState, Certificates, CorsOrigin, Fallback, HttpsAcceptor, MempoolPorts, Opening,
     OperatorBooks, ServerLimits, push::PushState,
@@ -33,16 +38,21 @@ use pulse_node::{
     sync::Sync,
 };
 use pulse_primitives::ports::{BlockSource, NodeStatus, PeerStore};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use replay::Replay;
+use snapshots::Schedule;
 
 use crate::{
     config::Config,
     control,
     data_dir::{DataDir, Listen},
     listen, snapshot, systemd, tasks,
-    tasks::Tasks,
+    tasks::{Drain, Tasks},
     telemetry,
+    trust::{Record, Trust},
 };
 
 /// The stores of a data directory, open.
@@ -59,10 +69,29 @@ struct Stores {
 /// Why it could not start, or what ended it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = telemetry::init_metrics()?;
-    let stop = CancellationToken::new();
-    let drain =
-        tasks::stop_on_signals(stop.clone(), config.drain).context("installing signal handlers")?;
+    let signalled = CancellationToken::new();
+    let drain = tasks::stop_on_signals(signalled.clone(), config.drain)
+        .context("installing signal handlers")?;
+    let mut ended = Ok(());
+    if refused::record(&config)?.is_none() {
+        ended = serve(&config, metrics.clone(), drain, signalled.child_token()).await;
+    }
+    // Found to be false just now, or in an earlier run.
+    match refused::record(&config)? {
+        Some(record) if !signalled.is_cancelled() => {
+            refused::run(&config, metrics, &record, signalled).await
+        }
+        _ => ended,
+    }
+}
 
+/// Opens everything and serves until `stop`.
+async fn serve(
+    config: &Config,
+    metrics: PrometheusHandle,
+    drain: Drain,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let seed = config.simulate.map(|simulate| simulate.seed);
     let data_dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
     let http = listen::bind("http.addr", config.http.addr).await?;
@@ -97,7 +126,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     info!(network = config.chain.name(), data_dir = %data_dir.root().display(), "starting");
 
-    let mut tasks = Tasks::new(stop);
+    let mut tasks = Tasks::new(stop.clone());
     let opening = Opening::new(metrics.clone());
     let limits = ServerLimits::from(&config.http);
     let door = opening.door(config.http.cors.clone(), ops.is_none());
@@ -133,6 +162,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     tasks.spawn("systemd", systemd::run);
 
+    if bootstrap::is_wanted(config, &data_dir)? {
+        tokio::select! {
+            () = stop.cancelled() => return tasks.finish(config.stop_timeout).await,
+            fetched = bootstrap::run(config, &data_dir, &opening) => fetched?,
+        }
+    }
     let stores = {
         let opening = opening.clone();
         let paths = (
@@ -197,7 +232,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         params: config.chain.clone(),
         drain: drain.clone(),
     };
-    let (net, siblings) = match fleet::spawn(&mut tasks, &config, &meta, own)? {
+    // A node passes on only what it has computed itself.
+    let trusted = Record::read(data_dir.root())?;
+    let is_own = (trusted.as_ref()).is_none_or(|record| record.trust == Trust::Validated);
+    let vouches = Arc::new(AtomicBool::new(is_own));
+    let on_trust = trusted.filter(|_| !is_own);
+    let report = watch::Sender::new(replay::report(on_trust.as_ref()));
+    let (net, siblings) = match fleet::spawn(&mut tasks, config, &meta, own, Arc::clone(&vouches))?
+    {
         Some(siblings) => (net.with_siblings(siblings.streams), Some(siblings.handle)),
         None => (net, None),
     };
@@ -221,7 +263,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mempool = index.as_ref().map(|index| {
         mempool::spawn(
             &mut tasks,
-            &config,
+            config,
             data_dir.root(),
             index.query(Arc::clone(&source)),
             Arc::clone(&source),
@@ -256,7 +298,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             metrics,
         )
         .with_api_keys(Arc::clone(&meta) as _)
-        .with_drain(drain.flag());
+        .with_drain(drain.flag())
+        .with_trust(report.subscribe());
         let state = match &config.http.fallback_esplora {
             Some(url) => state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?),
             None => state,
@@ -302,6 +345,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         headers: Arc::clone(&headers),
         index: index.clone(),
     };
+    if let Some(record) = on_trust {
+        let replay = Replay {
+            root: data_dir.root().to_owned(),
+            chain: chain.clone(),
+            headers: Arc::clone(&headers),
+            index: index.clone(),
+            params: config.chain.clone(),
+            record,
+            report,
+            vouches: Arc::clone(&vouches),
+        };
+        tasks.spawn("replay", |stop| replay::run(replay, stop));
+    }
+    let every = u64::from(config.fleet.snapshot_every_hours) * 3600;
+    if let (Some(dir), true) = (config.fleet.snapshots_path(), every > 0) {
+        let (source, every) = (source.clone(), Duration::from_secs(every));
+        let schedule = Schedule {
+            dir,
+            every,
+            vouches,
+        };
+        tasks.spawn("snapshots", |stop| snapshots::run(source, schedule, stop));
+    }
     tasks.spawn("control", |stop| control::run(commands, source, stop));
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {

@@ -406,20 +406,22 @@ pub fn restore(config: &Config, dir: &Path, progress: &Progress) -> anyhow::Resu
     let origin = &snapshot.manifest().snapshot.origin;
     let target = DataDir::for_restore(&config.data_dir, &config.chain, seed, origin)?;
     snapshot.restore_into(target.root(), progress)?;
-    check_index(&snapshot, target.root())?;
+    let head = &snapshot.manifest().snapshot;
+    check_index(head, &target.root().join("index"))?;
     target.bind()?;
     Staging::clear(&config.data_dir)?;
     Ok(summary_of(&snapshot, &config.data_dir))
 }
 
-/// The restored index opens and is what the manifest says.
-fn check_index(snapshot: &Snapshot, root: &Path) -> anyhow::Result<()> {
-    let head = &snapshot.manifest().snapshot;
-    let path = root.join("index");
+/// The restored index in `path` opens and is what the manifest says.
+///
+/// # Errors
+/// When it is not.
+pub fn check_index(head: &ManifestHead, path: &Path) -> anyhow::Result<()> {
     let Some(expected) = head.indexed else {
         return Ok(());
     };
-    let found = Index::read_state(&path).with_context(|| path.display().to_string())?;
+    let found = Index::read_state(path).with_context(|| path.display().to_string())?;
     let (tip, utxos) = found.context("the restored index is empty, against the manifest")?;
     let commitment = hex::encode(utxos.commitment());
     if block_ref(&tip) != expected

@@ -8,6 +8,7 @@ mod e2e {
     mod archive;
     mod bcoin;
     mod books;
+    pub mod bootstrap;
     mod clients;
     pub mod common;
     mod contract;
@@ -53,5 +54,6 @@ mod interop {
 mod speed {
     mod electrum;
     mod push;
+    mod snapshot;
     mod tip;
 }

@@ -46,6 +46,15 @@ pub struct FleetConfig {
     /// Blocks that this node may be behind the fleet's best tip and still be healthy.
     /// Default 5.
     pub max_lag_blocks: u32,
+    /// Folder whose newest snapshots siblings can start from: folders that `pulse-node snapshot
+    /// create` makes in it. Default: empty, none are offered.
+    pub snapshots_dir: String,
+    /// Time between two snapshots that the node makes there by itself, in hours; of those it
+    /// keeps two. Default 0, none.
+    pub snapshot_every_hours: u32,
+    /// Most that is sent to siblings that fetch a snapshot, all together, in MiB a second.
+    /// Default 200.
+    pub snapshot_mib_per_second: u32,
 }
 
 impl Default for FleetConfig {
@@ -63,6 +72,9 @@ impl Default for FleetConfig {
             max_siblings: 64,
             max_pending: 16,
             max_lag_blocks: 5,
+            snapshots_dir: String::new(),
+            snapshot_every_hours: 0,
+            snapshot_mib_per_second: 200,
         }
     }
 }
@@ -99,6 +111,10 @@ impl FleetConfig {
             ("lookup_secs", self.lookup_secs),
             ("max_siblings", self.max_siblings.into()),
             ("max_pending", self.max_pending.into()),
+            (
+                "snapshot_mib_per_second",
+                self.snapshot_mib_per_second.into(),
+            ),
         ];
         for (key, value) in at_least_one {
             if value == 0 {
@@ -110,6 +126,12 @@ impl FleetConfig {
             return Err(ConfigError {
                 key: "listen",
                 reason: "nobody could join. Hint: set allow, members_file or key_file".to_owned(),
+            });
+        }
+        if self.snapshot_every_hours > 0 && self.snapshots_dir.is_empty() {
+            return Err(ConfigError {
+                key: "snapshot_every_hours",
+                reason: "there is no place for them. Hint: set snapshots_dir".to_owned(),
             });
         }
         Ok(())
@@ -140,6 +162,12 @@ impl FleetConfig {
             })
         };
         self.allow.iter().map(parse).collect()
+    }
+
+    /// Folder of the snapshots that siblings are offered, if there is one.
+    #[must_use]
+    pub fn snapshots_path(&self) -> Option<PathBuf> {
+        path(&self.snapshots_dir)
     }
 
     pub(crate) fn members_path(&self) -> Option<PathBuf> {

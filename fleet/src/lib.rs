@@ -4,6 +4,7 @@
 //! seeds (DNS), mDNS, addresses that siblings tell
 //!   -> dial -> TCP+Noise or QUIC -> hello: member? -> connection
 //!        connection -> one stream of the Bitcoin protocol per pair -> node (net)
+//!                   -> streams about snapshots: offers, manifests, chunks
 //!                   -> gossip: status of each node -> report -> /stats, /health
 //!                   -> ping
 //! ```
@@ -36,6 +37,7 @@ pub mod members;
 pub mod metrics;
 pub mod report;
 pub mod seeds;
+pub mod snapshot;
 pub mod status;
 pub mod swarm;
 pub mod ticket;
@@ -43,4 +45,5 @@ pub mod transport;
 
 pub use config::{ConfigError, FleetConfig};
 pub use report::FleetHandle;
+pub use snapshot::{FetchError, Offer, SnapshotClient};
 pub use swarm::{Fleet, FleetError};

@@ -44,6 +44,13 @@ pub enum LinkEvent {
         /// Why.
         end: SiblingEnd,
     },
+    /// A sibling did elsewhere what no honest node does.
+    Misbehaved {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        reason: &'static str,
+    },
 }
 
 /// Where streams go to, and who hears of it.

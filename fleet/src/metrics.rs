@@ -9,6 +9,8 @@ const REFUSED: &str = "pulse_fleet_refused_total";
 const STATUSES: &str = "pulse_fleet_statuses_total";
 const PUNISHED: &str = "pulse_fleet_punished_total";
 const BEST_HEIGHT: &str = "pulse_fleet_best_height";
+const SNAPSHOT_BYTES: &str = "pulse_fleet_snapshot_bytes_total";
+const SNAPSHOT_LEFT: &str = "pulse_fleet_snapshot_left_bytes";
 
 /// Says what the numbers mean.
 pub fn describe() {
@@ -26,6 +28,14 @@ pub fn describe() {
     describe_gauge!(
         BEST_HEIGHT,
         "Height of the best tip of a sibling whose header this node has checked"
+    );
+    describe_counter!(
+        SNAPSHOT_BYTES,
+        "Bytes of chunks of snapshots, by direction: sent to siblings, received from them"
+    );
+    describe_gauge!(
+        SNAPSHOT_LEFT,
+        "Bytes of a sibling's snapshot that are still to be fetched"
     );
 }
 
@@ -55,4 +65,18 @@ pub(crate) fn punished() {
 
 pub(crate) fn best_height(height: Height) {
     gauge!(BEST_HEIGHT).set(height);
+}
+
+pub(crate) fn snapshot_sent(bytes: u32) {
+    counter!(SNAPSHOT_BYTES, "direction" => "sent").increment(u64::from(bytes));
+}
+
+pub(crate) fn snapshot_received(bytes: u32) {
+    counter!(SNAPSHOT_BYTES, "direction" => "received").increment(u64::from(bytes));
+}
+
+/// Says how much of a snapshot is still to be fetched.
+#[allow(clippy::cast_precision_loss, reason = "bytes on a disk are below 2^52")]
+pub fn snapshot_left(bytes: u64) {
+    gauge!(SNAPSHOT_LEFT).set(bytes as f64);
 }

@@ -12,27 +12,24 @@
 //! [`MAX_FAULTS`] messages that cannot be honest within a minute is cut off. Addresses
 //! of at most [`MAX_KNOWN`] siblings are remembered.
 
+mod conduct;
+mod setup;
+mod whom;
+
 use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    connection_limits::{self, ConnectionLimits},
     futures::StreamExt,
-    gossipsub::{self, IdentTopic, MessageAcceptance, MessageAuthenticity, ValidationMode},
+    gossipsub::{self, IdentTopic, MessageAcceptance},
     identity::Keypair,
-    mdns,
-    multiaddr::Protocol,
-    ping,
-    swarm::{
-        self, ConnectionId, DialError, NetworkBehaviour, SwarmEvent,
-        behaviour::toggle::Toggle,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+    mdns, ping,
+    swarm::{self, DialError, SwarmEvent, dial_opts::DialOpts},
 };
 use libp2p_stream::IncomingStreams;
 use parking_lot::Mutex;
@@ -46,25 +43,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{ConfigError, FleetConfig},
+    config::FleetConfig,
     hello,
     links::{Carrier, LinkEvent, MAX_INBOUND, WIRE},
     members::{Gate, MembersError, MembersSource},
     metrics,
     report::{FleetHandle, View},
-    seeds::{self, Lookup},
+    seeds::Lookup,
+    snapshot::{self, Server, SnapshotClient},
     status::{self, Status},
-    transport::{self, SetupError},
+    transport,
 };
+
+use conduct::{Conduct, Rate};
+pub use conduct::{MAX_FAULTS, MAX_RATE};
+pub use setup::FleetError;
+use setup::{Behaviour, BehaviourEvent, settings};
+pub use whom::MAX_KNOWN;
+use whom::{Dial, Whom};
 
 /// For how long a sibling that misbehaved is refused.
 pub const PUNISHMENT: Duration = Duration::from_secs(600);
-/// Messages of one sibling a second that are looked at. A fleet of 64 makes a hundred.
-pub const MAX_RATE: u32 = 200;
-/// Faults of one sibling within a minute that it is cut off for.
-pub const MAX_FAULTS: u32 = 3;
-/// Siblings whose addresses are remembered.
-pub const MAX_KNOWN: usize = 256;
 
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
@@ -74,69 +73,11 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 const STATUS_MIN_INTERVAL: Duration = TICK;
 /// Time between two looks at the files of members.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
-/// A connection is kept as long as it works; ping finds out whether it does.
-const IDLE_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_LIMIT: Duration = Duration::from_secs(20);
-/// Connections with one sibling: both may dial at the same time.
-const MAX_PER_SIBLING: u32 = 2;
-
-/// Why there is no fleet.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FleetError {
-    /// The configuration makes no sense.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The members cannot be read.
-    #[error("fleet")]
-    Members(#[from] MembersError),
-    /// The transports cannot be set up.
-    #[error("fleet")]
-    Setup(#[from] SetupError),
-    /// The identity does not decode.
-    #[error("fleet: the identity is not a key")]
-    Identity,
-    /// A part of libp2p refuses its settings.
-    #[error("fleet: {reason}")]
-    Settings {
-        /// Which, and why.
-        reason: String,
-    },
-    /// The address is taken or not ours.
-    #[error("fleet.listen: cannot listen on {addr}: {reason}")]
-    Listen {
-        /// The address.
-        addr: Multiaddr,
-        /// What the system says.
-        reason: String,
-    },
-}
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    limits: connection_limits::Behaviour,
-    ping: ping::Behaviour,
-    gossip: gossipsub::Behaviour,
-    streams: libp2p_stream::Behaviour,
-    mdns: Toggle<mdns::tokio::Behaviour>,
-}
-
-/// One place where a sibling may be, over whichever transport.
-type Place = (IpAddr, u16);
-
-/// What is known of how a sibling behaves.
-#[derive(Debug)]
-struct Conduct {
-    since: Instant,
-    messages: u32,
-    faults: u32,
-    faults_since: Instant,
-}
 
 /// The fleet before it runs.
 pub struct Fleet {
     own: PeerId,
+    key: Keypair,
     swarm: Swarm<Behaviour>,
     gate: Arc<Gate>,
     members: MembersSource,
@@ -149,17 +90,8 @@ pub struct Fleet {
     link_events: mpsc::Receiver<LinkEvent>,
     incoming: IncomingStreams,
     topic: IdentTopic,
-    /// Addresses of the seeds at their last look-up, by place.
-    places: HashMap<Place, Vec<Multiaddr>>,
-    /// Addresses of the seeds that name no IP address.
-    named: Vec<Multiaddr>,
-    /// Whom each place turned out to be.
-    found: HashMap<Place, PeerId>,
-    dialing: HashMap<ConnectionId, Option<Place>>,
-    attempts: HashMap<Place, usize>,
-    /// What siblings and mDNS tell.
-    known: HashMap<PeerId, Vec<Multiaddr>>,
-    conduct: HashMap<PeerId, Conduct>,
+    whom: Whom,
+    conduct: Conduct,
     /// Tasks that keep streams, by sibling.
     keeping: HashMap<PeerId, CancellationToken>,
     inbound: HashMap<PeerId, usize>,
@@ -187,35 +119,15 @@ impl Fleet {
         let texts = members.read()?;
         let gate = Arc::new(Gate::new(network, members.parse(&texts)?));
         let transport = transport::build(&key, &gate, config.quic)?;
-        let streams = libp2p_stream::Behaviour::new();
-        let incoming = streams
+        let topic = IdentTopic::new(format!("pulse/status/1/{}", hex::encode(network)));
+        let behaviour = Behaviour::new(config, key.clone(), &topic)?;
+        let incoming = behaviour
+            .streams
             .new_control()
             .accept(WIRE)
             .map_err(|err| settings(&err))?;
-        let topic = IdentTopic::new(format!("pulse/status/1/{}", hex::encode(network)));
-        let mdns = match config.mdns {
-            true => Some(
-                mdns::tokio::Behaviour::new(mdns::Config::default(), own)
-                    .map_err(|err| settings(&err))?,
-            ),
-            false => None,
-        };
-        let behaviour = Behaviour {
-            limits: connection_limits::Behaviour::new(limits(config)),
-            ping: ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(PING_INTERVAL)
-                    .with_timeout(PING_LIMIT),
-            ),
-            gossip: gossip(key, &topic)?,
-            streams,
-            mdns: mdns.into(),
-        };
-        let settings =
-            swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_LIMIT);
-        let mut swarm = Swarm::new(transport, behaviour, own, settings);
-        let addr = config.listen_addr()?;
-        listen(&mut swarm, addr, config.quic)?;
+        let mut swarm = Swarm::new(transport, behaviour, own, setup::swarm_config());
+        setup::listen(&mut swarm, config.listen_addr()?, config.quic)?;
         let view = Arc::new(Mutex::new(View::default()));
         let (events, link_events) = mpsc::channel(64);
         let handle = FleetHandle {
@@ -226,6 +138,7 @@ impl Fleet {
         };
         let fleet = Self {
             own,
+            key,
             swarm,
             gate,
             members,
@@ -238,18 +151,52 @@ impl Fleet {
             link_events,
             incoming,
             topic,
-            places: HashMap::new(),
-            named: Vec::new(),
-            found: HashMap::new(),
-            dialing: HashMap::new(),
-            attempts: HashMap::new(),
-            known: HashMap::new(),
-            conduct: HashMap::new(),
+            whom: Whom::new(own),
+            conduct: Conduct::default(),
             keeping: HashMap::new(),
             inbound: HashMap::new(),
             tasks: JoinSet::new(),
         };
         Ok((fleet, handle))
+    }
+
+    /// Offers siblings the snapshots in `dir` while `allowed` is set, with so many MiB a
+    /// second for all together.
+    ///
+    /// # Errors
+    /// [`FleetError::Settings`] when it is called twice.
+    pub fn serve_snapshots(
+        &mut self,
+        dir: PathBuf,
+        mib_per_second: u32,
+        allowed: Arc<AtomicBool>,
+    ) -> Result<(), FleetError> {
+        let mut control = self.swarm.behaviour().streams.new_control();
+        let incoming = control
+            .accept(snapshot::PROTOCOL)
+            .map_err(|err| settings(&err))?;
+        let (key, network) = (self.key.clone(), *self.gate.network());
+        let server = Server::new(incoming, key, network, dir, mib_per_second, allowed);
+        self.tasks.spawn(server.run());
+        Ok(())
+    }
+
+    /// Streams of a protocol that a test serves by itself.
+    #[cfg(test)]
+    pub(crate) fn accept_for_tests(&self, protocol: libp2p::StreamProtocol) -> IncomingStreams {
+        let mut control = self.swarm.behaviour().streams.new_control();
+        control.accept(protocol).expect("nobody else serves it")
+    }
+
+    /// Asks siblings for snapshots.
+    #[must_use]
+    pub fn snapshots(&self) -> SnapshotClient {
+        SnapshotClient::new(
+            self.swarm.behaviour().streams.new_control(),
+            *self.gate.network(),
+            Arc::clone(&self.view),
+            self.carrier.events.clone(),
+        )
     }
 
     /// Keeps the fleet together until `stop`.
@@ -286,7 +233,7 @@ impl Fleet {
                 Some(_) = self.tasks.join_next() => {}
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    self.dial();
+                    self.dial_told();
                     self.view.lock().expire(now);
                     let moved = tips.has_changed().unwrap_or(false);
                     let due = if moved { STATUS_MIN_INTERVAL } else { STATUS_INTERVAL };
@@ -327,10 +274,7 @@ impl Fleet {
                 num_established,
                 ..
             } => {
-                if let Some(Some(place)) = self.dialing.remove(&connection_id) {
-                    self.found.insert(place, peer_id);
-                    self.attempts.remove(&place);
-                }
+                self.whom.reached(connection_id, peer_id);
                 let addr = endpoint.get_remote_address().clone();
                 if num_established.get() == 1 {
                     info!(peer = %peer_id, %addr, "sibling connected");
@@ -353,7 +297,7 @@ impl Fleet {
                     if let Some(stop) = self.keeping.remove(&peer_id) {
                         stop.cancel();
                     }
-                    self.conduct.remove(&peer_id);
+                    self.conduct.forget(&peer_id);
                 }
                 if let Some(sibling) = self.view.lock().siblings.get_mut(&peer_id) {
                     sibling.connections = num_established;
@@ -383,11 +327,8 @@ impl Fleet {
                 ..
             } => {
                 debug!(err = %error, "sibling not reached");
-                let place = self.dialing.remove(&connection_id).flatten();
-                // It is this node itself, which need not be dialled again.
-                if let (Some(place), DialError::LocalPeerId { .. }) = (place, &error) {
-                    self.found.insert(place, self.own);
-                }
+                let to_self = matches!(error, DialError::LocalPeerId { .. });
+                self.whom.failed(connection_id, to_self);
             }
             _ => {}
         }
@@ -431,19 +372,10 @@ impl Fleet {
     /// Takes in a message that `from` has passed on.
     fn judge(&mut self, from: &PeerId, message: &gossipsub::Message) -> MessageAcceptance {
         let now = Instant::now();
-        let conduct = self.conduct.entry(*from).or_insert(Conduct {
-            since: now,
-            messages: 0,
-            faults: 0,
-            faults_since: now,
-        });
-        if now.duration_since(conduct.since) >= Duration::from_secs(1) {
-            (conduct.since, conduct.messages) = (now, 0);
-        }
-        conduct.messages += 1;
-        if conduct.messages > MAX_RATE {
+        let rate = self.conduct.message(*from, now);
+        if rate != Rate::Fine {
             metrics::status("flood");
-            if conduct.messages == MAX_RATE + 1 {
+            if rate == Rate::Exceeded {
                 self.fault(*from, "flood");
             }
             return MessageAcceptance::Ignore;
@@ -464,7 +396,9 @@ impl Fleet {
             return MessageAcceptance::Ignore;
         }
         metrics::status("accepted");
-        self.learn(author, told.addrs.clone());
+        if !self.swarm.is_connected(&author) {
+            self.whom.learn(author, told.addrs.clone());
+        }
         let mut view = self.view.lock();
         if view.siblings.len() < MAX_KNOWN || view.siblings.contains_key(&author) {
             view.siblings.entry(author).or_default().told = Some((now, told));
@@ -474,15 +408,7 @@ impl Fleet {
 
     /// `peer` did what no honest node does; too often, and it is cut off.
     fn fault(&mut self, peer: PeerId, what: &'static str) {
-        let now = Instant::now();
-        let Some(conduct) = self.conduct.get_mut(&peer) else {
-            return;
-        };
-        if now.duration_since(conduct.faults_since) >= Duration::from_secs(60) {
-            (conduct.faults_since, conduct.faults) = (now, 0);
-        }
-        conduct.faults += 1;
-        if conduct.faults >= MAX_FAULTS {
+        if self.conduct.fault(peer, Instant::now()) {
             self.punish(peer, what);
         }
     }
@@ -500,6 +426,7 @@ impl Fleet {
             LinkEvent::Linked(peer) => {
                 self.view.lock().siblings.entry(peer).or_default().links += 1;
             }
+            LinkEvent::Misbehaved { peer, reason } => self.punish(peer, reason),
             LinkEvent::Ended { peer, dialed, end } => {
                 if !dialed && let Some(streams) = self.inbound.get_mut(&peer) {
                     *streams -= 1;
@@ -553,103 +480,40 @@ impl Fleet {
     }
 
     fn on_seeds(&mut self, addrs: Vec<Multiaddr>) {
-        self.places.clear();
-        self.named.clear();
-        for addr in addrs {
-            match place(&addr) {
-                Some(place) => self.places.entry(place).or_default().push(addr),
-                None => self.named.push(addr),
-            }
-        }
-        let places = &self.places;
-        self.found.retain(|place, _| places.contains_key(place));
-        self.attempts.retain(|place, _| places.contains_key(place));
+        self.whom.set_seeds(addrs);
         // A new round: what was not reached is tried again.
-        self.dial_seeds();
+        let dials = self.whom.seeds(|peer| self.swarm.is_connected(peer));
+        self.dial(dials);
         self.dial_neighbours();
     }
 
     /// Dials whom mDNS has found; it knows their addresses.
     fn dial_neighbours(&mut self) {
         let mdns = self.swarm.behaviour().mdns.as_ref();
-        let found: Vec<_> = mdns
+        let found = mdns
             .into_iter()
             .flat_map(mdns::Behaviour::discovered_nodes)
-            .filter(|peer| !self.swarm.is_connected(peer) && self.gate.check_id(peer).is_ok())
-            .copied()
-            .collect();
-        for peer in found {
-            let dial = DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .build();
-            self.start(dial, None);
-        }
+            .filter(|peer| !self.swarm.is_connected(peer) && self.gate.check_id(peer).is_ok());
+        let dials = found.map(|peer| (DialOpts::peer_id(*peer).build(), None));
+        let dials = dials.collect();
+        self.dial(dials);
     }
 
     /// Dials siblings that others told of.
-    fn dial(&mut self) {
-        let wanted: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(peer, _)| !self.swarm.is_connected(peer) && self.gate.check_id(peer).is_ok())
-            .map(|(peer, addrs)| (*peer, addrs.clone()))
-            .collect();
-        for (peer, addrs) in wanted {
-            // Told again when it is alive.
-            self.known.remove(&peer);
-            let dial = DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(addrs)
-                .build();
-            self.start(dial, None);
-        }
+    fn dial_told(&mut self) {
+        let dials = self
+            .whom
+            .told(|peer| !self.swarm.is_connected(peer) && self.gate.check_id(peer).is_ok());
+        self.dial(dials);
     }
 
-    fn dial_seeds(&mut self) {
-        let busy: HashSet<_> = self.dialing.values().flatten().copied().collect();
-        let is_here = |place: &Place| {
-            let peer = self.found.get(place);
-            peer.is_some_and(|peer| *peer == self.own || self.swarm.is_connected(peer))
-        };
-        let wanted: Vec<_> = self
-            .places
-            .iter()
-            .filter(|(place, _)| !busy.contains(*place) && !is_here(place))
-            .map(|(place, addrs)| {
-                let attempt = self.attempts.get(place).copied().unwrap_or(0);
-                (Some(*place), addrs[attempt % addrs.len()].clone())
-            })
-            .chain(self.named.iter().map(|addr| (None, addr.clone())))
-            .collect();
-        for (place, addr) in wanted {
-            if let Some(place) = place {
-                *self.attempts.entry(place).or_default() += 1;
+    fn dial(&mut self, dials: Vec<Dial>) {
+        for (dial, place) in dials {
+            let id = dial.connection_id();
+            match self.swarm.dial(dial) {
+                Ok(()) => self.whom.began(id, place),
+                Err(err) => debug!(%err, "sibling not dialled"),
             }
-            let dial = match peer_of(&addr) {
-                Some(peer) if peer == self.own => continue,
-                Some(peer) => DialOpts::peer_id(peer)
-                    .condition(PeerCondition::DisconnectedAndNotDialing)
-                    .addresses(vec![addr])
-                    .build(),
-                None => DialOpts::unknown_peer_id().address(addr).build(),
-            };
-            self.start(dial, place);
-        }
-    }
-
-    fn start(&mut self, dial: DialOpts, place: Option<Place>) {
-        let id = dial.connection_id();
-        match self.swarm.dial(dial) {
-            Ok(()) => drop(self.dialing.insert(id, place)),
-            Err(err) => debug!(%err, "sibling not dialled"),
-        }
-    }
-
-    /// Remembers where a sibling is, unless it is here.
-    fn learn(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
-        let is_wanted = peer != self.own && !self.swarm.is_connected(&peer) && !addrs.is_empty();
-        if is_wanted && (self.known.len() < MAX_KNOWN || self.known.contains_key(&peer)) {
-            self.known.insert(peer, addrs);
         }
     }
 
@@ -690,44 +554,6 @@ impl Fleet {
     }
 }
 
-fn limits(config: &FleetConfig) -> ConnectionLimits {
-    let connections = config.max_siblings.saturating_mul(MAX_PER_SIBLING);
-    ConnectionLimits::default()
-        .with_max_pending_incoming(Some(config.max_pending))
-        .with_max_pending_outgoing(Some(config.max_pending.max(config.max_siblings)))
-        .with_max_established(Some(connections))
-        .with_max_established_per_peer(Some(MAX_PER_SIBLING))
-}
-
-fn gossip(key: Keypair, topic: &IdentTopic) -> Result<gossipsub::Behaviour, FleetError> {
-    let settings_of = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Strict)
-        // Passed on only when this node has looked at it.
-        .validate_messages()
-        .max_transmit_size(2 * status::MAX_LEN)
-        .heartbeat_interval(Duration::from_secs(1))
-        .build()
-        .map_err(|err| settings(&err))?;
-    let signed = MessageAuthenticity::Signed(key);
-    let mut gossip =
-        gossipsub::Behaviour::new(signed, settings_of).map_err(|err| settings(&err))?;
-    gossip.subscribe(topic).map_err(|err| settings(&err))?;
-    Ok(gossip)
-}
-
-fn listen(swarm: &mut Swarm<Behaviour>, addr: SocketAddr, quic: bool) -> Result<(), FleetError> {
-    let quic = quic.then(|| seeds::quic_addr(addr));
-    for addr in std::iter::once(seeds::tcp_addr(addr)).chain(quic) {
-        swarm
-            .listen_on(addr.clone())
-            .map_err(|err| FleetError::Listen {
-                addr,
-                reason: err.to_string(),
-            })?;
-    }
-    Ok(())
-}
-
 /// Looks the seeds up at once and then again and again.
 async fn look_up(lookup: Lookup, every: Duration, found: mpsc::Sender<Vec<Multiaddr>>) {
     let mut tick = interval(every);
@@ -740,32 +566,6 @@ async fn look_up(lookup: Lookup, every: Duration, found: mpsc::Sender<Vec<Multia
         if found.send(lookup.addresses().await).await.is_err() {
             return;
         }
-    }
-}
-
-fn place(addr: &Multiaddr) -> Option<Place> {
-    let mut parts = addr.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Tcp(port) | Protocol::Udp(port) => Some((ip, port)),
-        _ => None,
-    }
-}
-
-fn peer_of(addr: &Multiaddr) -> Option<PeerId> {
-    addr.iter().find_map(|part| match part {
-        Protocol::P2p(peer) => Some(peer),
-        _ => None,
-    })
-}
-
-fn settings(err: &impl std::fmt::Debug) -> FleetError {
-    FleetError::Settings {
-        reason: format!("{err:?}"),
     }
 }
 

@@ -36,7 +36,7 @@ module "alb_dns" {
   region            = var.region
   vpc_id            = module.network.vpc_id
   subnets           = module.network.public_subnets
-  security_group    = module.access.balancer_security_group
+  security_groups   = module.access.balancer_security_groups
   domain            = local.balancer_domain
   zone_id           = var.zone_id
   geolocation       = var.geolocation

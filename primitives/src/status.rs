@@ -59,6 +59,35 @@ pub struct PeerReport {
     pub in_flight: usize,
 }
 
+/// Whose word the state of the chain is (unspent outputs, undo data, index).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// A sibling's, whose snapshot the node began with.
+    Sibling,
+    /// The node has computed it from genesis.
+    Validated,
+    /// The node has computed it, and it is not what the sibling gave.
+    Refuted,
+}
+
+/// Whose word the state is, and how far the node is in computing it anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrustReport {
+    /// Whose word it is.
+    pub trust: Trust,
+    /// Blocks that were computed anew, and how many there are; `None` when nothing is.
+    pub replayed: Option<(Height, Height)>,
+}
+
+impl TrustReport {
+    /// Nothing was ever taken on trust.
+    pub const OWN: Self = Self {
+        trust: Trust::Validated,
+        replayed: None,
+    };
+}
+
 /// Whether answers can be trusted to be complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]

@@ -35,7 +35,8 @@ pub use draft::Draft;
 pub use error::SnapshotError;
 pub use files::{available_bytes, same_file_system};
 pub use manifest::{
-    BlockRef, CHUNK_LEN, ChunkHash, FORMAT, FileEntry, Manifest, ManifestHead, Origin,
+    BlockRef, CHUNK_LEN, ChunkHash, FORMAT, FileEntry, MAX_MANIFEST_BYTES, Manifest, ManifestHead,
+    Origin,
 };
 pub use progress::Progress;
 pub use restore::Snapshot;

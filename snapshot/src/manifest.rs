@@ -27,7 +27,7 @@ pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 pub(crate) const PROOF_FILE: &str = "manifest.b3";
 
 /// Longest manifest that is read: about fourteen times that of mainnet in 2026.
-const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// Longest name of a file in its folder.
 const MAX_NAME_LEN: usize = 128;
 /// Folders that can have files.
@@ -116,8 +116,8 @@ pub struct FileEntry {
     pub chunks: Vec<ChunkHash>,
 }
 
-/// BLAKE3 hash of a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// BLAKE3 hash of a chunk, or of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkHash([u8; 32]);
 
 impl ChunkHash {
@@ -125,6 +125,18 @@ impl ChunkHash {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The hash with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
     }
 }
 

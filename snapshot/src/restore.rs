@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -63,6 +64,26 @@ impl Snapshot {
     #[must_use]
     pub fn hash(&self) -> ChunkHash {
         self.hash
+    }
+
+    /// The bytes of the manifest, which give [`Snapshot::hash`].
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`]; [`SnapshotError::Manifest`] if they have changed since.
+    pub fn manifest_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
+        let path = self.dir.join(MANIFEST_FILE);
+        let bytes = fs::read(&path).map_err(SnapshotError::io(&path))?;
+        match ChunkHash::of(&bytes) == self.hash {
+            true => Ok(bytes),
+            false => Err(SnapshotError::manifest("it has changed since")),
+        }
+    }
+
+    /// Where the file at this place of the manifest lies.
+    #[must_use]
+    pub fn file_path(&self, file: usize) -> Option<PathBuf> {
+        let entry = self.manifest.files.get(file)?;
+        Some(self.dir.join(&entry.path))
     }
 
     /// Reads and hashes everything.

@@ -24,8 +24,9 @@ use parking_lot::Mutex;
 
 use crate::{
     error::SnapshotError,
-    files::{FILE_MODE, available_bytes, list, make_dir, read_range, sync_dir},
+    files::{FILE_MODE, available_bytes, list, make_dir, parallel, read_range, sync_dir, threads},
     manifest::{ChunkHash, Manifest},
+    progress::Progress,
 };
 
 /// Folder in the target while a restore is under way.
@@ -90,6 +91,49 @@ impl Staging {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Whether a restore into `target` was begun and has not put everything in its place.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`].
+    pub fn is_under_way(target: &Path) -> Result<bool, SnapshotError> {
+        let root = target.join(STAGING_FOLDER);
+        match fs::read_dir(&root) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(SnapshotError::io(&root)(err)),
+        }
+    }
+
+    /// Where a file of the snapshot lies until everything is put in its place.
+    #[must_use]
+    pub fn path_of(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The chunks that are not in place yet, as (file, chunk) in the order of the manifest.
+    /// Reads and hashes what an earlier try has left.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`], [`SnapshotError::Cancelled`].
+    pub fn missing(&self, progress: &Progress) -> Result<Vec<(usize, usize)>, SnapshotError> {
+        let files = self.manifest.files.iter().enumerate();
+        let chunks: Vec<(usize, usize)> = files
+            .flat_map(|(file, entry)| (0..entry.chunks.len()).map(move |chunk| (file, chunk)))
+            .collect();
+        let missing = Mutex::new(Vec::new());
+        parallel(chunks.len(), threads(), |index, buffer| {
+            progress.check()?;
+            let (file, chunk) = chunks[index];
+            if !self.has_chunk(file, chunk, buffer)? {
+                missing.lock().push((file, chunk));
+            }
+            Ok(())
+        })?;
+        let mut missing = missing.into_inner();
+        missing.sort_unstable();
+        Ok(missing)
     }
 
     /// Whether the chunk is in place already, from an earlier try. Reads and hashes it.

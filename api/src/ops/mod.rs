@@ -62,6 +62,7 @@ async fn recorded(State(state): State<ApiState>) -> Response {
     }
     // Brings the fleet's best height up to date, also while this node is not synced.
     let _ = state.fleet().map(FleetStatus::report);
+    metrics::trust(state.trust());
     metrics::ready(health::readiness(&state) == Readiness::Synced);
     rendered(state.prometheus())
 }

@@ -5,7 +5,7 @@ use pulse_primitives::{
     Height,
     bitcoin::BlockHash,
     fleet::{FleetReport, FleetStatus},
-    status::{NodeReport, PeerReport, Readiness},
+    status::{NodeReport, PeerReport, Readiness, Trust, TrustReport},
     tip::ChainTip,
 };
 use serde::Serialize;
@@ -55,10 +55,27 @@ pub(super) struct StatsJson {
     peers_dropped: u64,
     #[schema(value_type = Vec<Peer>)]
     peers: Vec<PeerReport>,
+    /// `validated` when the node has computed its state from genesis; `sibling` while it is
+    /// that of a snapshot of a sibling, which is being computed anew.
+    #[schema(value_type = String)]
+    trust: Trust,
+    /// How far that is; not there when nothing is computed anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<ReplayJson>,
     /// The other nodes of the fleet; not there without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     fleet: Option<FleetReport>,
+}
+
+/// Blocks that were computed anew, of how many.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replay)]
+struct ReplayJson {
+    #[schema(value_type = u32)]
+    height: Height,
+    #[schema(value_type = u32)]
+    target: Height,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -97,6 +114,9 @@ pub(super) async fn stats(State(state): State<ApiState>) -> Response {
     if let Some(left) = state.query().time_left() {
         body.sync_eta_seconds = Some(left.as_secs());
     }
+    let TrustReport { trust, replayed } = state.trust();
+    body.trust = trust;
+    body.replay = replayed.map(|(height, target)| ReplayJson { height, target });
     body.fleet = state.fleet().map(FleetStatus::report);
     json("/stats", StatusCode::OK, &body)
 }
@@ -133,6 +153,8 @@ impl StatsJson {
             bytes_received: report.bytes_received,
             peers_dropped: report.peers_dropped,
             peers: report.peers,
+            trust: Trust::Validated,
+            replay: None,
             fleet: None,
         }
     }

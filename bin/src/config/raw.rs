@@ -62,6 +62,19 @@ pub struct NodeSection {
     /// Time between SIGTERM and the stop, in seconds, in which `/health` is 503 and all else
     /// goes on, so that a balancer sends clients elsewhere. Default 0.
     pub drain_secs: u64,
+    /// Where an empty data directory begins: `blocks`, from genesis, or `snapshot`, from a
+    /// snapshot of a sibling, which is computed anew in the background. Default `blocks`.
+    pub bootstrap: Bootstrap,
+}
+
+/// Where an empty data directory begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bootstrap {
+    /// From genesis.
+    Blocks,
+    /// From a snapshot of a sibling.
+    Snapshot,
 }
 
 impl Default for NodeSection {
@@ -76,6 +89,7 @@ impl Default for NodeSection {
             simulate_seed: 1,
             stop_timeout_secs: 60,
             drain_secs: 0,
+            bootstrap: Bootstrap::Blocks,
         }
     }
 }

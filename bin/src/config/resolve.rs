@@ -17,7 +17,7 @@ use pulse_primitives::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, LogConfig, RawConfig, TraceConfig};
+use super::{Bootstrap, ConfigError, LogConfig, RawConfig, TraceConfig};
 
 /// The configuration in force: checked, and with every default filled in.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Time between SIGTERM and the stop.
     pub drain: Duration,
+    /// Where an empty data directory begins.
+    pub bootstrap: Bootstrap,
     /// Peers and download.
     pub p2p: SyncConfig,
     /// HTTP listeners.
@@ -102,6 +104,7 @@ impl Config {
         raw.p2p.simulate = raw.node.simulate;
         raw.fleet.check()?;
         raw.p2p.only_siblings = only_siblings(&raw)?;
+        check_bootstrap(&raw)?;
         // Parsed again where they are used; a mistake is to stop the start.
         raw.p2p.peers(chain.default_port)?;
 
@@ -113,6 +116,7 @@ impl Config {
             }),
             stop_timeout,
             drain: Duration::from_secs(raw.node.drain_secs),
+            bootstrap: raw.node.bootstrap,
             p2p: raw.p2p.clone(),
             http: raw.http.clone(),
             push: raw.push.clone(),
@@ -206,6 +210,19 @@ fn only_siblings(raw: &RawConfig) -> Result<bool, ConfigError> {
         return error("goes with none of p2p.connect, p2p.add_node and p2p.listen");
     }
     Ok(true)
+}
+
+/// A snapshot comes from siblings, and a chain that is made here from nobody.
+fn check_bootstrap(raw: &RawConfig) -> Result<(), ConfigError> {
+    let error = |reason: &str| Err(ConfigError::meaning("node.bootstrap", reason));
+    match raw.node.bootstrap {
+        Bootstrap::Blocks => Ok(()),
+        Bootstrap::Snapshot if !raw.fleet.is_enabled() => {
+            error("there is no fleet to take a snapshot from. Hint: set fleet.listen")
+        }
+        Bootstrap::Snapshot if raw.node.simulate => error("a simulated chain begins with blocks"),
+        Bootstrap::Snapshot => Ok(()),
+    }
 }
 
 fn data_dir(raw: &RawConfig) -> Result<PathBuf, ConfigError> {

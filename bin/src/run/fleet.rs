@@ -1,6 +1,10 @@
 //! Puts the fleet together with the node.
 
-use std::{fs, sync::Arc, thread};
+use std::{
+    fs,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use pulse_fleet::{Fleet, FleetHandle};
 use pulse_indexer::Index;
@@ -32,7 +36,8 @@ pub struct Siblings {
     pub streams: mpsc::Receiver<SiblingStream>,
 }
 
-/// Listens and spawns the fleet, if there is one.
+/// Listens and spawns the fleet, if there is one. Snapshots are offered while `vouches` is
+/// set.
 ///
 /// # Errors
 /// Why it cannot begin.
@@ -41,6 +46,7 @@ pub fn spawn(
     config: &Config,
     meta: &MetaStore,
     source: NodeSource,
+    vouches: Arc<AtomicBool>,
 ) -> anyhow::Result<Option<Siblings>> {
     if !config.fleet.is_enabled() {
         return Ok(None);
@@ -48,7 +54,12 @@ pub fn spawn(
     let identity = meta.identity().to_protobuf_encoding()?;
     let network = config.chain.genesis_hash().to_byte_array();
     let (node, streams) = mpsc::channel(STREAMS);
-    let (fleet, handle) = Fleet::new(&config.fleet, &identity, network, Arc::new(source), node)?;
+    let (mut fleet, handle) =
+        Fleet::new(&config.fleet, &identity, network, Arc::new(source), node)?;
+    if let Some(dir) = config.fleet.snapshots_path() {
+        let rate = config.fleet.snapshot_mib_per_second;
+        fleet.serve_snapshots(dir, rate, vouches)?;
+    }
     tasks.spawn("fleet", |stop| async move {
         fleet.run(stop).await;
         Ok(())

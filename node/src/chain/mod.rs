@@ -15,6 +15,7 @@
 mod active;
 mod blockfiles;
 mod callbacks;
+mod coins;
 mod engine;
 mod judge;
 mod log;
@@ -47,6 +48,7 @@ use tracing::{info, warn};
 use crate::headers::{HeaderStore, MAX_HEADERS};
 use active::ActiveChain;
 use blockfiles::BlockFiles;
+pub use coins::{CoinsDigest, CoinsError, coins_digest};
 use engine::{Command, Engine};
 pub use judge::KernelJudge;
 
@@ -299,6 +301,19 @@ impl Chain {
     /// [`BlockSourceError::NotStored`] when no file holds it, [`BlockSourceError::Io`].
     pub fn block_bytes(&self, hash: &BlockHash) -> Result<Vec<u8>, BlockSourceError> {
         self.inner.view.files.read_whole(hash)
+    }
+
+    /// Undo data of a stored block as it lies in its file, proven by its checksum. Equal
+    /// undo data says that the block spent equal outputs.
+    ///
+    /// # Errors
+    /// [`BlockSourceError`] when it is not there or damaged.
+    pub fn undo_bytes(
+        &self,
+        hash: &BlockHash,
+        height: Height,
+    ) -> Result<Vec<u8>, BlockSourceError> {
+        self.undo_of(hash, height)
     }
 
     /// Unasked news. Can be taken once.

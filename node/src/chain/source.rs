@@ -110,6 +110,15 @@ impl BlockSource for Chain {
 }
 
 impl Chain {
+    /// See [`Chain::undo_bytes`].
+    pub(super) fn undo_of(
+        &self,
+        hash: &BlockHash,
+        height: Height,
+    ) -> Result<Vec<u8>, BlockSourceError> {
+        Ok(self.find(hash, height)?.1)
+    }
+
     /// Where a block and its undo data are, and the undo data itself.
     ///
     /// The undo data of blocks with the same parent cannot be told apart by itself. The

@@ -99,6 +99,14 @@ resource "aws_security_group" "balancer" {
   vpc_id      = var.vpc_id
 }
 
+# A group of its own: CloudFront's list counts as 55 rules, and a group has 60.
+resource "aws_security_group" "health_checks" {
+  count       = var.behind_cdn ? 1 : 0
+  name        = "${var.name}-health-checks"
+  description = "The load balancer, for the health checks of Route 53"
+  vpc_id      = var.vpc_id
+}
+
 # Behind a CDN: the CDN and Route 53's health checks, by the lists that AWS keeps.
 data "aws_ec2_managed_prefix_list" "https" {
   for_each = var.behind_cdn ? {
@@ -110,7 +118,7 @@ data "aws_ec2_managed_prefix_list" "https" {
 
 resource "aws_vpc_security_group_ingress_rule" "https" {
   for_each          = var.behind_cdn ? toset(["cdn", "health_checks"]) : toset(["everybody"])
-  security_group_id = aws_security_group.balancer.id
+  security_group_id = each.key == "health_checks" ? aws_security_group.health_checks[0].id : aws_security_group.balancer.id
   description       = "HTTPS: ${each.key}"
   cidr_ipv4         = var.behind_cdn ? null : "0.0.0.0/0"
   prefix_list_id    = var.behind_cdn ? data.aws_ec2_managed_prefix_list.https[each.key].id : null

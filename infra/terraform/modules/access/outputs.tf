@@ -6,8 +6,14 @@ output "node_security_group" {
   value = aws_security_group.node.id
 }
 
+output "balancer_security_groups" {
+  description = "All groups of the load balancer."
+  value       = concat([aws_security_group.balancer.id], aws_security_group.health_checks[*].id)
+}
+
 output "balancer_security_group" {
-  value = aws_security_group.balancer.id
+  description = "The one that reaches the nodes."
+  value       = aws_security_group.balancer.id
 }
 
 output "cdn_networks" {

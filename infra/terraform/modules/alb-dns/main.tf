@@ -12,7 +12,7 @@ resource "aws_lb" "main" {
   name                       = var.name
   load_balancer_type         = "application"
   subnets                    = var.subnets
-  security_groups            = [var.security_group]
+  security_groups            = var.security_groups
   drop_invalid_header_fields = true
   enable_deletion_protection = var.protected
   # WebSocket and events stay open; the node pings every 30 seconds.

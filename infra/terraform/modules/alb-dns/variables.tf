@@ -16,8 +16,8 @@ variable "subnets" {
   type        = list(string)
 }
 
-variable "security_group" {
-  type = string
+variable "security_groups" {
+  type = list(string)
 }
 
 variable "domain" {

@@ -5,7 +5,7 @@ locals {
   pods = {
     # Snapshots are fetched before the first start, and made by the backup job.
     pulse-node = {
-      namespace = "pulse"
+      namespace = var.name
       account   = "pulse-node"
       statements = [
         { Effect = "Allow", Action = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], Resource = ["${var.snapshots_bucket_arn}/*"] },

@@ -16,8 +16,9 @@ resource "aws_lambda_function" "check" {
   handler          = "handler.handler"
   filename         = data.archive_file.handler.output_path
   source_code_hash = data.archive_file.handler.output_base64sha256
-  timeout          = 60
-  memory_size      = 128
+  # It asks up to six times, ten seconds each.
+  timeout     = 90
+  memory_size = 128
   # One check at a time.
   reserved_concurrent_executions = 1
   kms_key_arn                    = var.kms_key_arn

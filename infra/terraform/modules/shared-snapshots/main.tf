@@ -6,8 +6,9 @@ resource "aws_efs_file_system" "snapshots" {
   encrypted        = true
   kms_key_id       = var.kms_key_arn
   performance_mode = "generalPurpose"
-  # Paid for what is read and written: idle but for a backup a day and restores.
-  throughput_mode = "elastic"
+  # Elastic throughput is paid by the byte, and a backup a day has hundreds of gigabytes; the
+  # burst of a file system of that size (100 MiB/s and more) costs nothing.
+  throughput_mode = "bursting"
   tags            = { Name = "${var.name}-snapshots" }
 
   lifecycle_policy {

@@ -57,6 +57,10 @@ run "behind_a_cdn_nobody_else_reaches_the_balancer" {
     error_message = "HTTPS is open to the lists of AWS alone"
   }
   assert {
+    condition     = length(aws_security_group.health_checks) == 1
+    error_message = "both lists together have more rules than one group takes"
+  }
+  assert {
     condition     = length(aws_vpc_security_group_ingress_rule.http) == 0
     error_message = "port 80 is closed"
   }

@@ -5,7 +5,7 @@ variables {
   region            = "us-east-2"
   vpc_id            = "vpc-1"
   subnets           = ["subnet-1", "subnet-2"]
-  security_group    = "sg-1"
+  security_groups   = ["sg-1"]
   domain            = "api.example.com"
   zone_id           = "Z0123456789"
   http_port         = 8080

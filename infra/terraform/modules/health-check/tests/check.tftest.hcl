@@ -19,8 +19,8 @@ run "it_asks_what_clients_ask_every_five_minutes" {
     error_message = "the alarms look for this dimension"
   }
   assert {
-    condition     = tonumber(aws_lambda_function.check.timeout) > 4 * tonumber(aws_lambda_function.check.environment[0].variables.TIMEOUT_SECS)
-    error_message = "four questions may each take their time"
+    condition     = tonumber(aws_lambda_function.check.timeout) > 6 * tonumber(aws_lambda_function.check.environment[0].variables.TIMEOUT_SECS)
+    error_message = "six questions may each take their time"
   }
 }
 

@@ -1,0 +1,467 @@
+//! The fetching side.
+//!
+//! ```text
+//! connected siblings -> offers -> manifest -> a queue of chunks
+//!   -> streams of several siblings, each with a chunk at a time -> Staging (hash, disk)
+//! ```
+//!
+//! # Correctness
+//! A chunk leaves the queue for good only when it has met its hash and is written; whatever
+//! else happens to it, it goes back. What comes over a stream is of exactly the length that
+//! the manifest says, or it is not read.
+//!
+//! # Security
+//! A sibling that sends bytes which do not meet their hash, or another number of them, is
+//! cut off, and the chunk is fetched elsewhere. One that is slow or gone rests for
+//! [`REST`].
+//!
+//! # Limits
+//! [`MAX_SOURCES`] siblings with [`STREAMS_PER_SOURCE`] streams each, a chunk of 16 MiB in
+//! memory for each stream.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, Stream, futures::future::join_all};
+use libp2p_stream::{Control, OpenStreamError};
+use parking_lot::Mutex;
+use pulse_primitives::Height;
+use pulse_snapshot::{ChunkHash, MAX_MANIFEST_BYTES, Progress, SnapshotError, Staging};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+use tracing::{debug, info, warn};
+
+use super::{
+    PROTOCOL, has_signed,
+    wire::{ANSWER_LEN, Answer, MAX_OFFERS_LEN, Question, decode_offers},
+};
+use crate::{links::LinkEvent, metrics, report::View};
+
+/// Siblings that are fetched from at the same time.
+pub const MAX_SOURCES: usize = 4;
+/// Streams with each: one chunk arrives while another is hashed and written.
+pub const STREAMS_PER_SOURCE: usize = 2;
+/// Until a sibling that failed is asked again.
+pub const REST: Duration = Duration::from_secs(5);
+
+/// For a sibling to accept a stream and to begin an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// For the bytes of a chunk or of a manifest: 140 kB a second.
+const BYTES_LIMIT: Duration = Duration::from_secs(120);
+/// Time between two looks at who could be asked.
+const TICK: Duration = Duration::from_millis(250);
+/// Time between two rounds of asking who has it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long is waited for a sibling that has it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a snapshot was not fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// No connected sibling has had it for a while.
+    #[error("no sibling has it")]
+    NoSource,
+    /// Its bytes are not what was offered.
+    #[error("{0}")]
+    Misbehaved(&'static str),
+    /// The connection broke, or was too slow.
+    #[error("the connection ended")]
+    Io(#[from] io::Error),
+    /// It cannot be written here.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+/// A snapshot that a sibling offers and vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The sibling.
+    pub peer: PeerId,
+    /// Hash of the manifest.
+    pub manifest: ChunkHash,
+    /// Height of the tip, as the sibling says.
+    pub height: Height,
+    /// The sibling's signature over the manifest, which has been checked.
+    pub signature: Vec<u8>,
+}
+
+/// Asks siblings for snapshots. Cheap to clone; of use while the fleet runs.
+#[derive(Clone)]
+pub struct SnapshotClient {
+    control: Control,
+    network: [u8; 32],
+    view: Arc<Mutex<View>>,
+    events: mpsc::Sender<LinkEvent>,
+}
+
+/// What is to be fetched.
+struct Job {
+    staging: Arc<Staging>,
+    manifest: ChunkHash,
+    queue: Mutex<VecDeque<(usize, usize)>>,
+    /// Chunks that are not in place.
+    left: AtomicUsize,
+    progress: Arc<Progress>,
+}
+
+/// A sibling that has what is to be fetched.
+#[derive(Default)]
+struct Source {
+    streams: usize,
+    rests_until: Option<Instant>,
+}
+
+/// Why a stream fetches no more.
+enum End {
+    /// Nothing is left to ask for.
+    Done,
+    /// It broke, or was too slow.
+    Lost(io::Error),
+    /// The sibling does not have the snapshot any more.
+    Gone,
+    Misbehaved(&'static str),
+    /// Not the sibling's fault.
+    Failed(SnapshotError),
+}
+
+impl From<io::Error> for End {
+    fn from(err: io::Error) -> Self {
+        Self::Lost(err)
+    }
+}
+
+impl SnapshotClient {
+    pub(crate) fn new(
+        control: Control,
+        network: [u8; 32],
+        view: Arc<Mutex<View>>,
+        events: mpsc::Sender<LinkEvent>,
+    ) -> Self {
+        Self {
+            control,
+            network,
+            view,
+            events,
+        }
+    }
+
+    /// What the connected siblings offer.
+    pub async fn offers(&self) -> Vec<Offer> {
+        self.offers_of(self.connected()).await
+    }
+
+    /// The bytes of the manifest of an offer, which meet its hash.
+    ///
+    /// # Errors
+    /// [`FetchError`]; a sibling that sent something else has been cut off.
+    pub async fn manifest(&self, offer: &Offer) -> Result<Vec<u8>, FetchError> {
+        let longest = u32::try_from(MAX_MANIFEST_BYTES).unwrap_or(u32::MAX);
+        let question = Question::Manifest(offer.manifest);
+        let asked = async {
+            let mut stream = self.open(offer.peer).await?;
+            let bytes = ask(&mut stream, question, longest).await?;
+            let bytes = bytes.ok_or(FetchError::NoSource)?;
+            match ChunkHash::of(&bytes) == offer.manifest {
+                true => Ok(bytes),
+                false => Err(FetchError::Misbehaved("another manifest than offered")),
+            }
+        };
+        let answer = asked.await;
+        if let Err(FetchError::Misbehaved(reason)) = answer {
+            self.punish(offer.peer, reason).await;
+        }
+        answer
+    }
+
+    /// Fetches chunks of the snapshot with this manifest, as (file, chunk), from all siblings
+    /// that have it. Ends with the future: what is there stays.
+    ///
+    /// # Errors
+    /// [`FetchError::NoSource`] after a while without one, [`FetchError::Snapshot`] when
+    /// nothing can be written.
+    pub async fn fetch(
+        &self,
+        staging: &Arc<Staging>,
+        manifest: ChunkHash,
+        chunks: Vec<(usize, usize)>,
+        progress: &Arc<Progress>,
+    ) -> Result<(), FetchError> {
+        let job = Arc::new(Job {
+            staging: Arc::clone(staging),
+            manifest,
+            left: AtomicUsize::new(chunks.len()),
+            queue: Mutex::new(chunks.into()),
+            progress: Arc::clone(progress),
+        });
+        let mut sources = HashMap::<PeerId, Source>::new();
+        let mut refused = HashSet::new();
+        let mut streams = JoinSet::new();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut looked, mut busy) = (None::<Instant>, Instant::now());
+        while job.left.load(Ordering::Acquire) > 0 {
+            tokio::select! {
+                Some(ended) = streams.join_next() => {
+                    let (peer, end) = ended.map_err(io::Error::from)?;
+                    let Some(source) = sources.get_mut(&peer) else { continue };
+                    source.streams -= 1;
+                    match end {
+                        End::Done => {}
+                        End::Failed(err) => return Err(err.into()),
+                        End::Lost(err) => {
+                            debug!(%peer, %err, "a stream about snapshots ended");
+                            source.rests_until = Some(Instant::now() + REST);
+                        }
+                        End::Gone => {
+                            info!(%peer, "sibling does not have the snapshot any more");
+                            sources.remove(&peer);
+                        }
+                        End::Misbehaved(reason) => {
+                            sources.remove(&peer);
+                            refused.insert(peer);
+                            self.punish(peer, reason).await;
+                        }
+                    }
+                }
+                _ = tick.tick() => {
+                    let is_due = looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL);
+                    if is_due && sources.len() < MAX_SOURCES {
+                        self.look(manifest, &mut sources, &refused).await;
+                        looked = Some(Instant::now());
+                    }
+                    self.employ(&job, &mut sources, &mut streams);
+                    if !streams.is_empty() {
+                        busy = Instant::now();
+                    } else if busy.elapsed() >= PATIENCE {
+                        return Err(FetchError::NoSource);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for more siblings that have the snapshot, and forgets those that are gone.
+    async fn look(
+        &self,
+        manifest: ChunkHash,
+        sources: &mut HashMap<PeerId, Source>,
+        refused: &HashSet<PeerId>,
+    ) {
+        let connected = self.connected();
+        sources.retain(|peer, source| source.streams > 0 || connected.contains(peer));
+        let others = connected
+            .into_iter()
+            .filter(|peer| !sources.contains_key(peer) && !refused.contains(peer));
+        for offer in self.offers_of(others.collect()).await {
+            if offer.manifest == manifest && sources.len() < MAX_SOURCES {
+                sources.entry(offer.peer).or_default();
+            }
+        }
+    }
+
+    /// Gives each sibling its streams, as long as there is something to ask for.
+    fn employ(
+        &self,
+        job: &Arc<Job>,
+        sources: &mut HashMap<PeerId, Source>,
+        streams: &mut JoinSet<(PeerId, End)>,
+    ) {
+        let now = Instant::now();
+        for (peer, source) in sources {
+            if source.rests_until.is_some_and(|until| until > now) {
+                continue;
+            }
+            let waiting = job.queue.lock().len();
+            for _ in source.streams..STREAMS_PER_SOURCE.min(source.streams + waiting) {
+                source.streams += 1;
+                let (client, job, peer) = (self.clone(), Arc::clone(job), *peer);
+                streams.spawn(async move { (peer, client.work(peer, &job).await) });
+            }
+        }
+    }
+
+    /// Fetches chunks over one stream until none is left.
+    async fn work(&self, peer: PeerId, job: &Job) -> End {
+        let mut stream = match self.open(peer).await {
+            Ok(stream) => stream,
+            Err(err) => return End::Lost(err),
+        };
+        let mut buffer = Vec::new();
+        loop {
+            let Some(chunk) = job.queue.lock().pop_front() else {
+                return End::Done;
+            };
+            match fetch_chunk(&mut stream, job, chunk, buffer).await {
+                Ok(used) => buffer = used,
+                Err(end) => {
+                    job.queue.lock().push_front(chunk);
+                    return end;
+                }
+            }
+            job.left.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn connected(&self) -> Vec<PeerId> {
+        let view = self.view.lock();
+        let siblings = view.siblings.iter();
+        siblings
+            .filter(|(_, sibling)| sibling.connections > 0)
+            .map(|(peer, _)| *peer)
+            .collect()
+    }
+
+    async fn offers_of(&self, peers: Vec<PeerId>) -> Vec<Offer> {
+        let asked = peers.into_iter().map(|peer| async move {
+            match self.ask_offers(peer).await {
+                Ok(offers) => offers,
+                Err(FetchError::Misbehaved(reason)) => {
+                    self.punish(peer, reason).await;
+                    Vec::new()
+                }
+                // Most likely it does not speak of snapshots at all.
+                Err(err) => {
+                    debug!(%peer, %err, "no offers of snapshots");
+                    Vec::new()
+                }
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    async fn ask_offers(&self, peer: PeerId) -> Result<Vec<Offer>, FetchError> {
+        const MALFORMED: FetchError = FetchError::Misbehaved("malformed offers of snapshots");
+        let mut stream = self.open(peer).await?;
+        let Some(bytes) = ask(&mut stream, Question::Offers, MAX_OFFERS_LEN).await? else {
+            return Ok(Vec::new());
+        };
+        let offered = decode_offers(&bytes).ok_or(MALFORMED)?;
+        let offers = offered.into_iter().map(|offered| {
+            let signature = &offered.signature;
+            has_signed(&peer, &self.network, offered.manifest, signature)
+                .then_some(Offer {
+                    peer,
+                    manifest: offered.manifest,
+                    height: offered.height,
+                    signature: offered.signature.clone(),
+                })
+                .ok_or(FetchError::Misbehaved("a bad signature over a manifest"))
+        });
+        offers.collect()
+    }
+
+    async fn open(&self, peer: PeerId) -> io::Result<Compat<Stream>> {
+        let mut control = self.control.clone();
+        let opened = timeout(ANSWER_LIMIT, control.open_stream(peer, PROTOCOL)).await?;
+        match opened {
+            Ok(stream) => Ok(stream.compat()),
+            Err(OpenStreamError::Io(err)) => Err(err),
+            Err(err) => Err(io::Error::other(err)),
+        }
+    }
+
+    /// Has a sibling cut off that did what no honest node does.
+    pub async fn punish(&self, peer: PeerId, reason: &'static str) {
+        warn!(%peer, reason, "a sibling's snapshot is refused");
+        // The swarm's task is gone only when everything ends.
+        let _ = self
+            .events
+            .send(LinkEvent::Misbehaved { peer, reason })
+            .await;
+    }
+}
+
+/// Asks for a chunk and puts it in its place. Gives the buffer back.
+async fn fetch_chunk(
+    stream: &mut Compat<Stream>,
+    job: &Job,
+    (file, chunk): (usize, usize),
+    mut buffer: Vec<u8>,
+) -> Result<Vec<u8>, End> {
+    let place = |place| u32::try_from(place).map_err(io::Error::other);
+    let question = Question::Chunk {
+        manifest: job.manifest,
+        file: place(file)?,
+        chunk: place(chunk)?,
+    };
+    let wanted = job.staging.manifest().files[file].chunk_range(chunk).1;
+    let len = match put_question(stream, question).await? {
+        Some(Answer::Here(len)) => len,
+        Some(Answer::Gone) => return Err(End::Gone),
+        Some(Answer::Later) => return Err(End::Lost(io::ErrorKind::WouldBlock.into())),
+        None => return Err(End::Misbehaved("no answer to a question about a chunk")),
+    };
+    if usize::try_from(len).ok() != Some(wanted) {
+        return Err(End::Misbehaved("a chunk of another length"));
+    }
+    buffer.resize(wanted, 0);
+    let read = timeout(BYTES_LIMIT, stream.read_exact(&mut buffer)).await;
+    read.map_err(io::Error::from)??;
+    metrics::snapshot_received(len);
+    let staging = Arc::clone(&job.staging);
+    let put = spawn_blocking(move || {
+        let put = staging.put_chunk(file, chunk, &buffer);
+        (buffer, put)
+    });
+    match put.await.map_err(io::Error::from)? {
+        (buffer, Ok(())) => {
+            job.progress.add(u64::from(len));
+            Ok(buffer)
+        }
+        (_, Err(SnapshotError::File { .. })) => {
+            Err(End::Misbehaved("a chunk that does not meet its hash"))
+        }
+        (_, Err(err)) => Err(End::Failed(err)),
+    }
+}
+
+/// Asks, and reads the whole answer; `None` if there is none.
+async fn ask(
+    stream: &mut Compat<Stream>,
+    question: Question,
+    longest: u32,
+) -> Result<Option<Vec<u8>>, FetchError> {
+    let answer = put_question(stream, question).await?;
+    let len = match answer.ok_or(FetchError::Misbehaved("no answer to a question"))? {
+        Answer::Here(len) if len <= longest => u64::from(len),
+        Answer::Here(_) => return Err(FetchError::Misbehaved("an answer that is too long")),
+        Answer::Gone | Answer::Later => return Ok(None),
+    };
+    // Memory grows with what comes, not with what is promised.
+    let mut bytes = Vec::new();
+    let read = timeout(BYTES_LIMIT, stream.take(len).read_to_end(&mut bytes)).await;
+    read.map_err(io::Error::from)??;
+    match bytes.len() as u64 == len {
+        true => Ok(Some(bytes)),
+        false => Err(FetchError::Io(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// Asks, and reads how the answer begins; `None` if that is no answer.
+async fn put_question(
+    stream: &mut Compat<Stream>,
+    question: Question,
+) -> io::Result<Option<Answer>> {
+    let talk = async {
+        stream.write_all(&question.encode()).await?;
+        stream.flush().await?;
+        let mut answer = [0; ANSWER_LEN];
+        stream.read_exact(&mut answer).await?;
+        Ok(Answer::decode(answer))
+    };
+    timeout(ANSWER_LIMIT, talk).await?
+}
