@@ -8,10 +8,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 target_dir="$(realpath -m "$target_dir")"
-export NODE_BINARY="$target_dir/release/pulse-node" INFRA_TOOLS="$target_dir/infra/bin"
+# NODE_BINARY names another binary to judge; it is then not built.
+built="$target_dir/release/pulse-node"
+export NODE_BINARY="${NODE_BINARY:-$built}" INFRA_TOOLS="$target_dir/infra/bin"
 monitoring=infra/monitoring
 step scripts shellcheck -x ci/*.sh infra/verify/*.sh infra/edge/nginx/render.sh \
-    infra/instance/*.sh infra/instance/scripts/{archive,backup,restore,drain-on-interruption}
+    infra/instance/*.sh infra/instance/scripts/{archive,backup,restore,restore-test,drain-on-interruption}
 step rules promtool check rules "$monitoring/prometheus/rules/pulse-node.yml"
 step alerts promtool test rules "$monitoring/prometheus/tests/pulse-node.yml"
 step routes infra/verify/routes.sh
@@ -21,8 +23,9 @@ step terraform infra/verify/terraform.sh
 step group infra/verify/group.py
 step shared infra/verify/shared.sh
 step cdk infra/verify/cdk.sh
+step deploy "$INFRA_TOOLS/python3" infra/verify/deploy.py "$target_dir/infra/cdk/cdk/cdk.out"
 step lambda python3 infra/lambda/health_check/test_handler.py
-step node cargo build --release --locked --workspace --all-targets
+[ "$NODE_BINARY" != "$built" ] || step node cargo build --release --locked --workspace --all-targets
 step contract infra/verify/contract.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
 step "alerts by their causes" infra/verify/alerts.py

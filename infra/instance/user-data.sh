@@ -1,5 +1,5 @@
 #!/bin/bash
-# First and every later boot of an instance: mounts the data volume, fetches and verifies
+# Sets an instance up at its boot: mounts the data volume, fetches and verifies
 # the artifact, and hands over to the artifact's own install.sh. May run any number of
 # times. Terraform and CDK put the settings in front of it, as SETUP_* variables:
 #
@@ -8,9 +8,16 @@
 #   SETUP_NETWORK     mainnet, testnet4, ...
 #   SETUP_DATA_DEVICE device of the data volume, or the id of the EBS volume; empty: none,
 #                     data lies on the root volume
+#   SETUP_HTTP_PORT   port of the API; empty: 8080
+#   SETUP_FALLBACK    URL of another Esplora that answers while this node syncs; empty: none
 #   SETUP_SNAPSHOTS   s3://BUCKET/PREFIX of the snapshots; empty: none are restored or made
+#   SETUP_SNAPSHOTS_CALENDAR  when they are made, as OnCalendar of systemd; empty: every night
+#   SETUP_SNAPSHOTS_KEPT      how many are kept; empty: 7
+#   SETUP_S3_ENDPOINT URL of another store with the S3 API for the snapshots; empty: S3. Its
+#                     keys are the secret s3-credentials, a file as ~/.aws/credentials
 #   SETUP_ARCHIVE     s3://BUCKET/PREFIX of the archive (Parquet files); empty: none is made
 #   SETUP_SECRETS     prefix of the parameters in SSM; empty: none
+#   SETUP_SECRET_ID   secret of Secrets Manager, an object of names and texts; empty: none
 #   SETUP_LOG_GROUP   CloudWatch log group; empty: no agent
 #   SETUP_NAME        name of the environment, in metrics; empty: none
 #   SETUP_GROUP       auto-scaling group that this instance is of; empty: none
@@ -19,6 +26,7 @@
 #                     empty: each node makes its own
 #   SETUP_TUNNEL      version of cloudflared; its token is the secret tunnel-token; empty: none
 #   SETUP_ALARM_TOPIC SNS topic for failures of this script; empty: none
+#   PULSE_*           any key of the node's configuration (config.example.toml)
 set -euo pipefail
 umask 022
 
@@ -34,6 +42,35 @@ die() {
             --message "$(hostname): $*" || true
     fi
     exit 1
+}
+
+# What the image lacks: the agent, and what installs security updates.
+install_packages() {
+    local agent=/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent deb
+    if command -v dnf >/dev/null; then
+        # Amazon Linux stays at the image's release unless told otherwise.
+        if [ "$(cat /etc/dnf/vars/releasever 2>/dev/null)" != latest ]; then
+            mkdir -p /etc/dnf/vars
+            echo latest >/etc/dnf/vars/releasever
+        fi
+        if [ ! -e "$agent" ] || ! command -v dnf-automatic >/dev/null; then
+            dnf install -y -q amazon-cloudwatch-agent dnf-automatic logrotate
+        fi
+    elif command -v apt-get >/dev/null; then
+        if ! command -v unattended-upgrade >/dev/null || ! command -v aws >/dev/null; then
+            apt-get update -qq
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+                unattended-upgrades awscli python3 logrotate
+        fi
+        if [ ! -e "$agent" ] && [ -n "${SETUP_LOG_GROUP:-}" ]; then
+            # Ubuntu has no package of it; Amazon's bucket is open to all.
+            deb="$(mktemp --suffix=.deb)"
+            aws s3 cp --only-show-errors --no-sign-request \
+                s3://amazoncloudwatch-agent/ubuntu/amd64/latest/amazon-cloudwatch-agent.deb "$deb"
+            dpkg -i "$deb"
+            rm "$deb"
+        fi
+    fi
 }
 
 # The device of the volume, once it is attached: as given, or by the id that NVMe devices
@@ -106,6 +143,7 @@ fetch_artifact() {
     tar -xzf "$1/$name" -C "$1/files" --strip-components=1 --no-same-owner
 }
 
+install_packages || die "packages cannot be installed"
 if [ -n "${SETUP_DATA_DEVICE:-}" ]; then
     mount_data
 fi
@@ -115,6 +153,7 @@ fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 fetch_artifact "$work"
-export SETUP_ARTIFACTS SETUP_VERSION SETUP_NETWORK SETUP_SNAPSHOTS SETUP_ARCHIVE SETUP_SECRETS SETUP_LOG_GROUP
+# shellcheck disable=SC2046 # names of variables
+export $(compgen -v | grep -E '^(SETUP|PULSE)_')
 "$work/files/install.sh" || die "install.sh failed"
 say "done"

@@ -166,6 +166,7 @@ class Causes:
             "crowded",
             files=700,
             PULSE_ELECTRUM__ADDR="127.0.0.1:0",
+            PULSE_ELECTRUM__MAX_CONNECTIONS_PER_ADDRESS="0",
             PULSE_INDEX__MAX_OPEN_FILES="64",
             **usual,
         )

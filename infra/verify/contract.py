@@ -54,16 +54,34 @@ def check_unit(shared):
     expect("unit RequiresMountsFor", value("RequiresMountsFor"), instance["data_volume"])
     expect("unit ReadWritePaths", value("ReadWritePaths"), instance["data_volume"])
     expect("unit User", value("User"), instance["user"])
-    if int(value("TimeoutStopSec")) <= instance["stop_timeout_secs"]:
-        problems.append("unit TimeoutStopSec must be longer than node.stop_timeout_secs")
+    drain = int(re.search(r"PULSE_NODE__DRAIN_SECS=(\d+)", text("instance/install.sh"))[1])
+    if int(value("TimeoutStopSec")) <= instance["stop_timeout_secs"] + drain:
+        problems.append("unit TimeoutStopSec must be longer than node.stop_timeout_secs and drain_secs")
 
 
 def check_instance(shared):
     ports, install = shared["ports"], text("instance/install.sh")
-    for key, name in (("PULSE_HTTP__ADDR", "http"), ("PULSE_HTTP__OPS_ADDR", "ops")):
-        expect(f"install.sh {key}", port(re.search(rf'{key}=(\S+)"', install)[1]), ports[name])
-    if shared["instance"]["data_volume"] not in text("instance/cloudwatch-agent.json"):
+    for key, name in (
+        ("PULSE_HTTP__ADDR", "http"), ("PULSE_HTTP__OPS_ADDR", "ops"),
+        ("PULSE_ELECTRUM__TLS_ADDR", "electrum_tls"), ("PULSE_P2P__LISTEN", "p2p"),
+    ):
+        found = re.search(rf'"{key}=0\.0\.0\.0:(?:\$\{{\w+:-)?(\d+)\}}?"', install)
+        expect(f"install.sh {key}", found and int(found[1]), ports[name])
+    expect("report's ops address", re.search(r'SETUP_OPS", "\S+:(\d+)"', text("instance/scripts/report"))[1],
+           str(ports["ops"]))
+
+
+def check_agent(shared):
+    """Alarms look at metrics by their dimensions; the agent must send them with just these."""
+    agent = json.loads(text("instance/cloudwatch-agent.json"))["metrics"]
+    if shared["instance"]["data_volume"] not in agent["metrics_collected"]["disk"]["resources"]:
         problems.append("cloudwatch-agent.json does not watch the data volume")
+    sent = [set(dimensions) for dimensions in agent["aggregation_dimensions"]]
+    for machine in ("InstanceId", "AutoScalingGroupName"):
+        for detail in ("path", "exe"):
+            if {machine, detail} not in sent:
+                problems.append(f"cloudwatch-agent.json does not send {machine} with {detail}")
+    expect("cloudwatch-agent.json namespace", agent["namespace"], "Pulse")
 
 
 def check_edge(shared):
@@ -86,6 +104,7 @@ def main():
     check_binary(shared, sys.argv[1])
     check_unit(shared)
     check_instance(shared)
+    check_agent(shared)
     check_edge(shared)
     check_sizes(shared)
     for problem in problems:

@@ -1,9 +1,14 @@
 /**
- * cdk deploy -c environment=dev -c version=0.1.0 -c artifacts=BUCKET
- *     [-c admin=A.B.C.D/32] [-c email=...] [-c certificate=ARN]
+ * cdk deploy -c environment=dev -c blue=0.1.0 -c artifacts=BUCKET
+ *     [-c admin=A.B.C.D/32] [-c email=...] [-c fallback=https://...]
+ * where there is a balancer:
+ *     -c domain=NAME (-c certificate=ARN | -c zone=ID -c zone_name=NAME)
+ * for a cut-over (infra/README.md):
+ *     [-c green=0.2.0] [-c live=blue|green] [-c blue_snapshot=ID] [-c green_snapshot=ID]
  */
-import { App } from "aws-cdk-lib";
-import { environment } from "../lib/config/environments.js";
+import { App, Validations } from "aws-cdk-lib";
+import { AwsSolutionsChecks } from "cdk-nag";
+import { environment, type Slot, slots } from "../lib/config/environments.js";
 import { EsploraStack } from "../lib/stack.js";
 
 const app = new App();
@@ -13,14 +18,26 @@ const needed = (name: string): string => {
   if (value === undefined) throw new Error(`-c ${name}=... is missing`);
   return value;
 };
+const slot = (name?: string): Slot | undefined => {
+  const found = slots.find((known) => known === name);
+  if (name !== undefined && found === undefined) throw new Error(`${name} is no slot: blue or green`);
+  return found;
+};
 
+// Of no account and no region: the same template for all, made without asking AWS for zones.
 const name = needed("environment");
+const zone = given("zone");
 new EsploraStack(app, `PulseEsplora-${name}`, {
   environment: environment(name),
-  version: needed("version"),
+  versions: { blue: given("blue"), green: given("green") },
+  live: slot(given("live")),
+  snapshots: { blue: given("blue_snapshot"), green: given("green_snapshot") },
   artifactsBucket: needed("artifacts"),
   adminCidr: given("admin"),
   email: given("email"),
+  domain: given("domain"),
   certificateArn: given("certificate"),
-  env: { account: process.env.CDK_DEFAULT_ACCOUNT, region: process.env.CDK_DEFAULT_REGION },
+  zone: zone === undefined ? undefined : { id: zone, name: needed("zone_name") },
+  fallback: given("fallback"),
 });
+Validations.of(app).addPlugins(new AwsSolutionsChecks(app));

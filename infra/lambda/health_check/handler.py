@@ -4,7 +4,11 @@ What it finds goes to CloudWatch as metrics, on which the alarms stand; a check 
 be made counts as failed for our node and as unknown for the public one, so that an outage
 of theirs wakes nobody here.
 
-Environment: NODE_URL, PUBLIC_URL (may be empty), NAMESPACE, NODE_NAME, TIMEOUT_SECS.
+During a cut-over two nodes stand behind one address. Each is then asked besides what clients
+reach: a request header names it to the balancer.
+
+Environment: NODE_URL, PUBLIC_URL (may be empty), NAMESPACE, NODE_NAME, TIMEOUT_SECS, SLOTS
+(names of nodes with blanks between, may be empty), SLOT_HEADER.
 """
 
 import json
@@ -17,47 +21,60 @@ import urllib.request
 LONGEST_ANSWER_BYTES = 64 * 1024
 
 
-def ask(base, path, timeout):
+def ask(base, path, timeout, headers=None):
     """The body of an answer with status 200 as text.
 
     Raises OSError (of which URLError is one) or ValueError.
     """
-    with urllib.request.urlopen(base.rstrip("/") + path, timeout=timeout) as answer:
+    request = urllib.request.Request(base.rstrip("/") + path, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         body = answer.read(LONGEST_ANSWER_BYTES + 1)
     if len(body) > LONGEST_ANSWER_BYTES:
         raise ValueError(f"{path}: the answer is too long")
     return body.decode("ascii")
 
 
-def height_of(base, timeout):
-    height = int(ask(base, "/blocks/tip/height", timeout))
+def answers(base, path, timeout, headers):
+    """1 if there is an answer with status 200, else 0."""
+    try:
+        ask(base, path, timeout, headers)
+    except (OSError, ValueError):
+        return 0
+    return 1
+
+
+def height_of(base, timeout, headers=None):
+    height = int(ask(base, "/blocks/tip/height", timeout, headers))
     if not 0 <= height < 2**31:
         raise ValueError(f"{height} is no height")
     return height
 
 
-def block_age(base, height, timeout, now):
+def block_age(base, height, timeout, headers, now):
     """Seconds since the time that the block at this height states; 0 if that lies ahead."""
-    block = ask(base, "/block-height/%d" % height, timeout)
-    stated = json.loads(ask(base, "/block/" + block, timeout))["timestamp"]
+    block = ask(base, "/block-height/%d" % height, timeout, headers)
+    stated = json.loads(ask(base, "/block/" + block, timeout, headers))["timestamp"]
     return max(0, int(now - stated))
 
 
-def check(node, public, timeout, now=None):
-    """Metrics by name. `Reachable` is always there, the others where they are known."""
+def check(node, public, timeout, headers=None, now=None):
+    """Metrics by name. `Reachable`, `Live` (the process runs) and `Ready` (it is synced) are
+    always there, the others where they are known."""
     now = time.time() if now is None else now
+    found = {
+        "Live": answers(node, "/health/live", timeout, headers),
+        "Ready": answers(node, "/health", timeout, headers),
+    }
     started = time.monotonic()
     try:
-        ours = height_of(node, timeout)
+        ours = height_of(node, timeout, headers)
     except (OSError, ValueError):
-        return {"Reachable": 0}
-    found = {
-        "Reachable": 1,
-        "TipHeight": ours,
-        "AnswerSeconds": time.monotonic() - started,
-    }
+        return found | {"Reachable": 0}
+    found["AnswerSeconds"] = time.monotonic() - started
+    found["TipHeight"] = ours
+    found["Reachable"] = 1
     try:
-        found["TipAgeSeconds"] = block_age(node, ours, timeout, now)
+        found["TipAgeSeconds"] = block_age(node, ours, timeout, headers, now)
     except (OSError, ValueError, KeyError, TypeError):
         found["Reachable"] = 0
     if public:
@@ -68,23 +85,31 @@ def check(node, public, timeout, now=None):
     return found
 
 
+def check_all(environment):
+    """Metrics by the name of the node: of what clients reach, and of each slot."""
+    name, url = environment["NODE_NAME"], environment["NODE_URL"]
+    public = environment.get("PUBLIC_URL", "")
+    timeout = float(environment.get("TIMEOUT_SECS", "10"))
+    found = {name: check(url, public, timeout)}
+    for slot in environment.get("SLOTS", "").split():
+        found[f"{name}-{slot}"] = check(url, public, timeout, {environment["SLOT_HEADER"]: slot})
+    return found
+
+
 def handler(_event, _context):
     import boto3
 
-    found = check(
-        os.environ["NODE_URL"],
-        os.environ.get("PUBLIC_URL", ""),
-        float(os.environ.get("TIMEOUT_SECS", "10")),
-    )
+    found = check_all(os.environ)
     boto3.client("cloudwatch").put_metric_data(
         Namespace=os.environ["NAMESPACE"],
         MetricData=[
             {
                 "MetricName": name,
                 "Value": value,
-                "Dimensions": [{"Name": "Node", "Value": os.environ["NODE_NAME"]}],
+                "Dimensions": [{"Name": "Node", "Value": node}],
             }
-            for name, value in found.items()
+            for node, metrics in found.items()
+            for name, value in metrics.items()
         ],
     )
     return found
