@@ -13,7 +13,7 @@ built="$target_dir/release/pulse-node"
 export NODE_BINARY="${NODE_BINARY:-$built}" INFRA_TOOLS="$target_dir/infra/bin"
 monitoring=infra/monitoring
 step scripts shellcheck -x ci/*.sh infra/verify/*.sh infra/edge/nginx/render.sh \
-    infra/instance/*.sh infra/instance/scripts/{archive,backup,restore,restore-test,drain-on-interruption}
+    infra/instance/*.sh infra/instance/scripts/{archive,backup,restore,restore-test,drain-on-interruption,install-tunnel}
 step rules promtool check rules "$monitoring/prometheus/rules/pulse-node.yml"
 step alerts promtool test rules "$monitoring/prometheus/tests/pulse-node.yml"
 step routes infra/verify/routes.sh
