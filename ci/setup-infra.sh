@@ -9,7 +9,8 @@ set -euo pipefail
 # Command and the Debian package that brings it.
 tools="promtool:prometheus amtool:prometheus-alertmanager systemd-analyze:systemd
     python3:python3 curl:curl npm:npm haproxy:haproxy nginx:nginx-light openssl:openssl
-    losetup:mount mkfs.ext4:e2fsprogs setpriv:util-linux shellcheck:shellcheck"
+    prometheus-node-exporter:prometheus-node-exporter losetup:mount mkfs.ext4:e2fsprogs
+    setpriv:util-linux fsfreeze:util-linux shellcheck:shellcheck"
 packages=()
 for tool in $tools; do
     command -v "${tool%%:*}" >/dev/null || packages+=("${tool##*:}")

@@ -13,7 +13,7 @@ built="$target_dir/release/pulse-node"
 export NODE_BINARY="${NODE_BINARY:-$built}" INFRA_TOOLS="$target_dir/infra/bin"
 monitoring=infra/monitoring
 step scripts shellcheck -x ci/*.sh infra/verify/*.sh infra/edge/nginx/render.sh \
-    infra/instance/*.sh infra/instance/scripts/{backup,restore,restore-test,drain-on-interruption}
+    infra/instance/*.sh infra/instance/scripts/{archive,backup,restore,restore-test,drain-on-interruption,install-tunnel}
 step rules promtool check rules "$monitoring/prometheus/rules/pulse-node.yml"
 step alerts promtool test rules "$monitoring/prometheus/tests/pulse-node.yml"
 step routes infra/verify/routes.sh
@@ -28,5 +28,7 @@ step lambda python3 infra/lambda/health_check/test_handler.py
 [ "$NODE_BINARY" != "$built" ] || step node cargo build --release --locked --workspace --all-targets
 step contract infra/verify/contract.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
+step "alerts by their causes" infra/verify/alerts.py
+step archive "$INFRA_TOOLS/python3" infra/verify/archive.py
 step edge infra/verify/edge.sh
 step instance infra/verify/instance.sh

@@ -42,6 +42,9 @@ pub struct ApiConfig {
     /// Most requests that are being answered at the same time on a listener; a further one
     /// gets a 503. Default 4096.
     pub max_requests: NonZeroUsize,
+    /// Write a line to the log for each answer: method, route, status, bytes and time, and
+    /// nothing of who asked for what. Default false.
+    pub access_log: bool,
     /// Certificate chain as a PEM file, with which the public listener speaks HTTPS besides
     /// HTTP. Read again when it changes. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +80,7 @@ impl Default for ApiConfig {
             max_connections: const { count(1024) },
             max_connections_per_address: 0,
             max_requests: const { count(4096) },
+            access_log: false,
             tls_cert: None,
             tls_key: None,
             max_queries: const { count(16) },

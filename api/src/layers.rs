@@ -1,6 +1,6 @@
 //! What every request passes, whatever its route.
 //!
-//! measure, compress -> CORS and OPTIONS -> panic to 500 -> keys and rates -> admit, bound the body -> route
+//! trace, measure, compress, log -> CORS and OPTIONS -> panic to 500 -> keys and rates -> admit, bound the body -> route
 
 use std::{any::Any, sync::Arc, time::Duration, time::Instant};
 
@@ -9,7 +9,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt;
@@ -18,15 +18,17 @@ use tokio::{
     time::timeout,
 };
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use crate::{
     access::{self, Access},
+    access_log::{self, Line},
     compress,
     config::CorsOrigin,
     metrics,
     rest::error::RestError,
     server::Client,
+    trace,
 };
 
 /// Most bytes that a request body may have.
@@ -53,15 +55,16 @@ struct Bounds {
 
 /// `router` behind all layers, with up to `max_requests` at a time.
 pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Router {
-    wrap_for(router, cors, max_requests, Arc::new(Access::open()))
+    wrap_for(router, cors, max_requests, Arc::new(Access::open()), false)
 }
 
-/// The same for clients that `access` admits.
+/// The same for clients that `access` admits; with a line in the log for each answer if `log`.
 pub(crate) fn wrap_for(
     router: Router,
     cors: CorsOrigin,
     max_requests: usize,
     access: Arc<Access>,
+    log: bool,
 ) -> Router {
     let bounds = Bounds {
         memory: Arc::new(Semaphore::new(BODIES_LIMIT_KIB)),
@@ -73,20 +76,32 @@ pub(crate) fn wrap_for(
         .layer(from_fn_with_state(access, access::layer))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(cors, cross_origin))
-        .layer(from_fn(measure))
+        .layer(from_fn_with_state(log, measure))
 }
 
-async fn measure(request: Request, next: Next) -> Response {
+async fn measure(State(log): State<bool>, request: Request, next: Next) -> Response {
     let _open = metrics::Open::request();
     let started = Instant::now();
+    let method = access_log::method_name(request.method());
+    let span = trace::request(method);
     let accepted = compress::accepted(request.headers());
-    let response = next.run(request).await;
+    let response = next.run(request).instrument(span.clone()).await;
     let route = match response.extensions().get::<RouteTemplate>() {
         Some(template) => template.0,
         None => "none",
     };
     metrics::request(route, response.status(), started.elapsed());
-    compress::apply(accepted, response).await
+    trace::answered(&span, method, route, response.status());
+    let response = compress::apply(accepted, response).await;
+    if !log {
+        return response;
+    }
+    let line = Line {
+        method,
+        route,
+        started,
+    };
+    access_log::follow(response, line)
 }
 
 /// Answers OPTIONS, and lets web pages of other origins read every answer, errors

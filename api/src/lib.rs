@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod access_log;
 mod at_height;
 mod blocking;
 mod blocks;
@@ -32,6 +33,7 @@ mod server;
 mod state;
 mod tls;
 mod together;
+mod trace;
 
 pub use crate::access::{AccessConfig, KeyUse};
 pub use crate::config::{ApiConfig, CorsOrigin};
@@ -68,25 +70,26 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     }
     router = router.merge(rest::openapi::routes());
     let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
-    let access = state.access();
+    let (access, log) = (state.access(), state.config().access_log);
     let router = router.fallback(rest::handle);
     let router = router.layer(from_fn_with_state(state.clone(), at_height::layer));
     let mut router = router.with_state(state);
     if let Some(push) = push {
         router = router.merge(push::routes(push));
     }
-    layers::wrap_for(router, cors, max.get(), access)
+    layers::wrap_for(router, cors, max.get(), access, log)
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
 /// `/stats`, the peers that `control` reaches, labels and API keys. Sends no CORS header, so that web
 /// pages cannot read it.
 pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>, books: OperatorBooks) -> Router {
-    let max = state.config().max_requests;
+    let (max, log) = (state.config().max_requests, state.config().access_log);
     let router = ops::health_routes().merge(ops::metrics_route());
     let router = router.fallback(rest::handle_operator).with_state(state);
     let router = router.merge(ops::peer_routes(control));
     let router = router.merge(ops::label_routes(books.labels));
     let router = router.merge(ops::key_routes(books.api_keys));
-    layers::wrap(router, CorsOrigin::none(), max.get())
+    let access = Arc::new(access::Access::open());
+    layers::wrap_for(router, CorsOrigin::none(), max.get(), access, log)
 }

@@ -32,6 +32,7 @@ const PUSH_MESSAGES: &str = "pulse_push_messages_total";
 const PUSH_REFUSED: &str = "pulse_push_refused_total";
 const PUSH_CLOSED: &str = "pulse_push_closed_total";
 const PUSH_ROUND: &str = "pulse_push_round_seconds";
+const CERTIFICATE_EXPIRES: &str = "pulse_tls_certificate_expires_timestamp_seconds";
 
 /// Upper bounds for histograms of request times, in seconds.
 pub const SECONDS_BUCKETS: [f64; 12] = [
@@ -111,6 +112,33 @@ pub fn describe() {
         Unit::Seconds,
         "Time to renew the states of all subscriptions that a change has touched"
     );
+    describe_gauge!(
+        CERTIFICATE_EXPIRES,
+        "When the certificate in use becomes invalid, in seconds since 1970, by listener"
+    );
+    // There from the first scrape on: `rate` does not see how something begins.
+    for counter in [
+        counter!(REFUSED),
+        counter!(PANICS),
+        counter!(ELECTRUM_NOTIFICATIONS),
+        counter!(PUSH_MESSAGES),
+    ] {
+        counter.increment(0);
+    }
+    for gauge in [
+        gauge!(IN_FLIGHT),
+        gauge!(CONNECTIONS),
+        gauge!(ELECTRUM_SUBSCRIPTIONS),
+        gauge!(PUSH_SUBSCRIPTIONS),
+    ] {
+        gauge.increment(0.0);
+    }
+}
+
+/// The certificate of a listener (`http` or `electrum`) is valid until then.
+#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn certificate(listener: &'static str, expires: i64) {
+    gauge!(CERTIFICATE_EXPIRES, "listener" => listener).set(expires as f64);
 }
 
 /// Records a request with a key. There are at most 1,000 ids at a time.

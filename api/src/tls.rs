@@ -29,6 +29,9 @@ use rustls::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use x509_parser::parse_x509_certificate;
+
+use crate::metrics;
 
 /// Names of the files in the data directory.
 const OWN_CERT: &str = "electrum-tls.pem";
@@ -73,6 +76,8 @@ pub enum TlsError {
 /// The certificate in use.
 #[derive(Debug)]
 pub struct Certificates {
+    /// Section of the configuration.
+    section: &'static str,
     cert: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
@@ -90,7 +95,9 @@ impl Certificates {
         key: Option<&Path>,
     ) -> Result<Option<Arc<Self>>, TlsError> {
         match (cert, key) {
-            (Some(cert), Some(key)) => Self::read(cert.to_owned(), key.to_owned()).map(Some),
+            (Some(cert), Some(key)) => {
+                Self::read(section, cert.to_owned(), key.to_owned()).map(Some)
+            }
             (None, None) => Ok(None),
             _ => Err(TlsError::Half { section }),
         }
@@ -106,12 +113,18 @@ impl Certificates {
         if !cert.exists() || !key.exists() {
             make(host, &cert, &key)?;
         }
-        Self::read(cert, key)
+        Self::read("electrum", cert, key)
     }
 
-    fn read(cert: PathBuf, key: PathBuf) -> Result<Arc<Self>, TlsError> {
-        let current = RwLock::new(load(&cert, &key)?);
-        Ok(Arc::new(Self { cert, key, current }))
+    fn read(section: &'static str, cert: PathBuf, key: PathBuf) -> Result<Arc<Self>, TlsError> {
+        let current = load(&cert, &key)?;
+        tell_expiry(section, &current);
+        Ok(Arc::new(Self {
+            section,
+            cert,
+            key,
+            current: RwLock::new(current),
+        }))
     }
 
     /// What a TLS listener works with. `protocols` are those that it speaks inside, as named
@@ -146,6 +159,7 @@ impl Certificates {
             known = found;
             match load(&self.cert, &self.key) {
                 Ok(new) => {
+                    tell_expiry(self.section, &new);
                     *self.current.write() = new;
                     info!(path = %self.cert.display(), "certificate read again");
                 }
@@ -166,6 +180,14 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.read()))
+    }
+}
+
+/// Tells monitors until when the certificate of `section` is valid.
+fn tell_expiry(section: &'static str, certified: &CertifiedKey) {
+    let leaf = certified.cert.first();
+    if let Some(Ok((_, leaf))) = leaf.map(|der| parse_x509_certificate(der)) {
+        metrics::certificate(section, leaf.validity().not_after.timestamp());
     }
 }
 

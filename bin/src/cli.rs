@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 /// Version and commit, as `--version` and `pulse_build_info` show them.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -110,6 +111,10 @@ pub enum Command {
     /// is of this node alone.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Write blocks, transactions and what happened to addresses to Parquet files, for
+    /// analytics. Files that are there are kept. A node that runs in the data directory does
+    /// it itself and goes on answering.
+    Archive(ArchiveArgs),
     /// Write what a snapshot does not have, the identity of this node, to a new file that
     /// is to be kept secret.
     Export {
@@ -160,6 +165,24 @@ pub struct VerifyArgs {
     /// meanwhile.
     #[arg(long)]
     pub hash_serialized: bool,
+}
+
+/// What to archive.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct ArchiveArgs {
+    /// Folder of the files; made if it is not there.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// First height, rounded up to the beginning of a file.
+    #[arg(long, value_name = "HEIGHT", default_value_t = 0)]
+    pub from: u32,
+    /// Last height, rounded down to the end of a file [default: 100 blocks below the tip,
+    /// which is the highest].
+    #[arg(long, value_name = "HEIGHT")]
+    pub to: Option<u32>,
+    /// Blocks in a file.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub blocks_per_file: u32,
 }
 
 /// How to build the index anew.

@@ -38,7 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    cli::VerifyArgs,
+    archive::{self, Archived},
+    cli::{ArchiveArgs, VerifyArgs},
     run::offline::verify::{self, Checked},
     snapshot::{self, Source, Summary},
 };
@@ -58,6 +59,8 @@ enum Request {
     SnapshotCreate { dir: PathBuf },
     /// A check of the index against the blocks from that height on.
     Verify { from: u32, hash_serialized: bool },
+    /// An archive in the folder of that absolute path.
+    Archive(ArchiveArgs),
 }
 
 /// What came of it.
@@ -66,6 +69,7 @@ enum Request {
 enum Outcome {
     Snapshot(Summary),
     Checked(Checked),
+    Archived(Archived),
 }
 
 /// What the node answers, line by line.
@@ -162,7 +166,8 @@ async fn serve(
         read = request => { read??; }
     }
     let Ok(_only) = working.try_lock() else {
-        const BUSY: &str = "another snapshot is being made, or the index is being checked";
+        const BUSY: &str =
+            "a snapshot or an archive is being made already, or the index is being checked";
         return fail(&mut write, BUSY).await;
     };
     let work = match serde_json::from_slice(&line) {
@@ -226,6 +231,12 @@ fn work_of(request: Request) -> Work {
             info!(wrong = checked.wrong, "index checked");
             Ok(Outcome::Checked(checked))
         }),
+        Request::Archive(args) => Box::new(move |source, progress| {
+            anyhow::ensure!(args.dir.is_absolute(), "the place is no absolute path");
+            info!(dir = %args.dir.display(), "archive asked for");
+            let archived = archive::beside_node(source, &args, progress)?;
+            Ok(Outcome::Archived(archived))
+        }),
     }
 }
 
@@ -273,6 +284,23 @@ pub fn ask_for_check(
     };
     match ask(root, &request, shown)? {
         Some(Outcome::Checked(checked)) => Ok(Some(checked)),
+        Some(_) => bail!("the node did something else"),
+        None => Ok(None),
+    }
+}
+
+/// Asks the node that runs in `root` for an archive; `shown` gets the progress. `None` when no
+/// node runs there.
+///
+/// # Errors
+/// Why it could not be written.
+pub fn ask_for_archive(
+    root: &Path,
+    args: &ArchiveArgs,
+    shown: impl FnMut(&str, u64, u64),
+) -> anyhow::Result<Option<Archived>> {
+    match ask(root, &Request::Archive(args.clone()), shown)? {
+        Some(Outcome::Archived(archived)) => Ok(Some(archived)),
         Some(_) => bail!("the node did something else"),
         None => Ok(None),
     }

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod archive;
 mod cli;
 mod commands;
 mod config;
@@ -30,6 +31,7 @@ use clap::Parser;
 use crate::{
     cli::{Cli, Command},
     config::{Config, ConfigError},
+    telemetry::Traces,
 };
 
 const EXIT_RUNTIME: u8 = 1;
@@ -80,6 +82,7 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Verify(args) => run::offline::verify::run(&config, args, stdout().lock()),
         Command::Reindex(args) => run::offline::reindex::run(&config, args, stdout().lock()),
         Command::Snapshot(command) => commands::snapshot(&config, command, stdout().lock()),
+        Command::Archive(args) => archive::run(&config, args, stdout().lock()),
         Command::Export { file } => export::export(&config, file, stdout().lock()),
         Command::Import { file } => export::import(&config, file, stdout().lock()),
         Command::Simulate(args) => commands::simulate(args, stdout().lock()),
@@ -87,10 +90,6 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
 }
 
 fn run_node(config: Config, warnings: &[String]) -> anyhow::Result<()> {
-    telemetry::init_logs(&config.log)?;
-    for warning in warnings {
-        tracing::warn!(warning, "configuration");
-    }
     // Short queries run on these threads, all but one of them (api/src/blocking.rs): with one
     // more than there are processors, these can all be at work.
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -100,7 +99,15 @@ fn run_node(config: Config, warnings: &[String]) -> anyhow::Result<()> {
         .thread_name("pulse-async")
         .build()
         .context("starting the runtime")?;
+    let traces = Traces::open(&config.trace, runtime.handle())?;
+    telemetry::init_logs(&config.log, traces.as_ref())?;
+    for warning in warnings {
+        tracing::warn!(warning, "configuration");
+    }
     let result = runtime.block_on(run::run(config));
+    if let Some(traces) = traces {
+        traces.close();
+    }
     // What has not ended by now has been given its time.
     runtime.shutdown_background();
     result

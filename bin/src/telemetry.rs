@@ -1,4 +1,6 @@
-//! Logs and metrics of the process.
+//! Logs, metrics and traces of the process.
+
+mod traces;
 
 use std::{
     io::{self, IsTerminal},
@@ -9,7 +11,9 @@ use anyhow::Context;
 use metrics::{describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use traces::Traces;
 
 use crate::{
     cli::{COMMIT, VERSION},
@@ -24,22 +28,27 @@ const BLOCKS_BUCKETS: [f64; 9] = [1.0, 2.0, 3.0, 6.0, 10.0, 50.0, 100.0, 500.0, 
 /// How often measured values move into their buckets and the process is looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Starts logging to standard error. Call once.
+/// Starts logging to standard error, and tracing if there is somewhere to. Call once.
 ///
 /// # Errors
 /// When the filter does not parse, or logging was started before.
-pub fn init_logs(config: &LogConfig) -> anyhow::Result<()> {
+pub fn init_logs(config: &LogConfig, traces: Option<&Traces>) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.filter).context("log.filter")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    let result = match config.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    result
-        .map_err(|err| anyhow::anyhow!(err))
-        .context("starting the logs")
+    let registry = tracing_subscriber::registry();
+    let result = match traces {
+        // The filter of the lines must not keep spans from the traces.
+        Some(traces) => registry
+            .with(lines.with_filter(filter))
+            .with(traces.layer())
+            .try_init(),
+        None => registry.with(lines).with(filter).try_init(),
+    };
+    result.context("starting the logs")
 }
 
 /// Starts recording metrics. Call once, before anything is counted. The handle renders

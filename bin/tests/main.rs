@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod e2e {
+    mod archive;
     mod bcoin;
     mod books;
     pub mod bootstrap;
@@ -34,6 +35,7 @@ mod e2e {
     mod signet;
     mod simulate;
     mod snapshot;
+    mod traces;
     mod wallet;
 }
 

@@ -39,6 +39,12 @@ pub fn describe() {
     );
 }
 
+/// A fleet begins: from now on there are numbers, also before anything happens.
+pub(crate) fn begin() {
+    siblings(0, 0);
+    counter!(PUNISHED).increment(0);
+}
+
 #[allow(clippy::cast_precision_loss, reason = "there are few siblings")]
 pub(crate) fn siblings(count: usize, links: usize) {
     gauge!(SIBLINGS).set(count as f64);

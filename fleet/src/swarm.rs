@@ -202,6 +202,7 @@ impl Fleet {
     /// Keeps the fleet together until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         info!(peer_id = %self.own, "fleet");
+        metrics::begin();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tips = self.source.tip();

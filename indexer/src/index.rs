@@ -35,6 +35,21 @@ pub(crate) struct Shared {
     pub(crate) progress: Mutex<Option<Progress>>,
 }
 
+impl Shared {
+    /// Writes the sizes of the database to the metrics. Cheap.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    pub(crate) fn record_metrics(&self) -> Result<(), StoreError> {
+        for (name, stats) in self.store.stats()? {
+            metrics::family(name, &stats);
+        }
+        metrics::cache(self.store.cache_bytes()?);
+        metrics::written(&self.store.written());
+        Ok(())
+    }
+}
+
 /// The open index of one network. Cheap to clone; the last clone, query and syncer
 /// to go closes it.
 #[derive(Clone)]
@@ -198,19 +213,6 @@ impl Index {
     /// [`StoreError`] if it cannot be read.
     pub fn stats(&self) -> Result<BTreeMap<&'static str, FamilyStats>, StoreError> {
         self.shared.store.stats()
-    }
-
-    /// Writes the sizes of the database to the metrics. Cheap; call now and then.
-    ///
-    /// # Errors
-    /// [`StoreError`] if they cannot be read.
-    pub fn record_metrics(&self) -> Result<(), StoreError> {
-        for (name, stats) in self.shared.store.stats()? {
-            metrics::family(name, &stats);
-        }
-        metrics::cache(self.shared.store.cache_bytes()?);
-        metrics::written(&self.written());
-        Ok(())
     }
 
     /// Makes a second index in the directory `path`, which must not exist: what this one

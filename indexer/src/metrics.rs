@@ -104,6 +104,20 @@ pub fn describe() {
         counter!(DB_ERRORS, "kind" => kind).increment(0);
     }
     gauge!(DAMAGED_BLOCKS).set(0.0);
+    // There from the first scrape on, also on a node that never loads in bulk.
+    bulk(false);
+    merging(false);
+    seconds_left(0.0);
+    for counter in [
+        counter!(BLOCKS),
+        counter!(TRANSACTIONS),
+        counter!(ROWS_WRITTEN),
+        counter!(ROLLBACKS),
+        counter!(STALE_POSITIONS),
+        counter!(POSITIONS_RENEWED),
+    ] {
+        counter.increment(0);
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]

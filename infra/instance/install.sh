@@ -47,7 +47,7 @@ if [ "$(readlink "$root/bin/pulse-node" || true)" != "../versions/$SETUP_VERSION
     mv -fT "$root/bin/pulse-node.new" "$root/bin/pulse-node"
     changed="$changed binary"
 fi
-for script in backup restore restore-test drain-on-interruption report; do
+for script in archive backup restore restore-test drain-on-interruption report; do
     put 755 "$here/scripts/$script" "$root/bin/$script"
 done
 
@@ -99,6 +99,7 @@ chown -R pulse:pulse "$secrets"
             echo "AWS_SHARED_CREDENTIALS_FILE=$secrets/s3-credentials"
         fi
     fi
+    if [ -n "${SETUP_ARCHIVE:-}" ]; then echo "SETUP_ARCHIVE=$SETUP_ARCHIVE"; fi
 } >"$here/environment"
 put 644 "$here/environment" "/etc/pulse-node/environment"
 if [ ! -e "/etc/pulse-node/config.toml" ]; then
@@ -139,7 +140,7 @@ if [ -n "${SETUP_LOG_GROUP:-}" ]; then
     fi
 fi
 systemctl daemon-reload
-systemctl enable pulse-node.service pulse-drain.service pulse-backup.timer pulse-report.timer
+systemctl enable pulse-node.service pulse-drain.service pulse-backup.timer pulse-archive.timer pulse-report.timer
 if [ -n "$changed" ]; then
     say "changed:$changed"
     systemctl restart pulse-node.service
@@ -147,6 +148,6 @@ else
     say "nothing changed"
     systemctl start pulse-node.service
 fi
-systemctl start pulse-drain.service pulse-backup.timer pulse-report.timer
+systemctl start pulse-drain.service pulse-backup.timer pulse-archive.timer pulse-report.timer
 # Each does nothing where there is no group, and no tunnel.
 systemctl enable --now pulse-group.service pulse-tunnel.service

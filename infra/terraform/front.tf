@@ -5,15 +5,15 @@ locals {
   secret_header = "X-Origin-Secret"
   has_cdn       = local.env.cdn && local.is_main
   has_web_app   = local.env.web_app && local.is_main
-  # Made once by hand (infra/README.md), the same in every region; `new,old` while one is
-  # replaced: the CDN sends the first, the balancers take both. Below the path of the nodes'
-  # secrets, which are one level deep, so that nodes do not get it.
+  # Made once by hand (infra/docs/topologies.md), the same in every region; `new,old` while one is
+  # replaced: the CDN sends the first, the balancers take both. Not below the path that nodes may
+  # read.
   origin_secrets = local.env.cdn ? split(",", data.aws_ssm_parameter.origin_secret[0].value) : []
 }
 
 data "aws_ssm_parameter" "origin_secret" {
   count = local.env.cdn ? 1 : 0
-  name  = "${local.secrets}/cdn/origin-secret"
+  name  = "/${local.name}-cdn/origin-secret"
 }
 
 module "waf" {

@@ -86,6 +86,7 @@ wait_for 60 "the local S3 does not answer" curl -s "$AWS_ENDPOINT_URL"
 wait_for 60 "the other store does not answer" curl -s "$other"
 aws s3 mb s3://artifacts >/dev/null
 aws s3 mb s3://snapshots >/dev/null
+aws s3 mb s3://archive >/dev/null
 aws s3 mb s3://amazoncloudwatch-agent >/dev/null
 echo agent | aws s3 cp - s3://amazoncloudwatch-agent/ubuntu/amd64/latest/amazon-cloudwatch-agent.deb
 aws s3api put-object-acl --acl public-read --bucket amazoncloudwatch-agent \
@@ -129,7 +130,7 @@ machine() {
 boot() {
     env SETUP_ARTIFACTS=artifacts SETUP_VERSION="$version" SETUP_NETWORK=regtest \
         SETUP_DATA_DEVICE="$device" SETUP_SNAPSHOTS=s3://snapshots/regtest SETUP_SNAPSHOTS_KEPT=2 \
-        SETUP_SECRETS=/pulse/test SETUP_SECRET_ID=pulse-test SETUP_LOG_GROUP=/pulse/test \
+        SETUP_ARCHIVE=s3://archive/regtest SETUP_SECRETS=/pulse/test SETUP_SECRET_ID=pulse-test SETUP_LOG_GROUP=/pulse/test \
         SETUP_ALARM_TOPIC="$topic" SETUP_WAIT_SECS=0.1 "$@" \
         "$root/infra/instance/user-data.sh" >"$work/boot.log" 2>&1
 }
@@ -229,6 +230,13 @@ for _ in 1 2 3; do
     sleep 1
 done
 [ "$(aws s3 ls s3://snapshots/regtest/ | grep -c PRE)" -eq 2 ] || fail "old snapshots are not pruned"
+# Only what is 100 blocks deep; the second run goes on behind the first.
+for _ in 1 2; do
+    SETUP_ARCHIVE_BLOCKS=1 with_environment /opt/pulse/bin/archive >>"$work/archive.log" 2>&1 || fail "the archive failed"
+done
+for table in blocks transactions address_events; do
+    [ "$(aws s3 ls "s3://archive/regtest/$table/" | grep -c parquet)" -ge 3 ] || fail "no archive of $table"
+done
 latest="$(aws s3 cp s3://snapshots/regtest/latest -)"
 mkdir "$work/scratch"
 with_environment /opt/pulse/bin/restore-test "$work/scratch" >"$work/restore-test.log" 2>&1 || fail "the backup cannot be restored"
@@ -299,7 +307,8 @@ echo x >>"$work/artifact/$name"
 publish "$name"
 ! boot || fail "a tampered artifact was installed"
 grep -q "refused" "$work/boot.log" || fail "a tampered artifact was not refused by name"
-aws --endpoint-url "$AWS_ENDPOINT_URL" sqs receive-message --max-number-of-messages 10 --queue-url "$queue" --output text | grep -q "is not what its checksum says: refused" ||
+aws --endpoint-url "$AWS_ENDPOINT_URL" sqs receive-message --max-number-of-messages 10 --queue-url "$queue" >"$work/told.log"
+grep -q "is not what its checksum says: refused" "$work/told.log" ||
     fail "nobody was told of the tampered artifact"
 [ ! -e /opt/pulse/bin/pulse-node ] || fail "a refused artifact left a binary"
 # Nor does a checksum of another file.

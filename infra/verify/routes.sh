@@ -9,5 +9,12 @@ expect() {
 }
 expect page severity=page alertname=PulseNodeDown
 expect ticket severity=ticket alertname=PulseSlow
+# Every alert goes where its severity says.
+rules="$(dirname "${BASH_SOURCE[0]}")/../monitoring/prometheus/rules/pulse-node.yml"
+severities="$(awk '/- alert:/ {name = $3} /severity:/ {gsub(/[{},]/, ""); print name, $3}' "$rules")"
+[ "$(wc -l <<<"$severities")" -eq "$(grep -c -- '- alert:' "$rules")" ]
+while read -r name severity; do
+    expect "$severity" "severity=$severity" "alertname=$name"
+done <<<"$severities"
 # Nothing falls through.
 expect ticket alertname=Unknown

@@ -4,7 +4,7 @@
 # What only an account can show, infra/README.md says.
 #
 # fmt -> validate -> `terraform test` of every module and of the whole -> a plan of every
-# environment -> checkov on plans and source
+# environment -> checkov on plans and source, contract_plans.py on the plans
 #
 # The stand-in lies beside the checkout (INFRA_STANDIN, default ../shared/infra-verify); with
 # CI=true a missing one is a failure, elsewhere its part is skipped.
@@ -102,3 +102,4 @@ policies() {
 }
 policies --directory "$work/plans" --framework terraform_plan
 policies --directory "$root/infra/terraform" --framework terraform
+"$tools/python3" "$root/infra/verify/contract_plans.py" "$work/plans"

@@ -49,6 +49,8 @@ pub fn describe() {
         FEE_ESTIMATE,
         "Estimated fee rate in satoshis per virtual byte, by confirmation target in blocks; NaN if it cannot be told"
     );
+    // There from the first scrape on.
+    counter!(ACCEPTED).increment(0);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]

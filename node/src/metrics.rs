@@ -12,6 +12,9 @@ const P2P_INBOUND_PEERS: &str = "pulse_p2p_inbound_peers";
 const P2P_BLOCKS_SERVED: &str = "pulse_p2p_blocks_served_total";
 const BLOCKFILE_READS: &str = "pulse_blockfile_reads_total";
 const BLOCKFILE_READ_BYTES: &str = "pulse_blockfile_read_bytes_total";
+const CHAIN_TIP_HEIGHT: &str = "pulse_chain_tip_height";
+const CHAIN_TIP_TIME: &str = "pulse_chain_tip_timestamp_seconds";
+const CHAIN_REORG_DEPTH: &str = "pulse_chain_reorg_depth_blocks";
 const SYNC_HEADERS_HEIGHT: &str = "pulse_sync_headers_height";
 const SYNC_PRESYNCS: &str = "pulse_sync_presyncs";
 const SYNC_COMPACT_BLOCKS: &str = "pulse_sync_compact_blocks_total";
@@ -52,6 +55,21 @@ pub fn describe() {
     );
     describe_counter!(BLOCKFILE_READ_BYTES, Unit::Bytes, "Bytes of them");
     describe_gauge!(
+        CHAIN_TIP_HEIGHT,
+        Unit::Count,
+        "Height of the active chain: the newest block that the kernel has connected"
+    );
+    describe_gauge!(
+        CHAIN_TIP_TIME,
+        Unit::Seconds,
+        "Time in the header of that block, since 1970"
+    );
+    describe_histogram!(
+        CHAIN_REORG_DEPTH,
+        Unit::Count,
+        "Blocks that a reorganisation took out of the active chain"
+    );
+    describe_gauge!(
         SYNC_HEADERS_HEIGHT,
         Unit::Count,
         "Height of the best valid header chain"
@@ -91,6 +109,26 @@ pub fn describe() {
         Unit::Seconds,
         "Time from handing a block to the kernel to its answer"
     );
+    // There from the first scrape on: `rate` does not see how something begins.
+    for counter in [
+        counter!(P2P_BLOCKS_SERVED),
+        counter!(SYNC_TXS),
+        counter!(RELAY_RECEIVED),
+        counter!(RELAY_ANNOUNCED),
+    ] {
+        counter.increment(0);
+    }
+}
+
+/// The active chain ends here, with a header of that time.
+pub(crate) fn chain_tip(height: u32, time: u32) {
+    gauge!(CHAIN_TIP_HEIGHT).set(f64::from(height));
+    gauge!(CHAIN_TIP_TIME).set(f64::from(time));
+}
+
+/// So many blocks left the active chain at once.
+pub(crate) fn reorganised(depth: usize) {
+    histogram!(CHAIN_REORG_DEPTH).record(depth as f64);
 }
 
 /// `inbound` of the `count` peers connected to us.

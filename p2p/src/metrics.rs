@@ -13,6 +13,9 @@ pub fn describe() {
         "Bytes received from Bitcoin peers"
     );
     describe_counter!(SENT_BYTES, Unit::Bytes, "Bytes sent to Bitcoin peers");
+    // There from the first scrape on.
+    received_bytes(0);
+    sent_bytes(0);
 }
 
 /// Counts bytes that came from a peer.

@@ -26,6 +26,7 @@ pub mod ports;
 pub mod status;
 pub mod tip;
 pub mod touched;
+pub mod trace;
 
 /// Height of a block: its distance from genesis, in blocks. Genesis is 0.
 pub type Height = u32;

@@ -18,8 +18,9 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use pulse_primitives::status::Readiness;
+use pulse_primitives::{fleet::FleetStatus, status::Readiness};
 use serde::Serialize;
+use tracing::warn;
 
 pub(crate) use describe::describe;
 pub(crate) use health::live;
@@ -52,7 +53,15 @@ fn only_get(route: MethodRouter<ApiState>) -> MethodRouter<ApiState> {
 
 /// What the process has recorded, in the text format of Prometheus.
 async fn recorded(State(state): State<ApiState>) -> Response {
-    state.query().record_reads();
+    let best = state.status().report_without_peers().best_header.height;
+    if let Err(err) = state.query().record_metrics(best) {
+        warn!(
+            err = &err as &dyn std::error::Error,
+            "sizes of the index not read"
+        );
+    }
+    // Brings the fleet's best height up to date, also while this node is not synced.
+    let _ = state.fleet().map(FleetStatus::report);
     metrics::trust(state.trust());
     metrics::ready(health::readiness(&state) == Readiness::Synced);
     rendered(state.prometheus())

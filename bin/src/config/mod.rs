@@ -15,7 +15,7 @@ mod resolve;
 mod tests;
 
 pub use load::load;
-pub use raw::{Bootstrap, LogConfig, LogFormat, RawConfig};
+pub use raw::{Bootstrap, LogConfig, LogFormat, RawConfig, TraceConfig};
 pub use resolve::Config;
 
 use std::path::PathBuf;

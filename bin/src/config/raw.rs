@@ -28,6 +28,8 @@ pub struct RawConfig {
     pub mempool: MempoolConfig,
     /// The nodes of one operator among each other.
     pub fleet: FleetConfig,
+    /// Traces.
+    pub trace: TraceConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -90,6 +92,37 @@ impl Default for NodeSection {
             bootstrap: Bootstrap::Blocks,
         }
     }
+}
+
+/// Traces (`[trace]`): spans of requests, blocks and the index for an OTLP endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TraceConfig {
+    /// Where they are sent, for example `http://127.0.0.1:4318`, without the path of the
+    /// signal. Default: empty, nowhere, and nothing is traced.
+    pub otlp_endpoint: String,
+    /// How they are sent. Default `http/protobuf`.
+    pub otlp_protocol: OtlpProtocol,
+    /// Part of all traces that is sent, from 0 to 1. Default 0.01.
+    pub sample_ratio: f64,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: String::new(),
+            otlp_protocol: OtlpProtocol::HttpProtobuf,
+            sample_ratio: 0.01,
+        }
+    }
+}
+
+/// How spans are sent, by the words of OpenTelemetry. There is no gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OtlpProtocol {
+    /// Protocol buffers over HTTP.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
 }
 
 /// Logs (`[log]`), written to standard error.

@@ -17,7 +17,7 @@ use pulse_primitives::{
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{Bootstrap, ConfigError, LogConfig, RawConfig};
+use super::{Bootstrap, ConfigError, LogConfig, RawConfig, TraceConfig};
 
 /// The configuration in force: checked, and with every default filled in.
 #[derive(Debug, Clone)]
@@ -48,6 +48,8 @@ pub struct Config {
     pub mempool: MempoolConfig,
     /// The nodes of one operator among each other.
     pub fleet: FleetConfig,
+    /// Traces.
+    pub trace: TraceConfig,
     /// Logs.
     pub log: LogConfig,
     /// The same as it would stand in a file, for `pulse-node config`.
@@ -98,6 +100,7 @@ impl Config {
         let stop_timeout = seconds("node.stop_timeout_secs", raw.node.stop_timeout_secs)?;
         EnvFilter::try_new(&raw.log.filter)
             .map_err(|err| ConfigError::meaning("log.filter", err.to_string()))?;
+        check_trace(&raw.trace)?;
         raw.p2p.simulate = raw.node.simulate;
         raw.fleet.check()?;
         raw.p2p.only_siblings = only_siblings(&raw)?;
@@ -121,6 +124,7 @@ impl Config {
             index: raw.index.clone(),
             mempool: raw.mempool.clone(),
             fleet: raw.fleet.clone(),
+            trace: raw.trace.clone(),
             log: raw.log.clone(),
             chain,
             raw,
@@ -134,6 +138,20 @@ impl Config {
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(&self.raw)
     }
+}
+
+fn check_trace(trace: &TraceConfig) -> Result<(), ConfigError> {
+    if !(0.0..=1.0).contains(&trace.sample_ratio) {
+        let reason = format!("{} is not between 0 and 1", trace.sample_ratio);
+        return Err(ConfigError::meaning("trace.sample_ratio", reason));
+    }
+    let endpoint = &trace.otlp_endpoint;
+    let is_http = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    if !endpoint.is_empty() && !is_http {
+        let reason = format!("\"{endpoint}\" is no http:// or https:// URL");
+        return Err(ConfigError::meaning("trace.otlp_endpoint", reason));
+    }
+    Ok(())
 }
 
 fn chain_params(raw: &RawConfig) -> Result<ChainParams, ConfigError> {

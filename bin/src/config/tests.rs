@@ -301,6 +301,19 @@ fn simulate_implies_regtest_and_refuses_any_other_network() {
 }
 
 #[test]
+fn traces_go_to_a_url_and_a_part_is_between_none_and_all() {
+    let of = |text: &str| error(&format!("[trace]\n{text}"), &[], &[]);
+    let wrong = of("otlp_endpoint = \"collector:4317\"");
+    assert!(wrong.contains("trace.otlp_endpoint"), "{wrong}");
+    let wrong = of("sample_ratio = 1.5");
+    assert!(wrong.contains("trace.sample_ratio"), "{wrong}");
+    let wrong = of("otlp_protocol = \"grpc\"");
+    assert!(wrong.contains("http/protobuf"), "{wrong}");
+    let read = config("[trace]\nsample_ratio = 1\n", &[], &[]);
+    assert!((read.trace.sample_ratio - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
 fn the_minimum_chain_work_is_that_of_the_network_unless_given() {
     let of = |words: &[&str]| config("", &[], words).chain.min_chain_work;
     assert!(of(&[]) > Work::from_be_bytes([0; 32]));

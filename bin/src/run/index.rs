@@ -10,7 +10,6 @@ use anyhow::Context;
 use pulse_indexer::Index;
 use pulse_primitives::ports::BlockSource;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 /// Follows `source` until `stop`.
 ///
@@ -44,9 +43,6 @@ pub async fn run(
         .context("the index thread panicked")?;
         syncer = back;
         result?;
-        if let Err(err) = index.record_metrics() {
-            warn!(%err, "the sizes of the index could not be read");
-        }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = tip.changed() => changed.context("the chain has gone")?,

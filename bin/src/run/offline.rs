@@ -28,7 +28,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Becomes true at SIGINT or SIGTERM. A second signal ends the process at once.
-fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order, so that the first signal does not end the process.
@@ -39,7 +39,7 @@ fn stop_flag() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// Locks the data directory. It must be there: making one would only hide a mistyped path.
-fn open_dir(config: &Config) -> anyhow::Result<DataDir> {
+pub fn open_dir(config: &Config) -> anyhow::Result<DataDir> {
     anyhow::ensure!(
         config.data_dir.join("kernel").exists(),
         "{} holds no blocks. Hint: give the --data-dir and --network of the node",
@@ -50,7 +50,7 @@ fn open_dir(config: &Config) -> anyhow::Result<DataDir> {
 }
 
 /// Opens the kernel for its blocks. Nothing is downloaded.
-fn open_chain(config: &Config, data_dir: &DataDir) -> anyhow::Result<Chain> {
+pub fn open_chain(config: &Config, data_dir: &DataDir) -> anyhow::Result<Chain> {
     let headers = Arc::new(HeaderStore::open(&data_dir.headers(), &config.chain)?);
     Ok(Chain::open(
         &ChainConfig {
@@ -63,13 +63,14 @@ fn open_chain(config: &Config, data_dir: &DataDir) -> anyhow::Result<Chain> {
 }
 
 /// Shows progress now and then, on standard error.
-struct Progress {
+pub struct Progress {
     started: Instant,
     shown: Instant,
 }
 
 impl Progress {
-    fn new() -> Self {
+    /// Shows nothing for the first interval.
+    pub fn new() -> Self {
         let started = Instant::now();
         Self {
             started,
@@ -78,7 +79,7 @@ impl Progress {
     }
 
     /// Shows `text` if nothing was for a while. Progress may be lost: it is for people.
-    fn tell(&mut self, text: impl FnOnce() -> String) {
+    pub fn tell(&mut self, text: impl FnOnce() -> String) {
         if self.shown.elapsed() >= PROGRESS_INTERVAL {
             self.shown = Instant::now();
             let elapsed = self.started.elapsed().as_secs();

@@ -168,10 +168,17 @@ impl Query {
         Duration::try_from_secs_f64(progress.seconds_left?).ok()
     }
 
-    /// Brings the metrics about reads of the database up to date. Cheap.
-    pub fn record_reads(&self) {
+    /// Brings the metrics up to date that change although nothing is written: reads of the
+    /// database, its sizes, and how far the index is behind the header at `best`. Cheap.
+    ///
+    /// # Errors
+    /// [`QueryError::Store`].
+    pub fn record_metrics(&self, best: Height) -> Result<(), QueryError> {
+        let tip = self.inner.shared.tip.borrow().map_or(0, |tip| tip.height);
+        crate::metrics::lag(best.saturating_sub(tip));
         let (from_files, from_cache) = self.inner.shared.store.blocks_read();
         crate::metrics::blocks_read(from_files, from_cache);
+        Ok(self.inner.shared.record_metrics()?)
     }
 
     /// Sizes of the index by column family, as the database keeps them. Cheap.

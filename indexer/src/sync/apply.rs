@@ -23,7 +23,9 @@ use pulse_primitives::{
     block::ConnectedBlock,
     ports::{BlockSource, BlockSourceError},
     tip::ChainTip,
+    trace::TRACE_TARGET,
 };
+use tracing::trace_span;
 
 use super::{
     IndexSync, NEAR_TIP_BLOCKS, SyncError,
@@ -253,6 +255,8 @@ impl IndexSync {
         let store = &self.shared.store;
         let started = Instant::now();
         let blocks = group.blocks();
+        let _span =
+            trace_span!(target: TRACE_TARGET, "index write", count = blocks, near_tip).entered();
         let sync = self.last_sync.elapsed() >= SYNC_INTERVAL;
         let committed = group.commit(near_tip, sync)?;
         store.flush_if_full()?;

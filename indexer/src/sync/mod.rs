@@ -41,7 +41,9 @@ use pulse_primitives::{
     block::ConnectedBlock,
     ports::{BlockSource, BlockSourceError},
     tip::ChainTip,
+    trace::TRACE_TARGET,
 };
+use tracing::{Span, trace_span};
 
 use crate::{
     batch::IndexBatch,
@@ -144,6 +146,8 @@ pub struct IndexSync {
     last_filter_progress: Instant,
     pace: Pace,
     settling: Settling,
+    /// From the beginning of a bulk load to its end.
+    bulk: Span,
 }
 
 /// What to do next.
@@ -167,6 +171,7 @@ impl IndexSync {
             last_filter_progress: Instant::now(),
             pace: Pace::default(),
             settling: Settling::default(),
+            bulk: Span::none(),
         }
     }
 
@@ -258,6 +263,8 @@ impl IndexSync {
             store.enter_bulk()?;
             self.settling.needed();
             metrics::bulk(true);
+            self.bulk =
+                trace_span!(target: TRACE_TARGET, "index bulk load", height = next, count = best);
             tracing::info!(height = next, count = best, "bulk load of the index begins");
         }
         Ok(())
@@ -270,6 +277,7 @@ impl IndexSync {
             let started = Instant::now();
             store.leave_bulk()?;
             metrics::bulk(false);
+            self.bulk = Span::none();
             let elapsed_ms = metrics::millis(started.elapsed());
             tracing::info!(elapsed_ms, "bulk load of the index has ended");
             self.check_utxos(stop)?;

@@ -6,6 +6,8 @@ use parking_lot::RwLock;
 use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
 use tokio::sync::watch;
 
+use crate::metrics;
+
 /// Blocks that are remembered after a reorganisation took them out of the chain.
 const MAX_STALE: usize = 1000;
 
@@ -33,6 +35,7 @@ pub(super) struct ActiveChain {
 impl ActiveChain {
     /// The chain with the given hashes, genesis first.
     pub fn new(hashes: Vec<BlockHash>, tip: ChainTip) -> Arc<Self> {
+        metrics::chain_tip(tip.height, tip.time);
         Arc::new(Self {
             hashes: RwLock::new(hashes),
             stale: RwLock::default(),
@@ -42,7 +45,7 @@ impl ActiveChain {
 
     /// Applies `steps` in order and publishes the tip that they lead to.
     pub fn apply(&self, steps: &[ChainStep]) {
-        let mut tip = None;
+        let (mut tip, mut left) = (None, 0);
         {
             let mut stale = self.stale.write();
             let mut hashes = self.hashes.write();
@@ -59,14 +62,19 @@ impl ActiveChain {
                             stale.pop_front();
                         }
                         stale.push_back(block.hash);
+                        left += 1;
                         tip = None;
                     }
                 }
             }
         }
+        if left > 0 {
+            metrics::reorganised(left);
+        }
         // Steps that end with a disconnection are half a reorganisation; the kernel
         // goes on with what it connects instead.
         if let Some(tip) = tip {
+            metrics::chain_tip(tip.height, tip.time);
             self.tip.send_if_modified(|old| {
                 let changed = *old != tip;
                 *old = tip;
@@ -84,6 +92,9 @@ impl ActiveChain {
                 return;
             }
             let same = old.iter().zip(&hashes).take_while(|(a, b)| a == b).count();
+            if same < old.len() {
+                metrics::reorganised(old.len() - same);
+            }
             for hash in &old[same..] {
                 if stale.len() == MAX_STALE {
                     stale.pop_front();
@@ -92,6 +103,7 @@ impl ActiveChain {
             }
             *old = hashes;
         }
+        metrics::chain_tip(tip.height, tip.time);
         self.tip.send_replace(tip);
     }
 

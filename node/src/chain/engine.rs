@@ -27,9 +27,10 @@ use pulse_primitives::{
     },
     block::SpentOutput,
     tip::ChainTip,
+    trace::TRACE_TARGET,
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{error, field::Empty, info, trace_span, warn};
 
 use super::{
     BlockVerdict, ChainConfig, ChainError, ChainEvent, HeadersVerdict, InvalidBlock, StoredBlocks,
@@ -252,6 +253,15 @@ impl Engine {
         let Some(hash) = bytes.get(..80).map(header_hash) else {
             return Ok(BlockVerdict::Invalid(undecodable(BlockHash::all_zeros())));
         };
+        let span = trace_span!(
+            target: TRACE_TARGET,
+            "block connect",
+            %hash,
+            bytes = bytes.len(),
+            verdict = Empty,
+            height = Empty,
+        )
+        .entered();
         let Ok(block) = KernelBlock::new(bytes) else {
             return Ok(BlockVerdict::Invalid(undecodable(hash)));
         };
@@ -283,6 +293,10 @@ impl Engine {
         };
         if !matches!(verdict, BlockVerdict::Invalid(_)) && !self.is_active(&block, &hash) {
             self.around.stored.write().insert(hash);
+        }
+        if !span.is_disabled() {
+            span.record("verdict", verdict.word());
+            span.record("height", self.around.active.current_tip().height);
         }
         Ok(verdict)
     }

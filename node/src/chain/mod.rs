@@ -68,6 +68,18 @@ pub enum BlockVerdict {
     Invalid(InvalidBlock),
 }
 
+impl BlockVerdict {
+    /// The verdict in one word, for metrics and traces.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Invalid(invalid) if invalid.mutated => "mutated",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+}
+
 /// Why a block is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidBlock {

@@ -174,12 +174,7 @@ impl Manager {
     pub(super) fn on_judged(&mut self, judged: Judged) -> Result<(), SyncError> {
         let Judged { hash, from, .. } = judged;
         let verdict = judged.verdict?;
-        let word = match &verdict {
-            BlockVerdict::Accepted => "accepted",
-            BlockVerdict::Duplicate => "duplicate",
-            BlockVerdict::Invalid(invalid) if invalid.mutated => "mutated",
-            BlockVerdict::Invalid(_) => "invalid",
-        };
+        let word = verdict.word();
         let held = matches!(verdict, BlockVerdict::Accepted | BlockVerdict::Duplicate);
         metrics::block_judged(word, if held { judged.txs } else { 0 }, judged.elapsed);
         debug!(height = judged.height, %hash, verdict = word, elapsed_ms = judged.elapsed.as_millis(), "block judged");
