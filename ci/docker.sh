@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Dockerfile: it holds no logic of its own (every RUN is a script of ci/), it
-# does not run as root, and hadolint is content where it is installed.
+# does not run as root, says how to ask for its health, and hadolint is content where it is
+# installed (with CI=true it has to be).
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -21,8 +22,12 @@ case "$user" in
 '' | root* | 0 | 0:*) fail "the image would run as root" ;;
 esac
 
+grep -q '^HEALTHCHECK ' Dockerfile || fail "the image does not say whether it is well"
+
 if command -v hadolint >/dev/null; then
     hadolint Dockerfile
+elif [ "${CI:-}" = true ]; then
+    fail "hadolint is not installed"
 else
     echo "docker: hadolint is not installed: skipped"
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the tools that judge infra/: Debian packages, and Python programs in
 # target/infra. Does nothing when all are there. Terraform 1.11 or newer is not in Debian
-# and has to be there already.
+# and has to be there already; so has kubectl, where Debian's is older than 1.27.
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -10,7 +10,8 @@ set -euo pipefail
 tools="promtool:prometheus amtool:prometheus-alertmanager systemd-analyze:systemd
     python3:python3 curl:curl npm:npm haproxy:haproxy nginx:nginx-light openssl:openssl
     prometheus-node-exporter:prometheus-node-exporter losetup:mount mkfs.ext4:e2fsprogs
-    setpriv:util-linux fsfreeze:util-linux shellcheck:shellcheck"
+    setpriv:util-linux fsfreeze:util-linux shellcheck:shellcheck debootstrap:debootstrap
+    lintian:lintian docker-compose:docker-compose kubectl:kubernetes-client"
 packages=()
 for tool in $tools; do
     command -v "${tool%%:*}" >/dev/null || packages+=("${tool##*:}")
@@ -33,6 +34,14 @@ sys.exit(tuple(map(int, version.split("-")[0].split(".")))[:2] < (1, 11))' 2>/de
     echo "setup-infra: Terraform 1.11 or newer has to be installed" >&2
     exit 1
 fi
+if ! kubectl version --client -o json | python3 -c '
+import json, sys
+version = json.load(sys.stdin).get("kustomizeVersion", "v0")
+sys.exit(int(version.lstrip("v").split(".")[0]) < 5)
+'; then
+    echo "setup-infra: kubectl is older than 1.27" >&2
+    exit 1
+fi
 
 # install FOLDER REQUIREMENTS
 install() {
@@ -47,3 +56,4 @@ install "$venv" infra/verify/requirements.txt
 # It wants an older boto3 than the others.
 install "$venv/policies" infra/verify/requirements-policies.txt
 ln -sf ../policies/bin/checkov "$venv/bin/checkov"
+"$(dirname "${BASH_SOURCE[0]}")/setup-release.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# systemd accepts the unit, and its sandbox stays as tight as it is.
+# systemd accepts the unit, and its sandbox stays as tight as it is: unit.sh [FILE]
 set -euo pipefail
-unit="$(dirname "${BASH_SOURCE[0]}")/../instance/systemd/pulse-node.service"
+unit="${1:-$(dirname "${BASH_SOURCE[0]}")/../instance/systemd/pulse-node.service}"
 # Highest exposure allowed, in tenths: 0 is none, 100 is all.
 most_exposed=20
 work="$(mktemp -d)"
