@@ -25,6 +25,9 @@ pub struct FleetConfig {
     pub seeds: Vec<String>,
     /// Time between two look-ups of the seeds, in seconds. Default 15.
     pub lookup_secs: u64,
+    /// Name server that the seeds are looked up with, `IP:PORT`. Default: empty, those of
+    /// the system.
+    pub resolver: String,
     /// Find siblings of the local network by mDNS. Default false.
     pub mdns: bool,
     /// Peer ids (`pulse-node id`) that belong to the fleet. Default: none.
@@ -64,6 +67,7 @@ impl Default for FleetConfig {
             quic: true,
             seeds: Vec::new(),
             lookup_secs: 15,
+            resolver: String::new(),
             mdns: false,
             allow: Vec::new(),
             members_file: String::new(),
@@ -106,6 +110,7 @@ impl FleetConfig {
         }
         self.listen_addr()?;
         self.parsed_seeds()?;
+        self.resolver_addr()?;
         self.allowed()?;
         let at_least_one = [
             ("lookup_secs", self.lookup_secs),
@@ -152,6 +157,18 @@ impl FleetConfig {
             })
         };
         self.seeds.iter().map(parse).collect()
+    }
+
+    /// `None`: those of the system.
+    pub(crate) fn resolver_addr(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.resolver.is_empty() {
+            return Ok(None);
+        }
+        let addr = self.resolver.parse().map_err(|_| ConfigError {
+            key: "resolver",
+            reason: format!("\"{}\" is not IP:PORT", self.resolver),
+        })?;
+        Ok(Some(addr))
     }
 
     pub(crate) fn allowed(&self) -> Result<Vec<PeerId>, ConfigError> {

@@ -191,7 +191,7 @@ async fn greet(
     });
     let mut stream = stream.await?;
     let hello = Hello {
-        version: VERSION,
+        version: gate.version(),
         network: *gate.network(),
         ticket: gate.own_ticket(&own, now()),
     };
@@ -216,7 +216,7 @@ fn judge(gate: &Gate, peer: &PeerId, hello: &Hello) -> Result<(), HelloError> {
     if hello.network != *gate.network() {
         return Err(HelloError::OtherNetwork);
     }
-    if !VERSION.works_with(hello.version) {
+    if !gate.version().works_with(hello.version) {
         return Err(HelloError::OtherVersion(hello.version));
     }
     Ok(gate.admit(peer, &hello.ticket, now())?)
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn another_network_or_version_is_refused_before_membership_is_asked() {
         let peer = PeerId::random();
-        let gate = Gate::new([3; 32], crate::members::Members::default());
+        let gate = Gate::new([3; 32], VERSION, crate::members::Members::default());
         let judged = |hello: &Hello| judge(&gate, &peer, hello).unwrap_err().word();
         assert_eq!(judged(&hello()), "stranger");
         assert_eq!(

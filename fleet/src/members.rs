@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     config::{ConfigError, FleetConfig},
+    hello::Version,
     ticket::FleetKey,
 };
 
@@ -169,6 +170,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Gate {
     network: [u8; 32],
+    version: Version,
     state: Mutex<State>,
 }
 
@@ -181,15 +183,17 @@ struct State {
 }
 
 impl Gate {
-    /// For the members of a network that its genesis block names.
+    /// For the members of a network that its genesis block names, of a node that speaks this
+    /// version.
     #[must_use]
-    pub fn new(network: [u8; 32], members: Members) -> Self {
+    pub fn new(network: [u8; 32], version: Version, members: Members) -> Self {
         let state = State {
             members,
             ..State::default()
         };
         Self {
             network,
+            version,
             state: Mutex::new(state),
         }
     }
@@ -198,6 +202,12 @@ impl Gate {
     #[must_use]
     pub fn network(&self) -> &[u8; 32] {
         &self.network
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Replaces the members.
@@ -285,6 +295,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use crate::hello::VERSION;
+
     use super::*;
 
     const NOW: u64 = 1_700_000_000;
@@ -307,7 +319,7 @@ mod tests {
         let (listed, holder, denied) = (PeerId::random(), PeerId::random(), PeerId::random());
         let key = "11".repeat(32);
         let file = format!("allow = [\"{listed}\", \"{denied}\"]\ndeny = [\"{denied}\"]");
-        let gate = Gate::new([0; 32], members(&file, &key));
+        let gate = Gate::new([0; 32], VERSION, members(&file, &key));
         let ticket = |peer| FleetKey::from_hex(&key).unwrap().issue(peer, &[0; 32], NOW);
         assert_eq!(gate.admit(&listed, &[], NOW), Ok(()));
         assert_eq!(gate.admit(&holder, &ticket(&holder), NOW), Ok(()));
@@ -335,7 +347,7 @@ mod tests {
 
     #[test]
     fn without_a_key_a_stranger_is_not_even_asked_for_a_ticket() {
-        let gate = Gate::new([0; 32], members("", ""));
+        let gate = Gate::new([0; 32], VERSION, members("", ""));
         assert_eq!(gate.check_id(&PeerId::random()), Err(Refusal::Stranger));
         gate.set_members(members("", &"11".repeat(32)));
         assert_eq!(gate.check_id(&PeerId::random()), Ok(()));
@@ -344,7 +356,11 @@ mod tests {
     #[test]
     fn the_punished_are_refused_until_their_time_is_over() {
         let peer = PeerId::random();
-        let gate = Gate::new([0; 32], members(&format!("allow = [\"{peer}\"]"), ""));
+        let gate = Gate::new(
+            [0; 32],
+            VERSION,
+            members(&format!("allow = [\"{peer}\"]"), ""),
+        );
         gate.punish(peer, Duration::from_secs(60));
         assert_eq!(gate.admit(&peer, &[], NOW), Err(Refusal::Punished));
         gate.punish(peer, Duration::ZERO);

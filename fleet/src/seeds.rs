@@ -7,6 +7,8 @@
 //! any other /...         -> as it is
 //! ```
 //!
+//! Names are looked up as the system does, or, if one is set, with a certain name server.
+//!
 //! # Security
 //! Whatever a name server says, only members are talked to.
 //!
@@ -19,7 +21,13 @@ use std::{
     time::Duration,
 };
 
-use hickory_resolver::{TokioResolver, proto::rr::RData};
+use hickory_resolver::{
+    TokioResolver,
+    config::{NameServerConfig, ResolverConfig},
+    lookup_ip::LookupIp,
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::RData,
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::{net::lookup_host, time::timeout};
 use tracing::{debug, warn};
@@ -71,16 +79,19 @@ pub struct Lookup {
     seeds: Vec<Seed>,
     quic: bool,
     resolver: Option<TokioResolver>,
+    /// The resolver is a certain one, for addresses too.
+    is_certain: bool,
 }
 
 impl Lookup {
-    /// For these seeds; with `quic` each address is tried over UDP as well.
+    /// For these seeds, with the name server at `server` or those of the system; with `quic`
+    /// each address is tried over UDP as well.
     #[must_use]
-    pub fn new(seeds: Vec<Seed>, quic: bool) -> Self {
+    pub fn new(seeds: Vec<Seed>, quic: bool, server: Option<SocketAddr>) -> Self {
         let needs = |seed: &Seed| matches!(seed, Seed::Srv(_) | Seed::DnsAddr(_));
-        let resolver = seeds.iter().any(needs).then(|| {
-            let built = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-            built
+        let is_needed = server.is_some() || seeds.iter().any(needs);
+        let resolver = is_needed.then(|| {
+            resolver(server)
                 .inspect_err(|err| warn!(%err, "SRV and dnsaddr seeds cannot be looked up"))
                 .ok()
         });
@@ -88,6 +99,7 @@ impl Lookup {
             seeds,
             quic,
             resolver: resolver.flatten(),
+            is_certain: server.is_some(),
         }
     }
 
@@ -143,13 +155,34 @@ impl Lookup {
 
     async fn host(&self, host: &str, port: u16) -> Vec<Multiaddr> {
         let host = host.trim_end_matches('.');
-        let found = lookup_host((host, port)).await;
+        let found: Vec<SocketAddr> = match &self.resolver {
+            Some(resolver) if self.is_certain => {
+                let ips = resolver.lookup_ip(host).await;
+                let ips = ips.iter().flat_map(LookupIp::iter);
+                ips.map(|ip| (ip, port).into()).collect()
+            }
+            _ => {
+                let found = lookup_host((host, port)).await;
+                found.into_iter().flatten().collect()
+            }
+        };
         found
             .into_iter()
-            .flatten()
             .flat_map(|addr| dialable(addr, self.quic))
             .collect()
     }
+}
+
+fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
+    let Some(addr) = server else {
+        return TokioResolver::builder_tokio()?.build();
+    };
+    let mut server = NameServerConfig::udp_and_tcp(addr.ip());
+    for connection in &mut server.connections {
+        connection.port = addr.port();
+    }
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build()
 }
 
 /// The ways to dial a socket address.
@@ -208,7 +241,7 @@ mod tests {
     async fn an_address_is_dialled_over_both_transports() {
         let seeds = vec!["127.0.0.1:4001".parse().unwrap()];
         let text = |quic| {
-            let lookup = Lookup::new(seeds.clone(), quic);
+            let lookup = Lookup::new(seeds.clone(), quic, None);
             async move {
                 let addrs = lookup.addresses().await;
                 addrs.iter().map(ToString::to_string).collect::<Vec<_>>()

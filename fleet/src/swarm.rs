@@ -8,11 +8,12 @@
 //! ```
 //!
 //! # Limits
-//! A sibling's gossip is ignored above [`MAX_RATE`] messages a second; one that sends
-//! [`MAX_FAULTS`] messages that cannot be honest within a minute is cut off. Addresses
+//! A sibling's gossip is ignored above [`MAX_RATE`] messages a second; one that commits
+//! [`MAX_FAULTS`] faults within a minute is cut off. Addresses
 //! of at most [`MAX_KNOWN`] siblings are remembered.
 
 mod conduct;
+mod gossip;
 mod setup;
 mod whom;
 
@@ -26,7 +27,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     futures::StreamExt,
-    gossipsub::{self, IdentTopic, MessageAcceptance},
+    gossipsub::{IdentTopic, Message, MessageAcceptance},
     identity::Keypair,
     mdns, ping,
     swarm::{self, DialError, SwarmEvent, dial_opts::DialOpts},
@@ -44,7 +45,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::FleetConfig,
-    hello,
+    hello::{self, Version},
     links::{Carrier, LinkEvent, MAX_INBOUND, WIRE},
     members::{Gate, MembersError, MembersSource},
     metrics,
@@ -55,8 +56,9 @@ use crate::{
     transport,
 };
 
-use conduct::{Conduct, Rate};
+use conduct::Faults;
 pub use conduct::{MAX_FAULTS, MAX_RATE};
+use gossip::GossipEvent;
 pub use setup::FleetError;
 use setup::{Behaviour, BehaviourEvent, settings};
 pub use whom::MAX_KNOWN;
@@ -91,7 +93,7 @@ pub struct Fleet {
     incoming: IncomingStreams,
     topic: IdentTopic,
     whom: Whom,
-    conduct: Conduct,
+    faults: Faults,
     /// Tasks that keep streams, by sibling.
     keeping: HashMap<PeerId, CancellationToken>,
     inbound: HashMap<PeerId, usize>,
@@ -112,12 +114,23 @@ impl Fleet {
         source: Arc<dyn FleetSource>,
         node: mpsc::Sender<SiblingStream>,
     ) -> Result<(Self, FleetHandle), FleetError> {
+        Self::speaking(hello::VERSION, config, identity, network, source, node)
+    }
+
+    fn speaking(
+        version: Version,
+        config: &FleetConfig,
+        identity: &[u8],
+        network: [u8; 32],
+        source: Arc<dyn FleetSource>,
+        node: mpsc::Sender<SiblingStream>,
+    ) -> Result<(Self, FleetHandle), FleetError> {
         config.check()?;
         let key = Keypair::from_protobuf_encoding(identity).map_err(|_| FleetError::Identity)?;
         let own = key.public().to_peer_id();
         let members = MembersSource::new(config)?;
         let texts = members.read()?;
-        let gate = Arc::new(Gate::new(network, members.parse(&texts)?));
+        let gate = Arc::new(Gate::new(network, version, members.parse(&texts)?));
         let transport = transport::build(&key, &gate, config.quic)?;
         let topic = IdentTopic::new(format!("pulse/status/1/{}", hex::encode(network)));
         let behaviour = Behaviour::new(config, key.clone(), &topic)?;
@@ -143,7 +156,7 @@ impl Fleet {
             gate,
             members,
             texts,
-            lookup: Lookup::new(config.parsed_seeds()?, config.quic),
+            lookup: Lookup::new(config.parsed_seeds()?, config.quic, config.resolver_addr()?),
             lookup_interval: Duration::from_secs(config.lookup_secs),
             source,
             view,
@@ -152,7 +165,7 @@ impl Fleet {
             incoming,
             topic,
             whom: Whom::new(own),
-            conduct: Conduct::default(),
+            faults: Faults::default(),
             keeping: HashMap::new(),
             inbound: HashMap::new(),
             tasks: JoinSet::new(),
@@ -207,7 +220,7 @@ impl Fleet {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tips = self.source.tip();
         let (found, mut lookups) = mpsc::channel(1);
-        let lookup = std::mem::replace(&mut self.lookup, Lookup::new(Vec::new(), false));
+        let lookup = std::mem::replace(&mut self.lookup, Lookup::new(Vec::new(), false, None));
         self.tasks
             .spawn(look_up(lookup, self.lookup_interval, found));
         let (mut told, mut checked) = (Instant::now(), Instant::now());
@@ -297,7 +310,8 @@ impl Fleet {
                     if let Some(stop) = self.keeping.remove(&peer_id) {
                         stop.cancel();
                     }
-                    self.conduct.forget(&peer_id);
+                    self.faults.forget(&peer_id);
+                    self.swarm.behaviour_mut().gossip.forget(&peer_id);
                 }
                 if let Some(sibling) = self.view.lock().siblings.get_mut(&peer_id) {
                     sibling.connections = num_established;
@@ -351,38 +365,21 @@ impl Fleet {
                     self.swarm.close_connection(connection);
                 }
             },
-            BehaviourEvent::Gossip(gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            }) => {
-                let acceptance = self.judge(&propagation_source, &message);
+            BehaviourEvent::Gossip(GossipEvent::Message { from, id, message }) => {
+                let acceptance = self.judge(&from, &message);
                 let gossip = &mut self.swarm.behaviour_mut().gossip;
-                gossip.report_message_validation_result(
-                    &message_id,
-                    &propagation_source,
-                    acceptance,
-                );
+                gossip.report(&id, &from, acceptance);
             }
+            BehaviourEvent::Gossip(GossipEvent::Fault { from, what }) => self.fault(from, what),
             BehaviourEvent::Mdns(mdns::Event::Discovered(_)) => self.dial_neighbours(),
             _ => {}
         }
     }
 
     /// Takes in a message that `from` has passed on.
-    fn judge(&mut self, from: &PeerId, message: &gossipsub::Message) -> MessageAcceptance {
-        let now = Instant::now();
-        let rate = self.conduct.message(*from, now);
-        if rate != Rate::Fine {
-            metrics::status("flood");
-            if rate == Rate::Exceeded {
-                self.fault(*from, "flood");
-            }
-            return MessageAcceptance::Ignore;
-        }
+    fn judge(&mut self, from: &PeerId, message: &Message) -> MessageAcceptance {
         let (Some(author), Some(told)) = (message.source, Status::decode(&message.data)) else {
-            metrics::status("malformed");
-            self.fault(*from, "malformed status");
+            self.fault(*from, "malformed");
             return MessageAcceptance::Reject;
         };
         // Members can differ for a moment from node to node: no fault of who passes it on.
@@ -401,14 +398,15 @@ impl Fleet {
         }
         let mut view = self.view.lock();
         if view.siblings.len() < MAX_KNOWN || view.siblings.contains_key(&author) {
-            view.siblings.entry(author).or_default().told = Some((now, told));
+            view.siblings.entry(author).or_default().told = Some((Instant::now(), told));
         }
         MessageAcceptance::Accept
     }
 
     /// `peer` did what no honest node does; too often, and it is cut off.
     fn fault(&mut self, peer: PeerId, what: &'static str) {
-        if self.conduct.fault(peer, Instant::now()) {
+        metrics::status(what);
+        if self.faults.count(peer, Instant::now()) {
             self.punish(peer, what);
         }
     }
@@ -472,9 +470,8 @@ impl Fleet {
             ticket: self.gate.own_ticket(&self.own, hello::now()),
             addrs: addrs.collect(),
         };
-        let topic = self.topic.clone();
         let gossip = &mut self.swarm.behaviour_mut().gossip;
-        if let Err(err) = gossip.publish(topic, status.encode()) {
+        if let Err(err) = gossip.publish(&self.topic, status.encode()) {
             debug!(%err, "nobody was told");
         }
     }

@@ -31,6 +31,8 @@ pub struct NodeOptions {
     data_dir: Option<PathBuf>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
+    http_addr: SocketAddr,
+    netns: Option<String>,
     start_timeout: Duration,
 }
 
@@ -44,6 +46,8 @@ impl NodeOptions {
             data_dir: None,
             args: Vec::new(),
             envs: Vec::new(),
+            http_addr: ([127, 0, 0, 1], 0).into(),
+            netns: None,
             start_timeout: Duration::from_secs(60),
         }
     }
@@ -78,6 +82,21 @@ impl NodeOptions {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// `--http-addr`; otherwise a free port of the loopback interface.
+    #[must_use]
+    pub fn http_addr(mut self, addr: SocketAddr) -> Self {
+        self.http_addr = addr;
+        self
+    }
+
+    /// Runs in this network namespace, which needs the rights of root. The address of the
+    /// HTTP API has to be one that the test reaches.
+    #[must_use]
+    pub fn netns(mut self, name: &str) -> Self {
+        self.netns = Some(name.to_owned());
         self
     }
 
@@ -120,7 +139,7 @@ impl NodeOptions {
             .expect("the log can be written");
         let mut child = self
             .command(&data_dir)
-            .args(["--http-addr", "127.0.0.1:0"])
+            .args(["--http-addr", &self.http_addr.to_string()])
             .stdin(Stdio::null())
             .stdout(log_file.try_clone().expect("the log can be shared"))
             .stderr(log_file)
@@ -208,7 +227,15 @@ impl NodeOptions {
     }
 
     fn command(&self, data_dir: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.netns {
+            None => Command::new(&self.binary),
+            Some(netns) => {
+                // It becomes the node: the process stays the same.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", netns]).arg(&self.binary);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PULSE_") {
                 command.env_remove(name);

@@ -18,13 +18,18 @@ use tempfile::TempDir;
 
 use super::common::{DEADLINE, assert_gone, options, params, served};
 
+mod balancer;
+mod hostile;
+mod namespaces;
+mod resolver;
+
 /// A directory with a fleet's key, and how its nodes are started.
-struct Fleet {
+pub struct Fleet {
     dir: TempDir,
 }
 
 impl Fleet {
-    fn new(key: &str) -> Self {
+    pub fn new(key: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("key"), key.repeat(32)).unwrap();
         fs::write(dir.path().join("members"), "").unwrap();
@@ -36,7 +41,7 @@ impl Fleet {
     }
 
     /// A node with these siblings as its seeds.
-    fn node(&self, seeds: &[&PulseNode]) -> NodeOptions {
+    pub fn node(&self, seeds: &[&PulseNode]) -> NodeOptions {
         let seeds: Vec<_> = seeds.iter().map(|node| address(node)).collect();
         options("regtest")
             .env("PULSE_FLEET__LISTEN", "127.0.0.1:0")
@@ -47,7 +52,7 @@ impl Fleet {
     }
 
     /// The same without any peer of the public network.
-    fn private(&self, seeds: &[&PulseNode]) -> NodeOptions {
+    pub fn private(&self, seeds: &[&PulseNode]) -> NodeOptions {
         self.node(seeds).env("PULSE_FLEET__ONLY_SIBLINGS", "true")
     }
 
@@ -99,7 +104,7 @@ fn sorted(nodes: &[&PulseNode]) -> Vec<String> {
     ids
 }
 
-fn wait_for_siblings(node: &mut PulseNode, others: &[&PulseNode]) {
+pub fn wait_for_siblings(node: &mut PulseNode, others: &[&PulseNode]) {
     let wanted = sorted(others);
     node.wait_until("its siblings", DEADLINE, |node| {
         siblings(node, "linked") == wanted
@@ -229,8 +234,8 @@ fn two_halves_of_a_fleet_agree_on_the_longer_chain_when_they_meet_again() {
         });
     }
     let mut longer = chain.branch_at(20);
-    longer.mine_empty_blocks(10);
-    chain.mine_empty_blocks(5);
+    longer.mine_empty_blocks(12);
+    chain.mine_empty_blocks(10);
     peers[0].push_blocks(&chain.blocks()[21..]);
     peers[1].push_blocks(&longer.blocks()[21..]);
     first.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
@@ -313,6 +318,41 @@ fn a_transaction_and_a_block_are_everywhere_as_soon_as_they_are_somewhere() {
     for node in [&mut gateway, &mut first, &mut second] {
         node.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
     }
+}
+
+#[test]
+fn a_node_that_joins_gets_the_transactions_that_its_siblings_have() {
+    // More than a sibling is told of at a time.
+    const COUNT: usize = 260;
+    let miner = Miner::new(110);
+    let mut chain = ChainBuilder::new(params(Network::Regtest));
+    for _ in 0..COUNT + 100 {
+        let script = miner.lock.script_pubkey(&miner.keys);
+        chain.mine(&script, Amount::ZERO, Vec::new());
+    }
+    let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
+    let fleet = Fleet::new("77");
+    let mut gateway = fleet.node(&[]).connect(peer.addr()).start();
+    gateway.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    let blocks = &chain.blocks()[1..=COUNT];
+    let mut sent: Vec<_> = blocks
+        .iter()
+        .map(|block| {
+            let tx = miner.spend(&block.txdata[0]);
+            let reply = gateway.post("/tx", &serialize_hex(&tx));
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            reply.text().to_owned()
+        })
+        .collect();
+    sent.sort();
+
+    let mut joining = fleet.private(&[&gateway]).start();
+    joining.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    joining.wait_until("the transactions", DEADLINE, |node| {
+        let mut txids: Vec<String> = node.get_json("/mempool/txids");
+        txids.sort();
+        txids == sent
+    });
 }
 
 #[test]

@@ -411,7 +411,6 @@ async fn fetch_chunk(
     buffer.resize(wanted, 0);
     let read = timeout(BYTES_LIMIT, stream.read_exact(&mut buffer)).await;
     read.map_err(io::Error::from)??;
-    metrics::snapshot_received(len);
     let staging = Arc::clone(&job.staging);
     let put = spawn_blocking(move || {
         let put = staging.put_chunk(file, chunk, &buffer);
@@ -419,6 +418,8 @@ async fn fetch_chunk(
     });
     match put.await.map_err(io::Error::from)? {
         (buffer, Ok(())) => {
+            // In place: what a kill leaves behind from now on is not fetched again.
+            metrics::snapshot_received(len);
             job.progress.add(u64::from(len));
             Ok(buffer)
         }

@@ -11,74 +11,80 @@ use std::{
 
 use libp2p::PeerId;
 
-/// Messages of one sibling a second that are looked at. A fleet of 64 makes a hundred.
-pub const MAX_RATE: u32 = 200;
+/// Messages of one sibling a second that are looked at, duplicates among them. A fleet of 64
+/// makes a hundred.
+pub const MAX_RATE: usize = 200;
 /// Faults of one sibling within a minute that it is cut off for.
-pub const MAX_FAULTS: u32 = 3;
+pub const MAX_FAULTS: usize = 3;
 
 const RATE_SPAN: Duration = Duration::from_secs(1);
 const FAULT_SPAN: Duration = Duration::from_secs(60);
 
-/// Whether a message is to be looked at.
+/// Whether messages are to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rate {
-    /// It is.
+    /// They are.
     Fine,
-    /// It is the first one of this second that is not.
+    /// They are the first ones of this second that are not.
     Exceeded,
-    /// Neither is this one.
+    /// Neither are these.
     Flood,
 }
 
-/// The conduct of all siblings.
+/// How many messages each sibling sends.
 #[derive(Debug, Default)]
-pub(super) struct Conduct(HashMap<PeerId, Account>);
+pub(super) struct Rates(Spans);
 
-#[derive(Debug)]
-struct Account {
-    since: Instant,
-    messages: u32,
-    faults: u32,
-    faults_since: Instant,
-}
-
-impl Conduct {
-    /// Counts a message of `peer`.
-    pub(super) fn message(&mut self, peer: PeerId, now: Instant) -> Rate {
-        let account = self.account(peer, now);
-        if now.duration_since(account.since) >= RATE_SPAN {
-            (account.since, account.messages) = (now, 0);
+impl Rates {
+    /// Counts messages of `peer`.
+    pub(super) fn count(&mut self, peer: PeerId, messages: usize, now: Instant) -> Rate {
+        let before = self.0.count(peer, 0, RATE_SPAN, now);
+        let after = self.0.count(peer, messages, RATE_SPAN, now);
+        match (before > MAX_RATE, after > MAX_RATE) {
+            (_, false) => Rate::Fine,
+            (false, true) => Rate::Exceeded,
+            (true, true) => Rate::Flood,
         }
-        account.messages = account.messages.saturating_add(1);
-        match account.messages {
-            0..=MAX_RATE => Rate::Fine,
-            messages if messages == MAX_RATE + 1 => Rate::Exceeded,
-            _ => Rate::Flood,
-        }
-    }
-
-    /// Counts a fault of `peer`; whether it has committed too many.
-    pub(super) fn fault(&mut self, peer: PeerId, now: Instant) -> bool {
-        let account = self.account(peer, now);
-        if now.duration_since(account.faults_since) >= FAULT_SPAN {
-            (account.faults_since, account.faults) = (now, 0);
-        }
-        account.faults += 1;
-        account.faults >= MAX_FAULTS
     }
 
     /// `peer` is gone.
     pub(super) fn forget(&mut self, peer: &PeerId) {
-        self.0.remove(peer);
+        self.0.forget(peer);
+    }
+}
+
+/// What each sibling did that no honest node does.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Spans);
+
+impl Faults {
+    /// Counts a fault of `peer`; whether it has committed too many.
+    pub(super) fn count(&mut self, peer: PeerId, now: Instant) -> bool {
+        self.0.count(peer, 1, FAULT_SPAN, now) >= MAX_FAULTS
     }
 
-    fn account(&mut self, peer: PeerId, now: Instant) -> &mut Account {
-        self.0.entry(peer).or_insert(Account {
-            since: now,
-            messages: 0,
-            faults: 0,
-            faults_since: now,
-        })
+    /// `peer` is gone.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.0.forget(peer);
+    }
+}
+
+/// Counts of siblings, each of a span of time that begins anew when it is over.
+#[derive(Debug, Default)]
+struct Spans(HashMap<PeerId, (Instant, usize)>);
+
+impl Spans {
+    fn count(&mut self, peer: PeerId, more: usize, span: Duration, now: Instant) -> usize {
+        let (since, count) = self.0.entry(peer).or_insert((now, 0));
+        if now.duration_since(*since) >= span {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(more);
+        *count
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
+        self.0.remove(peer);
     }
 }
 
@@ -88,28 +94,27 @@ mod tests {
 
     #[test]
     fn the_rate_is_counted_anew_each_second() {
-        let (mut conduct, peer) = (Conduct::default(), PeerId::random());
+        let (mut rates, peer) = (Rates::default(), PeerId::random());
         let start = Instant::now();
-        for _ in 0..MAX_RATE {
-            assert_eq!(conduct.message(peer, start), Rate::Fine);
+        for _ in 0..MAX_RATE / 2 {
+            assert_eq!(rates.count(peer, 2, start), Rate::Fine);
         }
-        assert_eq!(conduct.message(peer, start), Rate::Exceeded);
-        assert_eq!(conduct.message(peer, start), Rate::Flood);
-        assert_eq!(conduct.message(PeerId::random(), start), Rate::Fine);
-        assert_eq!(conduct.message(peer, start + RATE_SPAN), Rate::Fine);
+        assert_eq!(rates.count(peer, 2, start), Rate::Exceeded);
+        assert_eq!(rates.count(peer, 2, start), Rate::Flood);
+        assert_eq!(rates.count(PeerId::random(), 2, start), Rate::Fine);
+        assert_eq!(rates.count(peer, 2, start + RATE_SPAN), Rate::Fine);
     }
 
     #[test]
     fn faults_add_up_within_a_minute_and_are_forgotten_then() {
-        let (mut conduct, peer) = (Conduct::default(), PeerId::random());
+        let (mut faults, peer) = (Faults::default(), PeerId::random());
         let start = Instant::now();
         for _ in 1..MAX_FAULTS {
-            assert!(!conduct.fault(peer, start));
+            assert!(!faults.count(peer, start));
         }
-        assert!(!conduct.fault(peer, start + FAULT_SPAN), "a new minute");
-        for _ in 2..MAX_FAULTS {
-            assert!(!conduct.fault(peer, start + FAULT_SPAN));
+        for _ in 1..MAX_FAULTS {
+            assert!(!faults.count(peer, start + FAULT_SPAN), "a new minute");
         }
-        assert!(conduct.fault(peer, start + FAULT_SPAN));
+        assert!(faults.count(peer, start + FAULT_SPAN));
     }
 }

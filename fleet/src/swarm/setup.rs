@@ -18,6 +18,8 @@ use crate::{
     transport::SetupError,
 };
 
+use super::gossip::Gossip;
+
 /// A connection is kept as long as it works; ping finds out whether it does.
 const IDLE_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -61,7 +63,7 @@ pub enum FleetError {
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) ping: ping::Behaviour,
-    pub(super) gossip: gossipsub::Behaviour,
+    pub(super) gossip: Gossip,
     pub(super) streams: libp2p_stream::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -80,7 +82,7 @@ impl Behaviour {
                     .with_interval(PING_INTERVAL)
                     .with_timeout(PING_LIMIT),
             ),
-            gossip: gossip(key, topic)?,
+            gossip: Gossip::new(gossip(key, topic)?),
             streams: libp2p_stream::Behaviour::new(),
             mdns: neighbours(config, own)?.into(),
         })

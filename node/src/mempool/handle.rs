@@ -7,7 +7,8 @@ use std::{
 };
 
 use pulse_mempool::{
-    AcceptError, AcceptOptions, Accepted, Entry, MiningRank, PackageResult, PoolView, Rejected,
+    AcceptError, AcceptOptions, Accepted, Entry, Mempool, MiningRank, PackageResult, PoolView,
+    Rejected,
     accept::{accept, accept_package},
 };
 use pulse_p2p::compact::CompactSource;
@@ -24,6 +25,7 @@ use tracing::error;
 use super::{estimates::Figures, inner::Inner, now};
 use crate::relay::{
     download::Pool, feefilter::AcceptedRates, ids::GenTxid, inventory::Announceable,
+    joining::Telling,
 };
 
 /// How long acceptance waits for the mempool to reach the index's tip, in all.
@@ -164,10 +166,7 @@ impl MempoolHandle {
     /// The number that the next transaction to arrive gets, at least that of all here.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        let pool = self.inner.pool.read();
-        pool.iter()
-            .next_back()
-            .map_or(1, |entry| entry.sequence + 1)
+        sequence_after(&self.inner.pool.read())
     }
 
     /// Asks `use_it` with a lookup of transactions to announce and with
@@ -177,10 +176,7 @@ impl MempoolHandle {
         use_it: impl FnOnce(&dyn Fn(&Wtxid) -> Option<Announceable<MiningRank>>, u64) -> R,
     ) -> R {
         let pool = self.inner.pool.read();
-        let sequence = pool
-            .iter()
-            .next_back()
-            .map_or(1, |entry| entry.sequence + 1);
+        let sequence = sequence_after(&pool);
         let find = |wtxid: &Wtxid| {
             let entry = pool.get_wtxid(wtxid)?;
             Some(Announceable {
@@ -191,6 +187,21 @@ impl MempoolHandle {
             })
         };
         use_it(&find, sequence)
+    }
+
+    /// The next piece of what a sibling is told of, by both ids, and
+    /// [`Self::next_sequence`] of that moment.
+    pub fn tell(&self, telling: &mut Telling) -> (Vec<(Txid, Wtxid)>, u64) {
+        let pool = self.inner.pool.read();
+        let sequence = sequence_after(&pool);
+        let piece = telling.piece(sequence, |from| {
+            let entries = pool.iter_from(from);
+            entries.map(|entry| {
+                let ids = (entry.txid, entry.wtxid);
+                (entry.sequence, entry.tx.total_size(), ids)
+            })
+        });
+        (piece, sequence)
     }
 
     /// The best transactions for a block that follows `parent`, in mining order (parents
@@ -294,6 +305,12 @@ impl MempoolHandle {
         }
         of(&figures)
     }
+}
+
+/// The number that the next transaction to arrive gets, at least that of all here.
+fn sequence_after(pool: &Mempool) -> u64 {
+    let newest = pool.iter().next_back();
+    newest.map_or(1, |entry| entry.sequence + 1)
 }
 
 /// The mempool's transactions, then others that were seen lately: replaced, evicted,

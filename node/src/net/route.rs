@@ -56,10 +56,15 @@ pub(super) fn route(message: Message, relay_listens: bool) -> Result<Routes, Fau
             routes.relay = Some(message);
         }
         Message::Inv(entries) => {
+            // A sibling that has no more to tell says so by an empty one.
+            let is_end = entries.is_empty();
             let (blocks, others) = split(entries);
             routes.told = blocks.last().and_then(block_of);
             routes.sync = some(blocks, Message::Inv);
-            routes.relay = some(others, Message::Inv);
+            routes.relay = match is_end {
+                true => Some(Message::Inv(others)),
+                false => some(others, Message::Inv),
+            };
         }
         Message::NotFound(entries) => {
             let (blocks, others) = split(entries);

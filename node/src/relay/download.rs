@@ -333,6 +333,12 @@ impl Downloads {
         self.orphanage.has_work(peer)
     }
 
+    /// Announcements of `peer` that are not dealt with yet.
+    #[must_use]
+    pub fn announced_by(&self, peer: PeerId) -> usize {
+        self.requests.count(peer)
+    }
+
     /// Requests without an answer, announcements, orphans: for metrics.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {

@@ -132,6 +132,14 @@ impl Inventory {
         self.known.insert(hash);
     }
 
+    /// The announcement of these, whatever else waits; the mempool's next number is `sequence`.
+    pub fn tell(&mut self, ids: Vec<(Txid, Wtxid)>, sequence: u64) -> Vec<Entry> {
+        self.last_sequence = sequence;
+        ids.into_iter()
+            .map(|(txid, wtxid)| self.announcement(txid, wtxid))
+            .collect()
+    }
+
     /// Takes the peer's `feefilter`, in sat per 1000 vB. Impossible values are ignored.
     pub fn set_fee_filter(&mut self, rate: u64) {
         const MAX_MONEY: u64 = 2_100_000_000_000_000;
@@ -199,14 +207,19 @@ impl Inventory {
             .into_iter()
             .map(|(_, wtxid, txid)| {
                 self.queue.remove(&wtxid);
-                let hash = self.hash(txid, wtxid);
-                self.known.insert(&hash);
-                match self.wtxid_relay {
-                    true => Entry::WTx(wtxid),
-                    false => Entry::Transaction(txid),
-                }
+                self.announcement(txid, wtxid)
             })
             .collect()
+    }
+
+    /// The peer knows the transaction from then on.
+    fn announcement(&mut self, txid: Txid, wtxid: Wtxid) -> Entry {
+        let hash = self.hash(txid, wtxid);
+        self.known.insert(&hash);
+        match self.wtxid_relay {
+            true => Entry::WTx(wtxid),
+            false => Entry::Transaction(txid),
+        }
     }
 
     fn hash(&self, txid: Txid, wtxid: Wtxid) -> TxHash {

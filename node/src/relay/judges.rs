@@ -146,6 +146,12 @@ impl Judges {
         self.running.remove(&id);
     }
 
+    /// Jobs of `peer` that wait.
+    #[must_use]
+    pub fn waiting_of(&self, peer: PeerId) -> usize {
+        self.queues.get(&peer).map_or(0, |queue| queue.jobs.len())
+    }
+
     /// Jobs that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

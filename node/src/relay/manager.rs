@@ -12,7 +12,8 @@
 //!
 //! # Security
 //! Peers that send transactions where none are relayed are disconnected, as are those
-//! that ask for the whole mempool (BIP 35): it is not offered. Invalid transactions are
+//! that ask for the whole mempool (BIP 35), which is offered to siblings only
+//! ([`super::joining`]). Invalid transactions are
 //! not punished, because what is invalid here may be valid by rules to come; they cost
 //! their sender its own turns ([`super::judges`]).
 
@@ -210,6 +211,7 @@ impl Manager {
                 let rate = i64::try_from(rate).unwrap_or(i64::MAX);
                 peer.peer.send(NetworkMessage::FeeFilter(rate));
             }
+            self.ask_for_more(id, now);
         }
         let (announcements, orphans) = self.downloads.sizes();
         metrics::relay(announcements, orphans, self.judges.waiting());

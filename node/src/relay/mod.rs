@@ -8,13 +8,14 @@
 //! ```
 //!
 //! [`requests`], [`orphanage`], [`recent`], [`download`], [`inventory`], [`feefilter`],
-//! [`broadcast`] and [`judges`] are the pure parts: times and random numbers are given to them.
+//! [`broadcast`], [`joining`] and [`judges`] are the pure parts: times and random numbers are given to them.
 
 pub mod broadcast;
 pub mod download;
 pub mod feefilter;
 pub mod ids;
 pub mod inventory;
+pub mod joining;
 pub mod judges;
 mod manager;
 pub mod orphanage;

@@ -388,6 +388,64 @@ async fn those_who_break_the_rules_of_relay_are_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_gets_what_was_there_before_it_in_pieces_and_an_end() {
+    let mut scene = Scene::new().await;
+    let txs: Vec<_> = (1..=3)
+        .map(|height| spend(&[scene.coin(height)], 2, 1000))
+        .collect();
+    for tx in &txs {
+        scene.submit(tx).await;
+    }
+    let mut sibling = scene.peer(ConnectionKind::Sibling { inbound: true }).await;
+    sibling.say(Message::Mempool).await;
+    let told = sibling.is_told(wtx(&txs[0])).await;
+    assert_eq!(told, txs.iter().map(wtx).collect::<Vec<_>>());
+    sibling.say(Message::GetData(told)).await;
+    for tx in &txs {
+        assert_eq!(sibling.gets_tx().await.as_ref(), Ok(tx));
+    }
+    sibling.say(Message::Mempool).await;
+    let is_end = |message: &NetworkMessage| match message {
+        NetworkMessage::Inv(entries) => entries.is_empty().then_some(()),
+        _ => None,
+    };
+    sibling.hear(is_end).await;
+    assert!(!sibling.peer.is_closing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_is_asked_for_its_mempool_until_it_has_no_more() {
+    let mut scene = Scene::new().await;
+    let mut sibling = scene.peer(ConnectionKind::Sibling { inbound: true }).await;
+    let asks = |message: &NetworkMessage| match message {
+        NetworkMessage::MemPool => Some(()),
+        _ => None,
+    };
+    for height in 1..=2 {
+        sibling.hear(asks).await;
+        let tx = spend(&[scene.coin(height)], 2, 1000);
+        sibling.announce(&tx).await;
+        sibling.is_asked(wtx(&tx)).await;
+        sibling.send(&tx).await;
+        scene.accepted(&tx).await;
+    }
+    sibling.hear(asks).await;
+    sibling.say(Message::Inv(Vec::new())).await;
+    // Whatever it announces later is no reason to ask again.
+    let tx = spend(&[scene.coin(3)], 2, 1000);
+    sibling.announce(&tx).await;
+    sibling.is_asked(wtx(&tx)).await;
+    sibling.send(&tx).await;
+    scene.accepted(&tx).await;
+    while let Ok(queued) = sibling.waiting.try_recv() {
+        assert!(!matches!(
+            queued.message,
+            Outgoing::Message(NetworkMessage::MemPool)
+        ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_sends_invalid_transactions_stays_connected() {
     let mut scene = Scene::new().await;
     let mut peer = scene.peer(ConnectionKind::FullRelay).await;

@@ -24,6 +24,7 @@ use crate::{
         feefilter::FeeFilter,
         ids::{GenTxid, has_witness},
         inventory::Inventory,
+        joining::{Asking, Telling},
         judges::Job,
     },
 };
@@ -47,6 +48,8 @@ pub(super) struct RelayPeer {
     pub fee_filter: FeeFilter,
     /// Whether transactions are taken from it and it knows `feefilter`.
     pub takes_txs: bool,
+    /// Of a sibling: what we ask of its mempool, until that is over, and what it was told of ours.
+    pub joining: Option<(Asking, Telling)>,
     questions: mpsc::Sender<Question>,
 }
 
@@ -65,7 +68,7 @@ impl Manager {
             self.downloads.connected(
                 id,
                 PeerInfo {
-                    preferred: !peer.is_inbound(),
+                    preferred: !peer.is_inbound() || peer.kind.is_sibling(),
                     wtxid_relay: peer.remote.wtxid_relay,
                 },
             );
@@ -89,6 +92,7 @@ impl Manager {
         if inventory.is_some() {
             tokio::spawn(answer(Arc::clone(&peer), self.mempool.clone(), waiting));
         }
+        let joining = peer.kind.is_sibling().then(Default::default);
         let takes_txs = relays && peer.remote.version >= FEEFILTER_VERSION;
         self.peers.insert(
             id,
@@ -97,6 +101,7 @@ impl Manager {
                 inventory,
                 fee_filter: FeeFilter::default(),
                 takes_txs,
+                joining,
                 questions,
             },
         );
@@ -128,7 +133,14 @@ impl Manager {
                     inventory.set_fee_filter(rate);
                 }
             }
-            Message::Mempool => peer.peer.disconnect(Fault::Useless("mempool_request")),
+            Message::Mempool => match (&mut peer.joining, &mut peer.inventory) {
+                (Some((_, telling)), Some(inventory)) => {
+                    let (ids, sequence) = self.mempool.tell(telling);
+                    let piece = inventory.tell(ids, sequence);
+                    peer.peer.send(NetworkMessage::Inv(piece));
+                }
+                _ => peer.peer.disconnect(Fault::Useless("mempool_request")),
+            },
             _ => {}
         }
     }
@@ -138,6 +150,9 @@ impl Manager {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        if let Some((asking, _)) = &mut peer.joining {
+            asking.heard(entries.len());
+        }
         let wtxid_relay = peer.peer.remote.wtxid_relay;
         let mut ids = Vec::new();
         for entry in entries {
@@ -209,6 +224,23 @@ impl Manager {
         for chunk in ids.chunks(MAX_GETDATA) {
             let entries = chunk.iter().map(|gtxid| gtxid.to_request()).collect();
             peer.peer.send(NetworkMessage::GetData(entries));
+        }
+    }
+
+    /// Asks a sibling for the next piece of its mempool, if it is time.
+    pub(super) fn ask_for_more(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some((asking, _)) = &mut peer.joining else {
+            return;
+        };
+        if asking.is_over() || !self.mempool.is_active() {
+            return;
+        }
+        let on_their_way = self.downloads.announced_by(id) + self.judges.waiting_of(id);
+        if asking.is_due(now, on_their_way) {
+            peer.peer.send(NetworkMessage::MemPool);
         }
     }
 

@@ -134,6 +134,7 @@ impl Manager {
     ) {
         match received {
             Received::Wanted => {
+                debug!(%peer, %hash, "block received");
                 self.sync
                     .shared
                     .blocks_received
