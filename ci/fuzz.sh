@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Throws mutated messages at the parsers of what peers send: ci/fuzz.sh SECONDS [OPTION...]
+# Throws mutated messages at the parsers of what peers and clients send: ci/fuzz.sh SECONDS [OPTION...]
 # The options are those of fuzz-run; see fuzz/README.md.
 set -euo pipefail
 seconds="${1:?usage: ci/fuzz.sh SECONDS [OPTION...]}"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides the build: Node.js and bcoin, an independent node
-# that they use as a peer; a browser; the Electrum wallet; curl; Python and Schemathesis, which
-# tries the HTTP API by its description. Does nothing when all is there.
+# that they use as a peer; a browser; the Electrum wallet; curl; HAProxy, dnsmasq and iproute2
+# for the fleet; Python and Schemathesis, which tries the HTTP API by its description. Does
+# nothing when all is there.
 set -euo pipefail
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -16,6 +17,12 @@ fi
 if ! command -v curl >/dev/null; then
     packages+=(curl)
 fi
+# The fleet's: a balancer, a name server, and network namespaces.
+for tool in haproxy:haproxy dnsmasq:dnsmasq-base ip:iproute2; do
+    if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${tool%%:*}" >/dev/null; then
+        packages+=("${tool##*:}")
+    fi
+done
 if ! command -v electrum >/dev/null; then
     packages+=(electrum)
 fi

@@ -9,4 +9,4 @@ step format cargo fmt --all --check
 "$(dirname "${BASH_SOURCE[0]}")/setup-tests.sh"
 step build cargo build --release --locked --workspace --all-targets
 step tests cargo test --release --locked --workspace
-"$(dirname "${BASH_SOURCE[0]}")/fuzz.sh" 30
+"$(dirname "${BASH_SOURCE[0]}")/fuzz.sh" 45

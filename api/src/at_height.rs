@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pulse_primitives::{Height, tip::ChainTip};
+use pulse_request::RequestError;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{rest::error::RestError, state::ApiState};
@@ -40,7 +41,7 @@ pub(crate) async fn layer(State(state): State<ApiState>, request: Request, next:
     let waited = match wanted(&request) {
         Ok(Some(wanted)) => wait_for(wanted, &mut tips).await,
         Ok(None) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     let tip = *tips.borrow();
     let mut response = match waited {
@@ -68,10 +69,10 @@ async fn wait_for(wanted: Height, tips: &mut Tips) -> Result<(), RestError> {
 }
 
 /// The least height that the client takes; the header counts before the parameter.
-fn wanted(request: &Request) -> Result<Option<Height>, RestError> {
-    let parse = |text: &str| text.parse().map_err(|_| RestError::InvalidNumber);
+fn wanted(request: &Request) -> Result<Option<Height>, RequestError> {
+    let parse = |text: &str| text.parse().map_err(|_| RequestError::InvalidNumber);
     if let Some(header) = request.headers().get(MIN_HEIGHT) {
-        let text = header.to_str().map_err(|_| RestError::InvalidNumber)?;
+        let text = header.to_str().map_err(|_| RequestError::InvalidNumber)?;
         return parse(text).map(Some);
     }
     let query = request.uri().query().unwrap_or_default();

@@ -26,6 +26,10 @@ pub struct ApiConfig {
     /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_esplora: Option<FallbackUrl>,
+    /// PEM file with authorities that may have signed the certificate of `fallback_esplora`,
+    /// besides those that the system trusts. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_ca: Option<PathBuf>,
     /// Value of `Access-Control-Allow-Origin` on every answer of the public listener;
     /// empty sends no CORS headers. Default `*`, since all of it is public data.
     pub cors: CorsOrigin,
@@ -75,6 +79,7 @@ impl Default for ApiConfig {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             ops_addr: None,
             fallback_esplora: None,
+            fallback_ca: None,
             cors: CorsOrigin(Some(HeaderValue::from_static("*"))),
             utxos_limit: 100_000,
             max_connections: const { count(1024) },

@@ -91,7 +91,7 @@ async fn measure(State(log): State<bool>, request: Request, next: Next) -> Respo
         None => "none",
     };
     metrics::request(route, response.status(), started.elapsed());
-    trace::answered(&span, method, route, response.status());
+    trace::answered(&span, route, response.status());
     let response = compress::apply(accepted, response).await;
     if !log {
         return response;

@@ -81,11 +81,14 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
-/// `/stats`, the peers that `control` reaches, labels and API keys. Sends no CORS header, so that web
+/// `/stats`, the peers that `control` reaches, labels and API keys, and `/openapi.json` about
+/// them. Sends no CORS header, so that web
 /// pages cannot read it.
 pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>, books: OperatorBooks) -> Router {
     let (max, log) = (state.config().max_requests, state.config().access_log);
-    let router = ops::health_routes().merge(ops::metrics_route());
+    let router = ops::health_routes()
+        .merge(ops::metrics_route())
+        .merge(rest::openapi::operator_routes());
     let router = router.fallback(rest::handle_operator).with_state(state);
     let router = router.merge(ops::peer_routes(control));
     let router = router.merge(ops::label_routes(books.labels));

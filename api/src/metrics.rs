@@ -16,6 +16,7 @@ const REQUEST_SECONDS: &str = "pulse_rest_request_seconds";
 const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
 const REFUSED: &str = "pulse_rest_queries_refused_total";
+const KNOWN_BEFORE: &str = "pulse_rest_known_before_total";
 const PANICS: &str = "pulse_rest_handler_panics_total";
 const FALLBACK: &str = "pulse_rest_fallback_total";
 const KEY_REQUESTS: &str = "pulse_rest_api_key_requests_total";
@@ -67,6 +68,10 @@ pub fn describe() {
     describe_counter!(
         ACCESS_REFUSED,
         "Requests refused for lack of a key or for being too many, by reason"
+    );
+    describe_counter!(
+        KNOWN_BEFORE,
+        "Requests answered with 304 without a query for the answer"
     );
     describe_counter!(PANICS, "Requests whose handler panicked");
     describe_counter!(
@@ -122,6 +127,7 @@ pub fn describe() {
         counter!(PANICS),
         counter!(ELECTRUM_NOTIFICATIONS),
         counter!(PUSH_MESSAGES),
+        counter!(KNOWN_BEFORE),
     ] {
         counter.increment(0);
     }
@@ -190,6 +196,11 @@ pub(crate) fn request(route: &'static str, status: StatusCode, elapsed: Duration
 
 pub(crate) fn query_refused() {
     counter!(REFUSED).increment(1);
+}
+
+/// Records a 304 that took no query.
+pub(crate) fn known_before() {
+    counter!(KNOWN_BEFORE).increment(1);
 }
 
 pub(crate) fn handler_panicked() {

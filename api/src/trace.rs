@@ -13,7 +13,8 @@ pub(crate) fn request(method: &'static str) -> Span {
     trace_span!(
         target: TRACE_TARGET,
         "request",
-        otel.name = Empty,
+        // The route is known only later, when a span can no longer be given a name.
+        otel.name = method,
         otel.kind = "server",
         otel.status_code = Empty,
         http.request.method = method,
@@ -23,11 +24,10 @@ pub(crate) fn request(method: &'static str) -> Span {
 }
 
 /// Its answer begins. `route` is a template, never a path.
-pub(crate) fn answered(span: &Span, method: &'static str, route: &'static str, status: StatusCode) {
+pub(crate) fn answered(span: &Span, route: &'static str, status: StatusCode) {
     if span.is_disabled() {
         return;
     }
-    span.record("otel.name", format!("{method} {route}"));
     span.record("http.route", route);
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {

@@ -97,6 +97,13 @@ pub enum Command {
     Simulate(SimulateArgs),
     /// Print the peer id of this node, making it if there is none yet.
     Id,
+    /// Ask the node that runs in the data directory whether it answers, as a container's
+    /// health check does. Ends with code 1 if not.
+    Health {
+        /// Ask whether it is synced (/health) instead (of /health/live).
+        #[arg(long)]
+        ready: bool,
+    },
     /// Print a digest over all rows of the index of a node that is not running. Two
     /// nodes at the same tip have the same digest.
     Digest,
@@ -115,14 +122,14 @@ pub enum Command {
     /// analytics. Files that are there are kept. A node that runs in the data directory does
     /// it itself and goes on answering.
     Archive(ArchiveArgs),
-    /// Write what a snapshot does not have, the identity of this node, to a new file that
-    /// is to be kept secret.
+    /// Write what a snapshot does not have, the identity of this node, its labels and API
+    /// keys, to a new file that is to be kept secret.
     Export {
         /// File to write; it must not exist.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Take the identity from a file that export has written. The node must not be running.
+    /// Take identity, labels and API keys from a file that export has written. The node must not be running.
     Import {
         /// File to read.
         #[arg(value_name = "FILE")]

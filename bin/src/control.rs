@@ -25,6 +25,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use pulse_meta::MetaStore;
 use pulse_snapshot::Progress;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -40,6 +41,7 @@ use tracing::{info, warn};
 use crate::{
     archive::{self, Archived},
     cli::{ArchiveArgs, VerifyArgs},
+    export::Books,
     run::offline::verify::{self, Checked},
     snapshot::{self, Source, Summary},
 };
@@ -61,6 +63,18 @@ enum Request {
     Verify { from: u32, hash_serialized: bool },
     /// An archive in the folder of that absolute path.
     Archive(ArchiveArgs),
+    /// What the operator has written into the node.
+    Books,
+}
+
+impl Request {
+    /// Whether no other work may be done meanwhile.
+    fn is_alone(&self) -> bool {
+        match self {
+            Self::SnapshotCreate { .. } | Self::Verify { .. } | Self::Archive(_) => true,
+            Self::Books => false,
+        }
+    }
 }
 
 /// What came of it.
@@ -70,6 +84,7 @@ enum Outcome {
     Snapshot(Summary),
     Checked(Checked),
     Archived(Archived),
+    Books(Books),
 }
 
 /// What the node answers, line by line.
@@ -81,8 +96,17 @@ enum Message {
     Failed(String),
 }
 
+/// What commands are about.
+#[derive(Clone)]
+pub struct Node {
+    /// Chain and index.
+    pub source: Source,
+    /// Identity, labels and API keys.
+    pub meta: Arc<MetaStore>,
+}
+
 /// What is done for a client. Blocks its thread.
-type Work = Box<dyn FnOnce(&Source, &Arc<Progress>) -> anyhow::Result<Outcome> + Send>;
+type Work = Box<dyn FnOnce(&Node, &Arc<Progress>) -> anyhow::Result<Outcome> + Send>;
 
 /// Listens in the data directory, which this process has locked.
 ///
@@ -112,7 +136,7 @@ fn through_short_path<T>(root: &Path, work: impl FnOnce(&Path) -> io::Result<T>)
 /// None; a client that misbehaves is its own trouble.
 pub async fn run(
     listener: UnixListener,
-    source: Source,
+    node: Node,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let slots = Arc::new(Semaphore::new(CLIENTS));
@@ -135,10 +159,10 @@ pub async fn run(
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             continue;
         };
-        let (source, working, stop) = (source.clone(), Arc::clone(&working), stop.clone());
+        let (node, working, stop) = (node.clone(), Arc::clone(&working), stop.clone());
         clients.spawn(async move {
             // The client has gone if it cannot be told.
-            let _ = serve(stream, source, &working, &stop).await;
+            let _ = serve(stream, node, &working, &stop).await;
             drop(slot);
         });
     }
@@ -149,7 +173,7 @@ pub async fn run(
 
 async fn serve(
     stream: UnixStream,
-    source: Source,
+    node: Node,
     working: &Mutex<()>,
     stop: &CancellationToken,
 ) -> io::Result<()> {
@@ -165,19 +189,24 @@ async fn serve(
         () = stop.cancelled() => return Ok(()),
         read = request => { read??; }
     }
-    let Ok(_only) = working.try_lock() else {
-        const BUSY: &str =
-            "a snapshot or an archive is being made already, or the index is being checked";
-        return fail(&mut write, BUSY).await;
-    };
-    let work = match serde_json::from_slice(&line) {
-        Ok(request) => work_of(request),
+    let request: Request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
         Err(err) => return fail(&mut write, &format!("not understood: {err}")).await,
     };
+    let _only = match (request.is_alone(), working.try_lock()) {
+        (false, _) => None,
+        (true, Ok(only)) => Some(only),
+        (true, Err(_)) => {
+            const BUSY: &str =
+                "a snapshot or an archive is being made already, or the index is being checked";
+            return fail(&mut write, BUSY).await;
+        }
+    };
+    let work = work_of(request);
     let progress = Arc::new(Progress::default());
     let mut job = tokio::task::spawn_blocking({
         let progress = Arc::clone(&progress);
-        move || work(&source, &progress)
+        move || work(&node, &progress)
     });
     let mut ticks = interval(PROGRESS_INTERVAL);
     let mut rest = [0; 1];
@@ -212,30 +241,34 @@ async fn serve(
 
 fn work_of(request: Request) -> Work {
     match request {
-        Request::SnapshotCreate { dir } => Box::new(move |source, progress| {
+        Request::SnapshotCreate { dir } => Box::new(move |node, progress| {
             anyhow::ensure!(dir.is_absolute(), "the place is no absolute path");
             info!(dir = %dir.display(), "snapshot asked for");
-            let made = snapshot::create(source, &dir, snapshot::PATIENCE, progress)?;
+            let made = snapshot::create(&node.source, &dir, snapshot::PATIENCE, progress)?;
             Ok(Outcome::Snapshot(made))
         }),
         Request::Verify {
             from,
             hash_serialized,
-        } => Box::new(move |source, progress| {
+        } => Box::new(move |node, progress| {
             info!(height = from, "check of the index asked for");
             let args = VerifyArgs {
                 from,
                 hash_serialized,
             };
-            let checked = verify::beside_node(source, &args, progress)?;
+            let checked = verify::beside_node(&node.source, &args, progress)?;
             info!(wrong = checked.wrong, "index checked");
             Ok(Outcome::Checked(checked))
         }),
-        Request::Archive(args) => Box::new(move |source, progress| {
+        Request::Archive(args) => Box::new(move |node, progress| {
             anyhow::ensure!(args.dir.is_absolute(), "the place is no absolute path");
             info!(dir = %args.dir.display(), "archive asked for");
-            let archived = archive::beside_node(source, &args, progress)?;
+            let archived = archive::beside_node(&node.source, &args, progress)?;
             Ok(Outcome::Archived(archived))
+        }),
+        Request::Books => Box::new(|node, _| {
+            info!("labels and API keys asked for");
+            Ok(Outcome::Books(Books::of(&node.meta)?))
         }),
     }
 }
@@ -284,6 +317,19 @@ pub fn ask_for_check(
     };
     match ask(root, &request, shown)? {
         Some(Outcome::Checked(checked)) => Ok(Some(checked)),
+        Some(_) => bail!("the node did something else"),
+        None => Ok(None),
+    }
+}
+
+/// Asks the node that runs in `root` for what its operator has written into it. `None` when no
+/// node runs there.
+///
+/// # Errors
+/// Why they could not be read.
+pub fn ask_for_books(root: &Path) -> anyhow::Result<Option<Books>> {
+    match ask(root, &Request::Books, |_, _, _| ())? {
+        Some(Outcome::Books(books)) => Ok(Some(books)),
         Some(_) => bail!("the node did something else"),
         None => Ok(None),
     }

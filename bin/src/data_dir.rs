@@ -48,6 +48,8 @@ pub const FORMAT: u32 = 1;
 
 const BINDING_FILE: &str = "node.json";
 const LOCK_FILE: &str = ".lock";
+/// Where a process that uses the directory says on which addresses it listens.
+pub const LISTEN_FILE: &str = "listen.json";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -311,7 +313,7 @@ impl DataDir {
 
     /// Where [`DataDir::write_listen`] writes.
     pub fn listen(&self) -> PathBuf {
-        self.root.join("listen.json")
+        self.root.join(LISTEN_FILE)
     }
 
     /// Seed of the simulated chain that lives here.

@@ -1,6 +1,14 @@
-//! What makes this node this one, in a file: today its identity.
+//! What makes this node this one, in a file: its identity, and what its operator has written
+//! into it (labels and API keys).
 //!
-//! A snapshot has nothing of it, so that it can be given to others; this file is secret.
+//! A snapshot has nothing of it, so that it can be given to others; this file is secret. It is
+//! JSON: `format`, `identity` (as in `identity.key`), and in `books` the `labels` (as the lines
+//! of BIP 329) and `api_keys` (as `/api-keys/export` gives them: of a key its SHA-256, not the
+//! key).
+//!
+//! # Correctness
+//! Everything in a file is checked before anything of it is taken, and taking it again changes
+//! nothing; labels and keys that are there already stay unless the file has the same.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,12 +22,17 @@ use pulse_meta::{
     MetaStore,
     identity::{self, Found},
 };
+use pulse_primitives::{
+    api_keys::{ApiKey, ApiKeyStore},
+    labels::{Label, LabelStore, MAX_LABELS},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, data_dir::DataDir};
+use crate::{config::Config, control, data_dir::DataDir};
 
-/// Version of the file.
-const FORMAT: u32 = 1;
+/// Version of the file. Version 1 had the identity alone.
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 const IDENTITY_FILE: &str = "identity.key";
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +41,51 @@ struct Exported {
     format: u32,
     /// As in `identity.key`.
     identity: String,
+    #[serde(default)]
+    books: Books,
+}
+
+/// What the operator has written into the node.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Books {
+    labels: Vec<Label>,
+    api_keys: Vec<ApiKey>,
+}
+
+impl Books {
+    /// All that `meta` has.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub fn of(meta: &MetaStore) -> anyhow::Result<Self> {
+        Ok(Self {
+            labels: meta.labels(None, MAX_LABELS)?,
+            api_keys: meta.api_keys(),
+        })
+    }
+
+    fn write_to(&self, meta: &MetaStore) -> anyhow::Result<()> {
+        meta.set_labels(&self.labels).context("labels")?;
+        meta.import_keys(&self.api_keys).context("API keys")
+    }
+}
+
+impl std::fmt::Display for Books {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (labels, keys) = (self.labels.len(), self.api_keys.len());
+        write!(out, "{labels} labels, {keys} API keys")
+    }
+}
+
+/// Those of the node that runs in the data directory, or else what lies there.
+fn books(config: &Config) -> anyhow::Result<Books> {
+    if let Some(books) = control::ask_for_books(&config.data_dir)? {
+        return Ok(books);
+    }
+    let seed = config.simulate.map(|simulate| simulate.seed);
+    let dir = DataDir::open(&config.data_dir, &config.chain, seed)?;
+    Books::of(&MetaStore::open(dir.root())?.0)
 }
 
 /// `pulse-node export FILE`: also beside a running node. The file must not exist; nobody
@@ -42,6 +100,7 @@ pub fn export(config: &Config, file: &Path, mut out: impl Write) -> anyhow::Resu
     let exported = Exported {
         format: FORMAT,
         identity: identity::to_text(&key),
+        books: books(config)?,
     };
     let mut text = serde_json::to_string_pretty(&exported)?;
     text.push('\n');
@@ -56,6 +115,7 @@ pub fn export(config: &Config, file: &Path, mut out: impl Write) -> anyhow::Resu
         })
         .with_context(|| file.display().to_string())?;
     writeln!(out, "{}", key.public().to_peer_id())?;
+    writeln!(out, "{}", exported.books)?;
     Ok(())
 }
 
@@ -65,12 +125,16 @@ pub fn import(config: &Config, file: &Path, mut out: impl Write) -> anyhow::Resu
     let text = fs::read(file).with_context(|| file.display().to_string())?;
     let exported: Exported = serde_json::from_slice(&text)
         .with_context(|| format!("{} was not written by export", file.display()))?;
-    if exported.format != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&exported.format) {
         bail!(
-            "{} has format {}, and this version of pulse-node reads format {FORMAT}",
+            "{} has format {}, and this version of pulse-node reads up to format {FORMAT}",
             file.display(),
             exported.format
         );
+    }
+    for label in &exported.books.labels {
+        (label.check())
+            .with_context(|| format!("{}: label of {}", file.display(), label.reference))?;
     }
     let key = identity::from_text(exported.identity.as_bytes())
         .with_context(|| format!("{} holds no key", file.display()))?;
@@ -84,6 +148,8 @@ pub fn import(config: &Config, file: &Path, mut out: impl Write) -> anyhow::Resu
         );
     }
     identity::write(&dir.root().join(IDENTITY_FILE), &key)?;
+    exported.books.write_to(&MetaStore::open(dir.root())?.0)?;
     writeln!(out, "{peer_id}")?;
+    writeln!(out, "{}", exported.books)?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod control;
 mod cpu;
 mod data_dir;
 mod export;
+mod health;
 mod listen;
 mod run;
 mod snapshot;
@@ -85,6 +86,7 @@ fn execute(cli: &Cli) -> anyhow::Result<()> {
         Command::Archive(args) => archive::run(&config, args, stdout().lock()),
         Command::Export { file } => export::export(&config, file, stdout().lock()),
         Command::Import { file } => export::import(&config, file, stdout().lock()),
+        Command::Health { ready } => health::ask(&config.data_dir, *ready, stdout().lock()),
         Command::Simulate(args) => commands::simulate(args, stdout().lock()),
     }
 }

@@ -301,7 +301,11 @@ async fn serve(
         .with_drain(drain.flag())
         .with_trust(report.subscribe());
         let state = match &config.http.fallback_esplora {
-            Some(url) => state.with_fallback(Fallback::new(url, config.chain.genesis_hash())?),
+            Some(url) => {
+                let (ca, genesis) = (&config.http.fallback_ca, config.chain.genesis_hash());
+                let fallback = Fallback::new(url, ca.as_deref(), genesis);
+                state.with_fallback(fallback.context("http.fallback_esplora")?)
+            }
             None => state,
         };
         let state = match siblings {
@@ -368,7 +372,11 @@ async fn serve(
         };
         tasks.spawn("snapshots", |stop| snapshots::run(source, schedule, stop));
     }
-    tasks.spawn("control", |stop| control::run(commands, source, stop));
+    let commanded = control::Node {
+        source,
+        meta: Arc::clone(&meta),
+    };
+    tasks.spawn("control", |stop| control::run(commands, commanded, stop));
     tasks.spawn("sync", |stop| async move { Ok(sync.run(stop).await?) });
     if let Some(simulate) = config.simulate {
         let seed = data_dir.seed().unwrap_or(simulate.seed);

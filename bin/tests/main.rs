@@ -9,15 +9,17 @@ mod e2e {
     mod bcoin;
     mod books;
     pub mod bootstrap;
+    mod busy;
     mod clients;
     pub mod common;
     mod contract;
     mod crash;
     mod damage;
+    mod descriptors;
     pub mod electrum;
     mod fallback;
     mod filters;
-    mod fleet;
+    pub mod fleet;
     mod golden;
     mod hostile;
     mod http;
@@ -53,6 +55,7 @@ mod interop {
 /// Measurements, by hand and with `--ignored`.
 mod speed {
     mod electrum;
+    mod fleet;
     mod push;
     mod snapshot;
     mod tip;

@@ -1,4 +1,4 @@
-//! Throws mutated messages at every parser of bytes that come from peers.
+//! Throws mutated messages at every parser of bytes that come from peers and clients.
 //!
 //! ```text
 //! seeds, corpus -> [mutate] -> target -> outcome; inputs with a new outcome are kept
@@ -84,5 +84,40 @@ pub const TARGETS: &[Target] = &[
         name: "ciphertext_v2",
         run: targets::packets::run_ciphertext,
         seeds: targets::packets::seeds,
+    },
+    Target {
+        name: "fleet_hello",
+        run: targets::fleet::run_hello,
+        seeds: targets::fleet::seeds_hello,
+    },
+    Target {
+        name: "fleet_status",
+        run: targets::fleet::run_status,
+        seeds: targets::fleet::seeds_status,
+    },
+    Target {
+        name: "http_path",
+        run: targets::http::run_path,
+        seeds: targets::http::path_seeds,
+    },
+    Target {
+        name: "http_query",
+        run: targets::http::run_query,
+        seeds: targets::http::query_seeds,
+    },
+    Target {
+        name: "http_body",
+        run: targets::http::run_body,
+        seeds: targets::http::body_seeds,
+    },
+    Target {
+        name: "descriptors",
+        run: targets::descriptors::run,
+        seeds: targets::descriptors::seeds,
+    },
+    Target {
+        name: "electrum",
+        run: targets::electrum::run,
+        seeds: targets::electrum::seeds,
     },
 ];

@@ -9,7 +9,7 @@ use pulse_fuzz::{
     run::{Failure, Options, execute, fuzz},
 };
 
-/// Throws mutated messages at every parser of bytes that come from peers.
+/// Throws mutated messages at every parser of bytes that come from peers and clients.
 #[derive(Debug, Parser)]
 struct Cli {
     /// For how long, in seconds, shared by the targets.

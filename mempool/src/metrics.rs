@@ -51,6 +51,9 @@ pub fn describe() {
     );
     // There from the first scrape on.
     counter!(ACCEPTED).increment(0);
+    for gauge in [gauge!(TRANSACTIONS), gauge!(VSIZE), gauge!(USAGE)] {
+        gauge.increment(0.0);
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "metrics are floats")]

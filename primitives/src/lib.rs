@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod labels;
 pub mod mempool;
 pub mod network;
+pub mod page;
 pub mod peers;
 pub mod ports;
 pub mod status;

@@ -204,7 +204,7 @@ fn key_of(headers: &HeaderMap) -> Option<&str> {
 
 /// Whom a request is from: the last in `X-Forwarded-For` that is no trusted proxy, if it came
 /// from one.
-fn client(headers: &HeaderMap, from: IpAddr, trusted: &[ipnet::IpNet]) -> IpAddr {
+pub(crate) fn client(headers: &HeaderMap, from: IpAddr, trusted: &[ipnet::IpNet]) -> IpAddr {
     let is_trusted = |addr: &IpAddr| trusted.iter().any(|network| network.contains(addr));
     let mut client = from.to_canonical();
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();

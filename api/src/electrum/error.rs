@@ -7,6 +7,8 @@
 
 use pulse_indexer::query::QueryError;
 use pulse_primitives::{Height, bitcoin::Txid};
+use pulse_request::rpc::{self, RpcError};
+use serde_json::Value;
 use tracing::{debug, error, warn};
 
 use crate::{blocking::BlockingError, together::Apart};
@@ -14,9 +16,9 @@ use crate::{blocking::BlockingError, together::Apart};
 /// Why a request has no result. What it displays is the message that the client gets.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ElectrumError {
-    /// Not JSON.
-    #[error("parse error")]
-    Parse,
+    /// The line, or a parameter, cannot be read.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
     /// JSON, but no request.
     #[error("invalid request")]
     InvalidRequest,
@@ -25,16 +27,8 @@ pub(super) enum ElectrumError {
         /// As the client named it, shortened.
         method: String,
     },
-    /// A parameter is missing or not what it should be.
-    #[error("{what}")]
-    Params {
-        /// What is wrong.
-        what: String,
-    },
     #[error("request line exceeds {limit} bytes")]
     LineTooLong { limit: usize },
-    #[error("batch exceeds {limit} requests")]
-    BatchTooLong { limit: usize },
     #[error("response exceeds {limit} bytes")]
     ReplyTooLong { limit: usize },
     #[error("unsupported protocol version: {asked}")]
@@ -107,10 +101,10 @@ impl ElectrumError {
     /// Code in the JSON-RPC answer.
     pub(super) fn code(&self) -> i32 {
         match self {
-            Self::Parse => -32700,
+            Self::Rpc(RpcError::Parse) => -32700,
             Self::InvalidRequest => -32600,
             Self::UnknownMethod { .. } => -32601,
-            Self::Params { .. } => -32602,
+            Self::Rpc(RpcError::Params { .. }) => -32602,
             Self::NotSynced { .. } | Self::Internal => -32603,
             Self::Query(QueryError::PositionRenewing { .. } | QueryError::NotInView { .. })
             | Self::NoTx
@@ -123,7 +117,7 @@ impl ElectrumError {
             | Self::AddressSubscriptions { .. }
             | Self::AddressConnections { .. } => 4,
             Self::LineTooLong { .. }
-            | Self::BatchTooLong { .. }
+            | Self::Rpc(RpcError::BatchTooLong { .. })
             | Self::ReplyTooLong { .. }
             | Self::UnsupportedVersion { .. }
             | Self::VersionSent
@@ -141,7 +135,7 @@ impl ElectrumError {
     pub(super) fn limit(&self) -> Option<&'static str> {
         Some(match self {
             Self::LineTooLong { .. } => "line",
-            Self::BatchTooLong { .. } => "batch",
+            Self::Rpc(RpcError::BatchTooLong { .. }) => "batch",
             Self::ReplyTooLong { .. } => "reply",
             Self::HistoryTooLarge { .. } => "history",
             Self::ConnectionSubscriptions { .. } | Self::AddressSubscriptions { .. } => {
@@ -171,7 +165,15 @@ impl ElectrumError {
     }
 
     pub(super) fn params(what: impl Into<String>) -> Self {
-        Self::Params { what: what.into() }
+        RpcError::Params { what: what.into() }.into()
+    }
+}
+
+/// The answer to the request with that id. `result` is JSON.
+pub(super) fn reply(id: &Value, result: &Result<String, ElectrumError>) -> String {
+    match result {
+        Ok(result) => rpc::success(id, result),
+        Err(error) => rpc::failure(id, error.code(), &error.to_string()),
     }
 }
 

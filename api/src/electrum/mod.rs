@@ -24,7 +24,6 @@ mod limits;
 mod merkle;
 mod methods;
 mod notifier;
-mod rpc;
 mod server;
 mod session;
 mod status;
@@ -35,6 +34,7 @@ mod view;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pulse_primitives::{bitcoin::hashes::Hash, mempool::ScriptHash};
+use pulse_request::rpc;
 use tokio::sync::Semaphore;
 
 pub use crate::tls::{Certificates, TlsError};

@@ -30,7 +30,7 @@ use tracing::debug;
 
 use super::{
     ElectrumState, Outbox, SOFTWARE,
-    error::ElectrumError,
+    error::{ElectrumError, reply},
     limits::Admission,
     methods::{self, Answer, Method},
     name_of,
@@ -169,7 +169,7 @@ impl Session {
     /// The answer to a line.
     async fn answer(&mut self, line: &[u8]) -> Option<String> {
         match rpc::parse(line, self.state.0.config.max_batch) {
-            Err(error) => Some(failed(&Value::Null, error)),
+            Err(error) => Some(failed(&Value::Null, error.into())),
             Ok(Message::One(call)) => Some(self.answer_one(call).await),
             Ok(Message::Batch(calls)) => {
                 let limit = self.state.0.config.max_response_kib.get() << 10;
@@ -217,7 +217,7 @@ impl Session {
                 metrics::electrum_refused(limit);
             }
         }
-        rpc::reply(&id, &result)
+        reply(&id, &result)
     }
 
     /// The result of a method, and its name for the metrics.
@@ -357,5 +357,5 @@ pub(super) fn failed(id: &Value, error: ElectrumError) -> String {
     if let Some(limit) = error.limit() {
         metrics::electrum_refused(limit);
     }
-    rpc::reply(id, &Err(error))
+    reply(id, &Err(error))
 }

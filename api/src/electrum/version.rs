@@ -46,7 +46,7 @@ impl Version {
     ///
     /// # Errors
     /// [`ElectrumError::UnsupportedVersion`] if there is none in common,
-    /// [`ElectrumError::Params`] if it is no version.
+    /// [`ElectrumError::Rpc`] if it is no version.
     pub(super) fn negotiate(asked: Option<&Value>) -> Result<Self, ElectrumError> {
         let wrong = || ElectrumError::params("invalid protocol version");
         let (min, max) = match asked {

@@ -19,6 +19,8 @@
 //!   there is none by default. It learns nothing about the clients: headers and queries are
 //!   not passed on, and a question with a query is not passed on at all.
 //! - Transactions are never passed on: see docs/decisions/0013-fallback-esplora.md.
+//! - Over https its certificate must be of its name, in force, and signed by an authority of
+//!   the system or of the operator (`http.fallback_ca`).
 //! - Redirects are refused. Answers are read as a whole, must have the form of their route, and
 //!   get headers of our own.
 //! - A question that another node has passed on is not passed on again, so that two nodes that
@@ -30,9 +32,11 @@
 
 mod answer;
 mod breaker;
+mod roots;
 mod url;
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -80,8 +84,18 @@ const CHECKED_FOR: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum FallbackError {
     /// There is nothing to judge its certificate by.
-    #[error("no root certificates for https. Hint: install ca-certificates")]
+    #[error(
+        "no root certificates for https. Hint: install ca-certificates, or set http.fallback_ca"
+    )]
     NoRoots,
+    /// The file with authorities of the operator's own is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The TLS settings do not fit together.
     #[error("TLS of the fallback")]
     Tls(#[from] rustls::Error),
@@ -125,18 +139,20 @@ struct Raw {
 }
 
 impl Fallback {
-    /// The server at `url`, for a chain with this genesis block.
+    /// The server at `url`, for a chain with this genesis block. `ca` is a PEM file with
+    /// authorities that may have signed its certificate, besides those of the system.
     ///
     /// # Errors
     /// If its certificate could not be judged.
-    pub fn new(url: &FallbackUrl, genesis: BlockHash) -> Result<Self, FallbackError> {
-        let mut roots = RootCertStore::empty();
-        if url.is_https() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(FallbackError::NoRoots);
-            }
-        }
+    pub fn new(
+        url: &FallbackUrl,
+        ca: Option<&Path>,
+        genesis: BlockHash,
+    ) -> Result<Self, FallbackError> {
+        let roots = match url.is_https() {
+            true => roots::roots(ca)?,
+            false => RootCertStore::empty(),
+        };
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)

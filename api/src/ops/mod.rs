@@ -22,7 +22,7 @@ use pulse_primitives::{fleet::FleetStatus, status::Readiness};
 use serde::Serialize;
 use tracing::warn;
 
-pub(crate) use describe::describe;
+pub(crate) use describe::{describe, describe_operator};
 pub(crate) use health::live;
 pub(crate) use keys::routes as key_routes;
 pub(crate) use labels::routes as label_routes;
@@ -90,7 +90,12 @@ fn refuse_pages(route: &'static str, headers: &HeaderMap) -> Option<Response> {
 }
 
 fn text(route: &'static str, status: StatusCode, text: &str) -> Response {
-    answer(route, status, "text/plain", text.as_bytes().to_vec())
+    let mut response = answer(route, status, "text/plain", text.as_bytes().to_vec());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = HeaderValue::from_static("10");
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
 }
 
 fn json(route: &'static str, status: StatusCode, value: &impl Serialize) -> Response {

@@ -12,11 +12,18 @@ pub struct PushConfig {
     pub enabled: bool,
     /// Most open connections of both kinds; further ones get a 503. Default 4096.
     pub max_connections: NonZeroUsize,
+    /// Most open connections of one client address (IPv6: of a /64 network); further ones get a
+    /// 429. Which address that is behind a proxy, `http.access.trusted_proxies` tells. 0 is no
+    /// limit. Default 0.
+    pub max_connections_per_address: usize,
     /// Most addresses, scripts, outpoints and transactions that one connection subscribes
     /// to. Default 10000.
     pub max_subscriptions: usize,
     /// Most that all connections together subscribe to. Default 500000.
     pub max_subscriptions_total: usize,
+    /// Most that all connections of one client address together subscribe to. 0 is no limit.
+    /// Default 0.
+    pub max_subscriptions_per_address: usize,
     /// Longest message of a client, in KiB. Default 1024.
     pub max_message_kib: NonZeroUsize,
     /// Newest events of the chain that are kept for clients that come back. Default 1024.
@@ -42,8 +49,10 @@ impl Default for PushConfig {
         Self {
             enabled: true,
             max_connections: const { count(4_096) },
+            max_connections_per_address: 0,
             max_subscriptions: 10_000,
             max_subscriptions_total: 500_000,
+            max_subscriptions_per_address: 0,
             max_message_kib: const { count(1_024) },
             replay_events: const { count(1_024) },
             max_queries: const { count(4) },

@@ -26,6 +26,7 @@ mod hub;
 mod message;
 mod request;
 mod session;
+mod shares;
 mod sse;
 mod state;
 #[cfg(test)]
@@ -58,14 +59,17 @@ pub use config::PushConfig;
 
 use self::{
     hub::{Hub, Place},
+    shares::{Part, Shares},
     state::{Key, State},
 };
 use crate::{
+    access,
     blocking::Blocking,
     config::CorsOrigin,
     layers::RouteTemplate,
     metrics, registry,
     rest::{error::RestError, parts},
+    server::Client,
     state::ApiState,
 };
 
@@ -95,6 +99,8 @@ struct Inner {
     blocking: Blocking,
     /// A slot for each connection.
     slots: Arc<Semaphore>,
+    /// What the addresses of clients have.
+    shares: Arc<Shares>,
     /// Subscriptions of all connections.
     subscriptions: AtomicUsize,
     /// Wakes the follower for a client that is the first.
@@ -103,6 +109,15 @@ struct Inner {
     tracker: TaskTracker,
     /// Ends them.
     stop: CancellationToken,
+}
+
+/// A connection that was let in.
+struct Admission {
+    /// Where it begins.
+    place: Place,
+    /// Its part in the share of its address; `None` if nobody knows that.
+    part: Option<Part>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Inner {
@@ -135,6 +150,7 @@ impl PushState {
             registry: Registry::default(),
             blocking: Blocking::new(config.max_queries, QUEUE_WAIT, QUERY_TIMEOUT),
             slots: Arc::new(Semaphore::new(config.max_connections.get())),
+            shares: Arc::default(),
             subscriptions: AtomicUsize::new(0),
             first_client: Notify::new(),
             tracker: TaskTracker::new(),
@@ -153,11 +169,12 @@ impl PushState {
         done.unwrap_or_else(|error| Err(error.into()))
     }
 
-    /// Lets in a client whose request has `headers`: a slot for it, and where it begins.
+    /// Lets in a client whose request has `headers`, and whose connection comes from `from`.
     async fn admit(
         &self,
         headers: &HeaderMap,
-    ) -> Result<(OwnedSemaphorePermit, Place), Box<Response>> {
+        from: Option<Client>,
+    ) -> Result<Admission, Box<Response>> {
         let refuse = |limit, error: RestError| {
             metrics::push_refused(limit);
             Box::new(error.into_response())
@@ -167,6 +184,13 @@ impl PushState {
             let text = "Origin not allowed";
             return Err(Box::new((StatusCode::FORBIDDEN, text).into_response()));
         }
+        let trusted = &self.0.api.config().access.trusted_proxies;
+        let part = from
+            .map(|from| access::client(headers, from.addr, trusted))
+            .map(|client| self.0.shares.admit(client, &self.0.config));
+        let Some(part) = part.map_or(Some(None), |part| part.map(Some)) else {
+            return Err(refuse("address_connections", RestError::TooManyConnections));
+        };
         let slot = Arc::clone(&self.0.slots).try_acquire_owned();
         let slot = slot.map_err(|_| refuse("connections", RestError::Busy))?;
         let api = self.0.api.clone();
@@ -176,7 +200,11 @@ impl PushState {
             let reason = "the tip has not been read yet".to_owned();
             refuse("not_synced", RestError::NotSynced { reason })
         })?;
-        Ok((slot, place))
+        Ok(Admission {
+            place,
+            part,
+            _slot: slot,
+        })
     }
 
     /// Where a client begins. The first one after a while makes the follower go on.

@@ -5,13 +5,14 @@
 //! nothing is subscribed to.
 
 use pulse_primitives::bitcoin::{Network, OutPoint};
+use pulse_request::RequestError;
 use serde::{Deserialize, Serialize};
 
 use super::{
     hub::{Channel, Channels},
     state::Key,
 };
-use crate::rest::{error::RestError, parts};
+use crate::rest::parts;
 
 /// Longest part of what a client sent that is sent back in an error.
 const ECHO_CHARS: usize = 80;
@@ -65,6 +66,11 @@ pub(super) enum BadRequest {
         /// The limit.
         limit: usize,
     },
+    #[error("more than {limit} subscriptions of one address")]
+    TooManyOfAddress {
+        /// The limit.
+        limit: usize,
+    },
     #[error("the server has too many subscriptions; try again later")]
     TooManyInAll,
 }
@@ -78,6 +84,7 @@ impl BadRequest {
             Self::Nothing => "nothing_asked",
             Self::LateResume => "late_resume",
             Self::TooMany { .. } => "too_many_subscriptions",
+            Self::TooManyOfAddress { .. } => "address_subscriptions",
             Self::TooManyInAll => "server_full",
         }
     }
@@ -216,7 +223,7 @@ impl Wishes {
     }
 
     fn add(&mut self, kind: &str, name: &str, network: Network) -> Result<(), BadRequest> {
-        let bad = |error: RestError| BadRequest::Name {
+        let bad = |error: RequestError| BadRequest::Name {
             text: error.to_string(),
             name: name.chars().take(ECHO_CHARS).collect(),
         };
@@ -247,14 +254,14 @@ impl Wishes {
 }
 
 /// `TXID:VOUT`
-fn outpoint(text: &str) -> Result<OutPoint, RestError> {
-    let (txid, vout) = text.split_once(':').ok_or(RestError::InvalidHex)?;
+fn outpoint(text: &str) -> Result<OutPoint, RequestError> {
+    let (txid, vout) = text.split_once(':').ok_or(RequestError::InvalidHex)?;
     if !vout.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(RestError::InvalidNumber);
+        return Err(RequestError::InvalidNumber);
     }
     Ok(OutPoint {
         txid: parts::txid(txid)?,
-        vout: vout.parse().map_err(|_| RestError::InvalidNumber)?,
+        vout: vout.parse().map_err(|_| RequestError::InvalidNumber)?,
     })
 }
 

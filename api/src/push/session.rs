@@ -28,13 +28,13 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{MissedTickBehavior, interval_at},
 };
 use tracing::debug;
 
 use super::{
-    Outbox, PushState,
+    Admission, Outbox, PushState,
     follower::{AT_ONCE, mempool_state},
     hub::{Channel, Channels, Missed, Place, Resume},
     message::{EventId, Message},
@@ -124,21 +124,21 @@ pub(super) struct Session {
     keys: HashMap<Key, Subscription>,
     /// The state of the mempool that it was told last.
     mempool: Option<u64>,
-    _slot: OwnedSemaphorePermit,
+    admission: Admission,
 }
 
 impl Session {
-    /// A client that begins at `place`.
-    pub(super) fn new(push: PushState, place: Place, slot: OwnedSemaphorePermit) -> Self {
+    /// A client that was let in.
+    pub(super) fn new(push: PushState, admission: Admission) -> Self {
         Self {
             outbox: push.0.registry.outbox(),
             news: push.0.hub.watch(),
             push,
-            place,
+            place: admission.place,
             channels: Channels::default(),
             keys: HashMap::new(),
             mempool: None,
-            _slot: slot,
+            admission,
         }
     }
 
@@ -488,7 +488,16 @@ impl Session {
         if self.keys.len() + new.len() > limit {
             return Err(BadRequest::TooMany { limit });
         }
+        if let Some(part) = &mut self.admission.part
+            && !part.reserve(new.len())
+        {
+            let limit = part.limit();
+            return Err(BadRequest::TooManyOfAddress { limit });
+        }
         if !self.push.0.reserve(new.len()) {
+            if let Some(part) = &mut self.admission.part {
+                part.release(new.len());
+            }
             return Err(BadRequest::TooManyInAll);
         }
         metrics::push_subscriptions(new.len(), true);
@@ -530,6 +539,9 @@ impl Session {
         }
         self.push.0.registry.unsubscribe(keys, &self.outbox);
         self.push.0.release(count);
+        if let Some(part) = &mut self.admission.part {
+            part.release(count);
+        }
         metrics::push_subscriptions(count, false);
     }
 }

@@ -12,7 +12,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderValue, header, request::Parts},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use futures_util::stream;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use super::{
     request::Wishes,
     session::{End, Incoming, Link, Session},
 };
-use crate::metrics;
+use crate::{metrics, rest::error::RestError};
 
 /// Pieces that wait for the client.
 const QUEUED: usize = 2;
@@ -51,7 +51,13 @@ async fn open(push: PushState, request: Parts) -> Result<Response, Box<Response>
         metrics::push_refused("too_many_subscriptions");
         return Err(bad_request(format!("more than {limit} subscriptions")));
     }
-    let (slot, place) = push.admit(&request.headers).await?;
+    let from = request.extensions.get().copied();
+    let admission = push.admit(&request.headers, from).await?;
+    let part = admission.part.as_ref();
+    if part.is_some_and(|part| !part.has_room(wishes.names.len())) {
+        metrics::push_refused("address_subscriptions");
+        return Err(Box::new(RestError::TooManySubscriptions.into_response()));
+    }
     // A browser that comes back by itself has the header, one that is told to the key.
     let resume = request.headers.get("last-event-id");
     let resume = resume.and_then(|id| id.to_str().ok()).map(str::to_owned);
@@ -63,7 +69,7 @@ async fn open(push: PushState, request: Parts) -> Result<Response, Box<Response>
         last_words: Arc::clone(&last_words),
         write_timeout: Duration::from_secs(push.0.config.write_timeout_secs.get()),
     };
-    let session = Session::new(push.clone(), place, slot);
+    let session = Session::new(push.clone(), admission);
     push.0.tracker.spawn(async move {
         let _open = metrics::Open::push("sse");
         session.run(link, Some((wishes, resume))).await;

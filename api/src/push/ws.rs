@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncReadExt, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{io::AsyncReadExt, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -28,8 +28,7 @@ use tokio_tungstenite::{
 use tracing::debug;
 
 use super::{
-    PushState, answer, bad_request,
-    hub::Place,
+    Admission, PushState, answer, bad_request,
     message::Message,
     session::{End, Incoming, Link, Session},
 };
@@ -47,20 +46,22 @@ pub(super) async fn upgrade(State(push): State<PushState>, mut request: Request)
     let response = create_response_with_body(&request, Body::empty);
     let response = match response {
         Err(error) => Err(bad_request(format!("not a WebSocket handshake: {error}"))),
-        Ok(response) => match push.admit(&request.headers().clone()).await {
-            Err(refused) => Err(refused),
-            Ok((slot, place)) => {
-                let socket = hyper::upgrade::on(&mut request);
-                let task = serve(push.clone(), socket, place, slot);
-                push.0.tracker.spawn(task);
-                Ok(response)
+        Ok(response) => {
+            let from = request.extensions().get().copied();
+            match push.admit(&request.headers().clone(), from).await {
+                Err(refused) => Err(refused),
+                Ok(admission) => {
+                    let socket = hyper::upgrade::on(&mut request);
+                    push.0.tracker.spawn(serve(push.clone(), socket, admission));
+                    Ok(response)
+                }
             }
-        },
+        }
     };
     answer("/ws", response)
 }
 
-async fn serve(push: PushState, socket: OnUpgrade, place: Place, slot: OwnedSemaphorePermit) {
+async fn serve(push: PushState, socket: OnUpgrade, admission: Admission) {
     let _open = metrics::Open::push("ws");
     let socket = match socket.await {
         Ok(socket) => TokioIo::new(socket),
@@ -82,7 +83,7 @@ async fn serve(push: PushState, socket: OnUpgrade, place: Place, slot: OwnedSema
         stream,
         write_timeout,
     };
-    Session::new(push, place, slot).run(link, None).await;
+    Session::new(push, admission).run(link, None).await;
 }
 
 struct Socket {

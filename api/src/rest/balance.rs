@@ -3,6 +3,7 @@
 
 use pulse_indexer::query::NoBalance;
 use pulse_primitives::Height;
+use pulse_request::RequestError;
 use serde_json::json;
 
 use super::{
@@ -96,7 +97,7 @@ pub(super) fn describe(paths: &mut Paths) {
                 &json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
             )
             .json::<BalanceJson>(&[Cache::Short, Cache::Long])
-            .error(RestError::InvalidNumber)
+            .error(RequestError::InvalidNumber)
             .error(RestError::BlockNotFound)
             .error(RestError::TooManyTxsAround);
         paths

@@ -107,7 +107,7 @@ pub(super) fn raw(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> Answer 
     let bytes = at.view.block_raw(&known(&at, hash)?)?;
     // It takes no rows to send them.
     drop(at);
-    send_bytes(outlet, bytes, Cache::Long)
+    send_bytes(outlet, bytes, Cache::Settled(*hash))
 }
 
 /// B9: ids of the block's transactions.
@@ -115,7 +115,7 @@ pub(super) fn txids(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> Answe
     let at = Snapshot::take(state)?;
     let txids = at.view.block_txids(&known(&at, hash)?)?;
     drop(at);
-    let mut list = List::new(outlet, Cache::Long, None);
+    let mut list = List::new(outlet, Cache::Settled(*hash), None);
     for txid in txids.iter() {
         list.push(&Id::from(*txid))?;
     }
@@ -130,7 +130,7 @@ pub(super) fn txid(at: &Snapshot<'_>, hash: &BlockHash, index: u64) -> Answer {
         .ok()
         .and_then(|index| txids.get(index))
         .ok_or(RestError::TxIndexOutOfRange)?;
-    Ok(Reply::text(txid, Cache::Long))
+    Ok(Reply::text(txid, Cache::Settled(*hash)))
 }
 
 /// B11: up to 25 transactions of the block from `start`.
@@ -144,7 +144,7 @@ pub(super) fn txs(state: &ApiState, hash: &BlockHash, start: u32, outlet: Outlet
         return Err(RestError::StartIndexOutOfRange);
     }
     let details = at.view.block_txs(&block, start, TXS_PER_PAGE)?;
-    let mut list = List::new(outlet, at.cache_at(block.height), None);
+    let mut list = List::new(outlet, at.settled_at(block.height, block.hash), None);
     let network = at.network();
     drop(at);
     for detail in details {

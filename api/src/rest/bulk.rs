@@ -20,6 +20,7 @@ use pulse_primitives::{
     bitcoin::{OutPoint, Txid, consensus::encode::serialize_hex, hashes::Hash, hex::DisplayHex},
     mempool::{MempoolTx, MempoolView, ScriptHash},
 };
+use pulse_request::RequestError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -108,7 +109,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn failed(self, error: &RestError) -> Self {
+    fn failed(self, error: &impl std::fmt::Display) -> Self {
         Self {
             error: Some(error.to_string()),
             ..self
@@ -119,10 +120,10 @@ impl<'a> Entry<'a> {
 /// The strings of a body: a JSON array.
 ///
 /// # Errors
-/// [`RestError::InvalidBody`], [`RestError::TooManyEntries`].
+/// [`RequestError::InvalidBody`], [`RestError::TooManyEntries`].
 pub(super) fn entries(body: &[u8]) -> Result<Vec<String>, RestError> {
     let entries: Vec<String> =
-        serde_json::from_slice(body).map_err(|err| RestError::InvalidBody {
+        serde_json::from_slice(body).map_err(|err| RequestError::InvalidBody {
             what: err.to_string(),
         })?;
     match entries.len() > MOST_ENTRIES {
@@ -156,7 +157,7 @@ pub(super) fn scripts(
     };
     if page.is_some_and(|page| page.cursor.is_some()) {
         // A place in the list of one of them is none in the others'.
-        return Err(RestError::InvalidCursor);
+        return Err(RequestError::InvalidCursor.into());
     }
     let list = List::new(outlet, Cache::Never, None);
     match what {
@@ -169,7 +170,7 @@ pub(super) fn scripts(
 /// What `copy` takes of the mempool for each script, and a view of the index at that block.
 fn of_scripts<'a, T>(
     state: &'a ApiState,
-    subjects: &[Result<Subject, RestError>],
+    subjects: &[Result<Subject, RequestError>],
     copy: impl Fn(&dyn MempoolView, &ScriptHash) -> T,
 ) -> Result<(Snapshot<'a>, HashMap<ScriptHash, T>), RestError> {
     let (at, copied) = with_mempool(state, |mempool| {
@@ -187,7 +188,7 @@ fn of_scripts<'a, T>(
 fn each_script(
     kind: SubjectKind,
     texts: &[String],
-    subjects: &[Result<Subject, RestError>],
+    subjects: &[Result<Subject, RequestError>],
     mut list: List,
     mut one: impl FnMut(&Subject, ScriptHash, &mut List) -> Result<(), RestError>,
 ) -> Answer {
@@ -221,7 +222,7 @@ fn stats(
     state: &ApiState,
     kind: SubjectKind,
     texts: &[String],
-    subjects: &[Result<Subject, RestError>],
+    subjects: &[Result<Subject, RequestError>],
     list: List,
 ) -> Answer {
     let (at, unconfirmed) =
@@ -237,7 +238,7 @@ fn utxos(
     state: &ApiState,
     kind: SubjectKind,
     texts: &[String],
-    subjects: &[Result<Subject, RestError>],
+    subjects: &[Result<Subject, RequestError>],
     (heights, page): (Heights, Option<Page>),
     list: List,
 ) -> Answer {
@@ -262,7 +263,7 @@ fn txs(
     state: &ApiState,
     kind: SubjectKind,
     texts: &[String],
-    subjects: &[Result<Subject, RestError>],
+    subjects: &[Result<Subject, RequestError>],
     (heights, page): (Heights, Option<Page>),
     list: List,
 ) -> Answer {
@@ -341,7 +342,7 @@ fn hex(at: &Snapshot<'_>, txid: &Txid, waiting: Option<&MempoolTx>) -> Result<St
 /// Gives each transaction to `one`, unless it is none or the answer is full.
 fn each_tx(
     texts: &[String],
-    txids: &[Result<Txid, RestError>],
+    txids: &[Result<Txid, RequestError>],
     mut list: List,
     mut one: impl FnMut(&str, &Txid, &mut List) -> Result<(), RestError>,
 ) -> Answer {
@@ -379,7 +380,7 @@ enum Copied {
 fn outspends(
     state: &ApiState,
     texts: &[String],
-    txids: &[Result<Txid, RestError>],
+    txids: &[Result<Txid, RequestError>],
     list: List,
 ) -> Answer {
     // How many outputs there are never changes, wherever a transaction moves meanwhile; so
@@ -515,12 +516,12 @@ fn each(operation: &mut Operation, what: &str, parts: &[(&str, Value)], other: O
         .about("One entry per entry of the body, in its order; `error` if it has no answer.")
         .body("application/json", what, &entries)
         .lists(&entry, &[Cache::Never])
-        .error(RestError::InvalidBody {
+        .error(RequestError::InvalidBody {
             what: String::new(),
         })
         .error(RestError::TooManyEntries { most: MOST_ENTRIES })
-        .error(RestError::InvalidNumber)
-        .error(RestError::InvalidCursor);
+        .error(RequestError::InvalidNumber)
+        .error(RequestError::InvalidCursor);
 }
 
 fn pages_of_each(operation: &mut Operation) {
@@ -528,5 +529,5 @@ fn pages_of_each(operation: &mut Operation) {
     operation
         .query("limit", "Outputs or transactions of each entry", &limit)
         .heights()
-        .error(RestError::InvalidLimit);
+        .error(RequestError::InvalidLimit);
 }

@@ -9,7 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pulse_indexer::query::QueryError;
-use pulse_primitives::bitcoin::{Txid, address::ParseError};
+use pulse_primitives::bitcoin::Txid;
+use pulse_request::RequestError;
 use tracing::{debug, error, warn};
 
 use crate::{blocking::BlockingError, together::Apart};
@@ -23,26 +24,12 @@ pub(crate) enum RestError {
         /// The path as requested, without query.
         path: String,
     },
-    /// A block hash or txid that is not 64 hex digits.
-    #[error("Invalid hex string")]
-    InvalidHex,
-    #[error("Invalid number")]
-    InvalidNumber,
-    #[error("Invalid scripthash")]
-    InvalidScripthash,
-    #[error("Invalid limit")]
-    InvalidLimit,
-    #[error("Invalid cursor")]
-    InvalidCursor,
+    /// It cannot be read.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// The block that a cursor names was replaced.
     #[error("Cursor left the chain with a reorganisation; start again without it")]
     CursorGone,
-    /// A string that is no address of any network.
-    #[error("{}", address_text(.0))]
-    InvalidAddress(ParseError),
-    /// An address of another network.
-    #[error("Address on invalid network")]
-    WrongNetwork,
     /// Unknown, stale, or above the tip.
     #[error("Block not found")]
     BlockNotFound,
@@ -68,12 +55,6 @@ pub(crate) enum RestError {
     /// `GET /broadcast` without a transaction.
     #[error("Missing tx")]
     MissingTx,
-    /// A body that is not UTF-8, or not the JSON that it should be.
-    #[error("{what}")]
-    InvalidBody {
-        /// The parser's text.
-        what: String,
-    },
     #[error("Exceeded maximum of 25 transactions")]
     TooManyTxs,
     #[error("Invalid maxfeerate")]
@@ -119,6 +100,9 @@ pub(crate) enum RestError {
     /// The client's address has more connections than it may.
     #[error("Too many connections")]
     TooManyConnections,
+    /// The connections of the client's address subscribe to more than they may.
+    #[error("Too many subscriptions")]
+    TooManySubscriptions,
     /// Block templates are not made.
     #[error("mining REST endpoints are disabled")]
     MiningOff,
@@ -145,20 +129,6 @@ pub(crate) enum RestError {
         /// The most that there may be.
         most: usize,
     },
-    #[error("Expected 1 to {most} descriptors")]
-    TooManyDescriptors {
-        /// The most that there may be.
-        most: usize,
-    },
-    #[error("Descriptor {index}: {what}")]
-    InvalidDescriptor {
-        /// Its place in the request, from 0.
-        index: usize,
-        /// What is wrong, without a word of it.
-        what: &'static str,
-    },
-    #[error("Too many scripts to derive; ask with fewer descriptors or a lower gap_limit")]
-    TooManyDerivations,
     /// The operator wants an API key with every request.
     #[error("API key required")]
     NoApiKey,
@@ -217,13 +187,7 @@ impl RestError {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidHex
-            | Self::InvalidNumber
-            | Self::InvalidScripthash
-            | Self::InvalidLimit
-            | Self::InvalidCursor
-            | Self::InvalidAddress(_)
-            | Self::WrongNetwork
+            Self::Request(_)
             | Self::StartIndexNotMultiple
             | Self::StartIndexOutOfRange
             | Self::TooManyUtxos
@@ -232,14 +196,10 @@ impl RestError {
             | Self::AnswerFull
             | Self::InvalidWallet
             | Self::InvalidGapLimit { .. }
-            | Self::TooManyDescriptors { .. }
-            | Self::InvalidDescriptor { .. }
-            | Self::TooManyDerivations
             | Self::AddressSearchOff
             | Self::NoTxids
             | Self::TooManyTxids
             | Self::MissingTx
-            | Self::InvalidBody { .. }
             | Self::TooManyTxs
             | Self::InvalidMaxFeeRate
             | Self::InvalidMaxBurn
@@ -257,7 +217,7 @@ impl RestError {
             | Self::TxIndexOutOfRange => StatusCode::NOT_FOUND,
             Self::MiningOff => StatusCode::FORBIDDEN,
             Self::AfterTxidNotFound | Self::TooManyScripts => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyConnections | Self::TooManySubscriptions => StatusCode::TOO_MANY_REQUESTS,
             Self::NoApiKey | Self::WrongApiKey => StatusCode::UNAUTHORIZED,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::CursorGone => StatusCode::GONE,
@@ -290,6 +250,7 @@ impl RestError {
             Self::Query(QueryError::PositionRenewing { .. })
             | Self::MempoolBehind
             | Self::TooManyConnections
+            | Self::TooManySubscriptions
             | Self::Busy => Some(1),
             Self::Query(_) | Self::Inconsistent { .. } | Self::QueryTimeout => Some(5),
             _ => None,
@@ -358,18 +319,6 @@ fn query_text(error: &QueryError) -> String {
     }
 }
 
-/// The texts of rust-bitcoin 0.32, spelled out because clients see them.
-fn address_text(error: &ParseError) -> &'static str {
-    match error {
-        ParseError::Base58(_) => "base58 error",
-        ParseError::LegacyAddressTooLong(_) => "legacy address base58 string",
-        ParseError::InvalidBase58PayloadLength(_) => "legacy address base58 data",
-        ParseError::InvalidLegacyPrefix(_) => "legacy address base58 prefix",
-        ParseError::UnknownHrp(_) => "tried to parse an unknown hrp",
-        _ => "Invalid Bitcoin address",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,10 +355,18 @@ mod tests {
     #[test]
     fn errors_are_bare_plain_text_that_caches_do_not_keep() {
         for (error, status, text) in [
-            (RestError::InvalidHex, 400, "Invalid hex string"),
-            (RestError::InvalidNumber, 400, "Invalid number"),
-            (RestError::InvalidScripthash, 400, "Invalid scripthash"),
-            (RestError::WrongNetwork, 400, "Address on invalid network"),
+            (RequestError::InvalidHex.into(), 400, "Invalid hex string"),
+            (RequestError::InvalidNumber.into(), 400, "Invalid number"),
+            (
+                RequestError::InvalidScripthash.into(),
+                400,
+                "Invalid scripthash",
+            ),
+            (
+                RequestError::WrongNetwork.into(),
+                400,
+                "Address on invalid network",
+            ),
             (RestError::BlockNotFound, 404, "Block not found"),
             (RestError::TxNotFound, 404, "Transaction not found"),
             (

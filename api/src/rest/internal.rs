@@ -9,13 +9,16 @@ use pulse_primitives::{
     bitcoin::{BlockHash, Txid},
     mempool::MempoolTx,
 };
+use pulse_request::RequestError;
+use serde_json::json;
 
 use super::{
     body,
     error::RestError,
     list::{List, Outlet},
     mempool,
-    model::TxJson,
+    model::{OutspendJson, TxJson},
+    openapi::{Operation, Paths},
     reply::{Cache, Reply},
     snapshot::Snapshot,
     unconfirmed::{Found, find},
@@ -34,7 +37,7 @@ pub(super) fn block_txs(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> A
     let at = Snapshot::take(state)?;
     let block =
         (at.view.block_by_hash(hash)?).ok_or_else(|| at.absent(RestError::BlockNotFound))?;
-    let mut list = List::new(outlet, at.cache_at(block.height), None);
+    let mut list = List::new(outlet, at.settled_at(block.height, block.hash), None);
     let mut start = 0;
     while start < block.tx_count {
         let details = at.view.block_txs(&block, start, STEP)?;
@@ -105,4 +108,76 @@ fn unconfirmed(state: &ApiState, txids: &[Txid], outlet: Outlet) -> Answer {
         }
     }
     list.finish()
+}
+
+/// The description of these routes.
+pub(super) fn describe(paths: &mut Paths) {
+    paths.tag(
+        "Copies",
+        "Whole blocks, the whole mempool, and transactions by the thousand, as mempool/electrs \
+         has them for a backend that keeps copies",
+    );
+    paths
+        .get("/internal/block/:hash/txs", "All transactions of a block")
+        .list::<TxJson<'_>>(None, &[Cache::Short, Cache::Long])
+        .error(RestError::BlockNotFound);
+    let short = [Cache::Short];
+    paths
+        .get(
+            "/internal/mempool/txs/all",
+            "All transactions of the mempool, oldest arrival first",
+        )
+        .list::<TxJson<'_>>(None, &short)
+        .of_mempool();
+    for template in ["/internal/mempool/txs", "/internal/mempool/txs/:last_txid"] {
+        paths
+            .get(
+                template,
+                "Transactions of the mempool in the order of their ids",
+            )
+            .query(
+                "max_txs",
+                "Entries in the list; what is no number is ignored.",
+                &json!({"type": "integer", "minimum": 0, "default": MEMPOOL_TXS}),
+            )
+            .list::<TxJson<'_>>(None, &short)
+            .of_mempool();
+    }
+    named(paths.post(
+        "/internal/mempool/txs",
+        "Those of these transactions that are in the mempool",
+    ))
+    .list::<TxJson<'_>>(None, &short)
+    .of_mempool();
+    named(paths.post(
+        "/internal/txs",
+        "Those of these transactions that are confirmed or in the mempool",
+    ))
+    .list::<TxJson<'_>>(None, &short);
+    let spends = "What spends each output of each of these transactions";
+    let operation = named(paths.post("/internal/txs/outspends/by-txid", spends));
+    let spends = json!({"type": "array", "items": operation.reference::<OutspendJson>()});
+    operation
+        .about("An empty list stands for one that is unknown or no txid.")
+        .lists(&spends, &short);
+    let operation = paths.post(
+        "/internal/txs/outspends/by-outpoint",
+        "What spends each of these outputs",
+    );
+    listed(operation, "Outputs as TXID:VOUT; what is none is unspent.")
+        .list::<OutspendJson>(None, &short);
+}
+
+fn named(operation: &mut Operation) -> &mut Operation {
+    listed(operation, "Ids of transactions; what is none is left out.")
+}
+
+fn listed<'a>(operation: &'a mut Operation, what: &str) -> &'a mut Operation {
+    let strings = json!({"type": "array", "items": {"type": "string"}});
+    operation
+        .read()
+        .body("application/json", what, &strings)
+        .error(RequestError::InvalidBody {
+            what: String::new(),
+        })
 }

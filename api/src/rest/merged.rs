@@ -15,6 +15,7 @@ use pulse_primitives::{
     },
     mempool::{self, MempoolTx, MempoolView},
 };
+use pulse_request::RequestError;
 use serde_json::json;
 
 use super::{
@@ -232,7 +233,7 @@ fn several(operation: &mut Operation) -> &mut Operation {
             }),
         )
         .error(RestError::TooManyScripts)
-        .error(RestError::InvalidBody {
+        .error(RequestError::InvalidBody {
             what: String::new(),
         })
 }

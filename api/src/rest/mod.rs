@@ -14,7 +14,6 @@
 mod address;
 mod balance;
 mod block;
-mod body;
 mod bulk;
 pub(crate) mod error;
 mod holdings;
@@ -25,7 +24,6 @@ mod merged;
 mod model;
 pub(crate) mod openapi;
 mod outspends;
-mod params;
 pub(crate) mod parts;
 mod relatives;
 mod reply;
@@ -47,12 +45,14 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, Uri, header, request::Parts},
     response::{Extension, IntoResponse, Response},
 };
+use pulse_request::{body, path, query as params};
 
-use crate::{fallback, layers::RouteTemplate, state::ApiState};
+use crate::{fallback, layers::RouteTemplate, metrics, state::ApiState};
 use error::RestError;
 use params::Asked;
 use reply::Reply;
-use router::{Tables, Work};
+use router::{Found, Tables, Work};
+use snapshot::Snapshot;
 
 /// Height up to which the answer to a `?partial=true` knows the chain.
 const INDEXED_HEIGHT: HeaderName = HeaderName::from_static("x-indexed-height");
@@ -76,10 +76,16 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
     };
     let template = found.route.template;
     let asked = Asked::of(parts.uri.query());
+    let (asked_path, query) = (path::matched_part(parts.uri.path()), parts.uri.query());
+    if !asked.partial
+        && let Some(response) = known_before(state, &found, &parts).await
+    {
+        return (Extension(RouteTemplate(template)), response).into_response();
+    }
     // The layers have read and bounded it.
     let body = to_bytes(body, usize::MAX).await;
     let work = (body.map_err(RestError::unreadable))
-        .and_then(|body| found.work(state.params().network, parts.uri.query(), &asked, body));
+        .and_then(|body| found.work(state.params().network, query, &asked, body));
     if asked.partial {
         return answer_part(state, work, template).await;
     }
@@ -92,8 +98,26 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
     if let Err(error) = &answer {
         error.log(template);
     }
+    let answer = answer.map(|reply| reply.to(asked_path, query));
     let response = (Extension(RouteTemplate(template)), answer).into_response();
     reply::unless_known(&parts.headers, response)
+}
+
+/// 304 to a client that has the answer, without making it: where that follows from the path and
+/// a block, a look at where the block is tells its name.
+async fn known_before(state: &ApiState, found: &Found<'_>, request: &Parts) -> Option<Response> {
+    if !request.headers.contains_key(header::IF_NONE_MATCH) {
+        return None;
+    }
+    let (basis, worker) = (found.basis()?, state.clone());
+    let look = move || Snapshot::take(&worker)?.block_behind(basis);
+    // What goes wrong here goes wrong again, and is told, when the answer is made.
+    let block = state.blocking().run_short(look).await.ok()?.ok()??;
+    let path = path::matched_part(request.uri.path());
+    let tag = reply::settled_etag(path, request.uri.query(), &block);
+    let response = reply::if_named(&request.headers, tag)?;
+    metrics::known_before();
+    Some(response)
 }
 
 /// What another server answers for a node that is not synced, if there is one and the
@@ -106,7 +130,7 @@ async fn elsewhere(state: &ApiState, template: &'static str, request: &Parts) ->
         return None;
     }
     let ours = *state.query().tip_watch().borrow();
-    let path = router::matched_part(request.uri.path());
+    let path = path::matched_part(request.uri.path());
     fallback.answer(template, path, ours).await
 }
 

@@ -9,6 +9,7 @@ use pulse_primitives::{
     mempool::{Backlog, MempoolView, RemovedTx, ScriptHash, ScriptMempoolTotals},
     tip::ChainTip,
 };
+use pulse_request::RequestError;
 use serde_json::Value;
 
 use super::{
@@ -96,24 +97,24 @@ pub(crate) fn backlog(backlog: &Backlog) -> Value {
 /// The script of an address.
 ///
 /// # Errors
-/// [`RestError::InvalidAddress`], [`RestError::WrongNetwork`].
-pub(crate) fn address(text: &str, network: Network) -> Result<ScriptHash, RestError> {
+/// [`RequestError::InvalidAddress`], [`RequestError::WrongNetwork`].
+pub(crate) fn address(text: &str, network: Network) -> Result<ScriptHash, RequestError> {
     params::address(text, network).map(|of| ScriptHash::from_byte_array(of.hash))
 }
 
 /// A script by its hash in byte order.
 ///
 /// # Errors
-/// [`RestError::InvalidScripthash`].
-pub(crate) fn scripthash(text: &str) -> Result<ScriptHash, RestError> {
+/// [`RequestError::InvalidScripthash`].
+pub(crate) fn scripthash(text: &str) -> Result<ScriptHash, RequestError> {
     params::scripthash(text).map(|of| ScriptHash::from_byte_array(of.hash))
 }
 
 /// A transaction by its id.
 ///
 /// # Errors
-/// [`RestError::InvalidHex`].
-pub(crate) fn txid(text: &str) -> Result<Txid, RestError> {
+/// [`RequestError::InvalidHex`].
+pub(crate) fn txid(text: &str) -> Result<Txid, RequestError> {
     params::txid(text)
 }
 

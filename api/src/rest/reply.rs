@@ -1,7 +1,12 @@
 //! Answers: body, content type, how long caches may keep them, and whether the client has
 //! them already.
+//!
+//! # Correctness
+//! The `ETag` of an answer that caches may keep for long is a hash of its bytes; or, if it
+//! follows from its path and one block alone ([`Cache::Settled`]), of these and the version of
+//! the program, so that it is known before the answer is made. It changes when the block does.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, hash::Hasher};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
+use pulse_primitives::bitcoin::{BlockHash, hashes::Hash};
 use serde::Serialize;
 use siphasher::sip::SipHasher13;
 
@@ -29,6 +35,8 @@ pub(super) enum Cache {
     Short,
     /// Five years: only a deep reorganisation could change it.
     Long,
+    /// The same, of an answer that follows from its path and this block alone.
+    Settled(BlockHash),
 }
 
 /// An answer with status 200.
@@ -39,8 +47,17 @@ pub(super) struct Reply {
     body: Body,
     /// Where the next page of a list begins, as text.
     next: Option<String>,
-    /// Names these bytes; on answers that caches may keep for long.
-    tag: Option<HeaderValue>,
+    /// Names it; on answers that caches may keep for long.
+    tag: Option<Tag>,
+}
+
+/// What the name of an answer is made of.
+#[derive(Debug, PartialEq, Eq)]
+enum Tag {
+    /// Its bytes.
+    Bytes(HeaderValue),
+    /// Its path and this block.
+    Block(BlockHash),
 }
 
 impl Reply {
@@ -67,12 +84,12 @@ impl Reply {
             cache,
             body,
             next: None,
-            tag: tag(bytes, cache),
+            tag: Tag::of(bytes, cache),
         }
     }
 
     fn new(content_type: &'static str, body: Vec<u8>, cache: Cache) -> Self {
-        let tag = tag(&body, cache);
+        let tag = Tag::of(&body, cache);
         Self {
             content_type,
             cache,
@@ -89,26 +106,60 @@ impl Reply {
 
     /// A list in JSON that is sent as it is made.
     pub(super) fn list(body: Body, cache: Cache, next: Option<String>) -> Self {
+        let tag = match cache {
+            Cache::Settled(block) => Some(Tag::Block(block)),
+            _ => None,
+        };
         Self {
             content_type: "application/json",
             cache,
             body,
             next,
-            tag: None,
+            tag,
         }
+    }
+
+    /// As the answer to this question.
+    pub(super) fn to(mut self, path: &str, query: Option<&str>) -> Self {
+        if let Some(Tag::Block(block)) = self.tag {
+            self.tag = Some(Tag::Bytes(settled_etag(path, query, &block)));
+        }
+        self
     }
 }
 
-/// The name of these bytes, if caches may keep them for long.
-fn tag(bytes: &[u8], cache: Cache) -> Option<HeaderValue> {
-    (cache == Cache::Long).then(|| etag(bytes))
+impl Tag {
+    /// The name of these bytes, if caches may keep them for long.
+    fn of(bytes: &[u8], cache: Cache) -> Option<Self> {
+        match cache {
+            Cache::Long => Some(Self::Bytes(etag(bytes))),
+            Cache::Settled(block) => Some(Self::Block(block)),
+            Cache::Never | Cache::Private | Cache::Brief | Cache::Short => None,
+        }
+    }
 }
 
 /// A strong `ETag` (RFC 9110, 8.8.3): a hash of the bytes. It need not withstand anybody, since
 /// all it tells apart are answers of this server to one and the same path.
 fn etag(body: &[u8]) -> HeaderValue {
-    let tag = format!("\"{:016x}\"", SipHasher13::new().hash(body));
-    HeaderValue::try_from(tag).expect("hex digits")
+    quoted(SipHasher13::new().hash(body))
+}
+
+/// The `ETag` of an answer that follows from `path` (without `/api`), `query` and `block`. Another
+/// version may write the same answer otherwise.
+pub(super) fn settled_etag(path: &str, query: Option<&str>, block: &BlockHash) -> HeaderValue {
+    let mut hasher = SipHasher13::new();
+    for part in [env!("CARGO_PKG_VERSION"), path, query.unwrap_or_default()] {
+        hasher.write(part.as_bytes());
+        // Occurs in none of them.
+        hasher.write(b"\n");
+    }
+    hasher.write(block.as_byte_array());
+    quoted(hasher.finish())
+}
+
+fn quoted(hash: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{hash:016x}\"")).expect("hex digits")
 }
 
 /// Whether a client has what it asks for already: then 304 and no body (RFC 9110, 13.1.2).
@@ -121,21 +172,45 @@ pub(super) fn unless_known(asked: &HeaderMap, mut response: Response) -> Respons
         return response;
     }
     headers.remove(header::CONTENT_TYPE);
-    let vary = HeaderValue::from_static("accept-encoding");
-    headers.insert(header::VARY, vary);
-    // Of no known length: a length of zero would say so of the answer itself (RFC 9110, 8.6).
-    *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    empty(&mut response);
     response
 }
 
-/// Whether a list of tags holds one, or is `*`. Weak ones count as well.
+/// 304 for a client that names the settled answer `tag` among those it has. `None` if it does
+/// not: `*` is not its name, since it is not known whether there is an answer.
+pub(super) fn if_named(asked: &HeaderMap, tag: HeaderValue) -> Option<Response> {
+    let known = asked.get(header::IF_NONE_MATCH)?;
+    if !names(known).any(|name| name == tag.as_bytes()) {
+        return None;
+    }
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    let cache = HeaderValue::from_static(Cache::Long.header());
+    headers.insert(header::CACHE_CONTROL, cache);
+    headers.insert(header::ETAG, tag);
+    empty(&mut response);
+    Some(response)
+}
+
+/// Makes a 304 of it.
+fn empty(response: &mut Response) {
+    let vary = HeaderValue::from_static("accept-encoding");
+    response.headers_mut().insert(header::VARY, vary);
+    // Of no known length: a length of zero would say so of the answer itself (RFC 9110, 8.6).
+    *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+}
+
+/// The tags of a list; weak ones count as strong.
+fn names(known: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let known = known.as_bytes().split(|byte| *byte == b',');
+    let known = known.map(<[u8]>::trim_ascii);
+    known.map(|known| known.strip_prefix(b"W/").unwrap_or(known))
+}
+
+/// Whether a list of tags holds one, or is `*`.
 fn lists(known: &HeaderValue, tag: &HeaderValue) -> bool {
-    let mut known = known.as_bytes().split(|byte| *byte == b',');
-    known.any(|known| {
-        let known = known.trim_ascii();
-        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
-    })
+    names(known).any(|name| name == b"*" || name == tag.as_bytes())
 }
 
 impl Cache {
@@ -146,7 +221,7 @@ impl Cache {
             Self::Private => "no-store",
             Self::Brief => "public, max-age=5",
             Self::Short => "public, max-age=10",
-            Self::Long => "public, max-age=157784630",
+            Self::Long | Self::Settled(_) => "public, max-age=157784630",
         }
     }
 }
@@ -167,7 +242,7 @@ impl IntoResponse for Reply {
             let value = HeaderValue::try_from(text).expect("hex digits");
             response.headers_mut().insert(NEXT_CURSOR, value);
         }
-        if let Some(tag) = self.tag {
+        if let Some(Tag::Bytes(tag)) = self.tag {
             response.headers_mut().insert(header::ETAG, tag);
         }
         response
@@ -205,6 +280,47 @@ mod tests {
         }
         let other = Reply::text("abd", Cache::Long).into_response();
         assert_ne!(other.headers()[header::ETAG], tag);
+    }
+
+    #[test]
+    fn a_settled_answer_is_named_by_its_question_and_its_block() {
+        let block = |byte| BlockHash::from_byte_array([byte; 32]);
+        let tag = |path, query, byte, text: &str| {
+            let reply = Reply::text(text, Cache::Settled(block(byte))).to(path, query);
+            reply.into_response().headers()[header::ETAG].clone()
+        };
+        let known = tag("/a", None, 1, "abc");
+        assert_eq!(known, tag("/a", None, 1, "abc"));
+        assert_eq!(known, settled_etag("/a", None, &block(1)));
+        for other in [
+            tag("/b", None, 1, "abc"),
+            tag("/a", Some("b"), 1, "abc"),
+            tag("/a", None, 2, "abc"),
+        ] {
+            assert_ne!(known, other);
+        }
+        let list = Reply::list(Body::empty(), Cache::Settled(block(1)), None).to("/a", None);
+        assert_eq!(list.into_response().headers()[header::ETAG], known);
+
+        let mut asked = HeaderMap::new();
+        assert!(if_named(&asked, known.clone()).is_none());
+        for (text, is_named) in [
+            (format!("\"0\", W/{}", known.to_str().unwrap()), true),
+            ("*".to_owned(), false),
+            ("\"0\"".to_owned(), false),
+        ] {
+            asked.insert(header::IF_NONE_MATCH, HeaderValue::try_from(text).unwrap());
+            let response = if_named(&asked, known.clone());
+            assert_eq!(response.is_some(), is_named);
+            if let Some(response) = response {
+                assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+                assert_eq!(response.headers()[header::ETAG], known);
+                assert_eq!(
+                    response.headers()[header::CACHE_CONTROL],
+                    Cache::Long.header()
+                );
+            }
+        }
     }
 
     #[test]

@@ -2,9 +2,14 @@
 //! answers that a later block could change.
 
 use pulse_indexer::query::View;
-use pulse_primitives::{Height, bitcoin::Network, status::Readiness, tip::ChainTip};
+use pulse_primitives::{
+    Height,
+    bitcoin::{BlockHash, Network},
+    status::Readiness,
+    tip::ChainTip,
+};
 
-use super::{error::RestError, reply::Cache};
+use super::{error::RestError, reply::Cache, router::Basis};
 use crate::{state::ApiState, together::AtTip};
 
 /// Confirmations from which an answer counts as final for caches.
@@ -88,6 +93,40 @@ impl<'a> Snapshot<'a> {
             Cache::Long
         } else {
             Cache::Short
+        }
+    }
+
+    /// The block that an answer follows from, if that is settled.
+    ///
+    /// # Errors
+    /// A failed read.
+    pub(super) fn block_behind(&self, basis: Basis) -> Result<Option<BlockHash>, RestError> {
+        let cache = match basis {
+            Basis::Block(hash) => {
+                let block = self.view.block_by_hash(&hash)?;
+                return Ok(block.map(|block| block.hash));
+            }
+            Basis::DeepBlock(hash) => {
+                let block = self.view.block_by_hash(&hash)?;
+                block.map(|block| self.settled_at(block.height, block.hash))
+            }
+            Basis::Tx(txid) => {
+                let block = self.view.tx_block(&txid)?;
+                block.map(|block| self.settled_at(block.height, block.hash))
+            }
+        };
+        Ok(match cache {
+            Some(Cache::Settled(block)) => Some(block),
+            _ => None,
+        })
+    }
+
+    /// The same as [`Snapshot::cache_at`] for an answer that follows from its path and the block at `height`, whose hash
+    /// is `block`, alone.
+    pub(super) fn settled_at(&self, height: Height, block: BlockHash) -> Cache {
+        match self.cache_at(height) {
+            Cache::Long => Cache::Settled(block),
+            other => other,
         }
     }
 }

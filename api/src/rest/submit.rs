@@ -10,6 +10,7 @@ use pulse_primitives::{
     bitcoin::{Amount, Transaction, consensus::deserialize, hex::FromHex},
     mempool::{SubmitLimits, TxRejected, TxSubmitter},
 };
+use pulse_request::RequestError;
 use serde_json::json;
 
 use super::{
@@ -161,7 +162,7 @@ fn rejected(method: &'static str, err: &TxRejected) -> RestError {
 /// The description of these routes.
 pub(super) fn describe(paths: &mut Paths) {
     const TXID: &str = "^[0-9a-f]{64}$";
-    let not_utf8 = || RestError::InvalidBody {
+    let not_utf8 = || RequestError::InvalidBody {
         what: String::new(),
     };
     paths.tag(

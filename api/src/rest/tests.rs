@@ -7,6 +7,7 @@ mod memchain;
 
 mod acceptance;
 mod bulk;
+mod conditional;
 mod fakes;
 mod fuzz;
 mod golden;

@@ -29,7 +29,8 @@ pub(super) fn info(state: &ApiState, txid: &Txid) -> Answer {
     match found.ok_or(RestError::TxNotFound)? {
         Found::Confirmed(detail) => {
             let tx = TxJson::new(&detail, at.network())?;
-            Ok(Reply::json(&tx, at.cache_at(detail.block.height)))
+            let block = detail.block;
+            Ok(Reply::json(&tx, at.settled_at(block.height, block.hash)))
         }
         Found::Unconfirmed(entry) => {
             let tx = TxJson::unconfirmed(&entry, at.network())?;
@@ -53,7 +54,7 @@ pub(super) fn raw(state: &ApiState, txid: &Txid) -> Answer {
 fn bytes(state: &ApiState, txid: &Txid) -> Result<(Vec<u8>, Cache), RestError> {
     let (at, found) = find(state, |view| view.tx_raw(txid), |mempool| mempool.tx(txid))?;
     Ok(match found.ok_or(RestError::TxNotFound)? {
-        Found::Confirmed((bytes, block)) => (bytes, at.cache_at(block.height)),
+        Found::Confirmed((bytes, block)) => (bytes, at.settled_at(block.height, block.hash)),
         Found::Unconfirmed(MempoolTx { tx, .. }) => (serialize(&*tx), Cache::Short),
     })
 }
@@ -75,7 +76,10 @@ pub(super) fn status(at: &Snapshot<'_>, txid: &Txid) -> Answer {
 /// T5: its merkle branch.
 pub(super) fn merkle_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
     let proof = (at.view.merkle_proof(txid)?).ok_or_else(|| at.absent(RestError::ProofNotFound))?;
-    let cache = at.cache_at(proof.block_height);
+    let block = at.view.block_hash_at(proof.block_height)?;
+    let cache = block.map_or(Cache::Short, |block| {
+        at.settled_at(proof.block_height, block)
+    });
     Ok(Reply::json(&MerkleProofJson::from(proof), cache))
 }
 
@@ -83,7 +87,7 @@ pub(super) fn merkle_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
 pub(super) fn merkle_block_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
     let proof = (at.view.merkle_block(txid)?).ok_or_else(|| at.absent(RestError::ProofNotFound))?;
     let cache = match at.view.block_by_hash(&proof.header.block_hash())? {
-        Some(block) => at.cache_at(block.height),
+        Some(block) => at.settled_at(block.height, block.hash),
         None => Cache::Short,
     };
     Ok(Reply::text(serialize_hex(&proof), cache))

@@ -370,6 +370,7 @@ fn keys_without_a_default_stand_in_the_example_as_comments_that_read() {
         "external",
         "ops_addr",
         "fallback_esplora",
+        "fallback_ca",
         "salt",
     ] {
         assert!(

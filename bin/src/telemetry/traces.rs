@@ -159,7 +159,8 @@ impl HttpClient for Sender {
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
             Ok::<_, HttpError>(Response::from_parts(parts, body.to_bytes()))
         };
-        let sending = self.runtime.spawn(tokio::time::timeout(TIMEOUT, sending));
-        sending.await??
+        // The clock of the runtime is not there in the exporter's thread.
+        let sending = async { tokio::time::timeout(TIMEOUT, sending).await };
+        self.runtime.spawn(sending).await??
     }
 }

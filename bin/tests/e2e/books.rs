@@ -1,12 +1,15 @@
 //! What an operator writes into a node: labels, and keys for clients.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use pulse_primitives::bitcoin::Network;
-use pulse_testkit::ScriptedPeer;
+use pulse_testkit::{Exit, ScriptedPeer};
 use serde_json::{Value, json};
 
 use super::common::{DEADLINE, options, params, served};
@@ -86,4 +89,87 @@ fn labels_and_keys_survive_a_restart_and_keys_admit_clients() {
         assert_eq!(node.get(path).status, 401);
     }
     assert!(!node.log().contains(secret));
+}
+
+/// A command about a data directory.
+fn command(data_dir: &Path, command: &str, file: &Path) -> Exit {
+    options("regtest")
+        .data_dir(data_dir)
+        .args([command, file.to_str().unwrap()])
+        .run_to_exit(DEADLINE)
+}
+
+#[test]
+fn identity_labels_and_keys_move_to_another_node_by_export_and_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    let [file, again] = ["export", "again"].map(|name| dir.path().join(name));
+    let ops = ["--ops-addr", "127.0.0.1:0"];
+    let mut node = options("regtest").data_dir(&first).args(ops).start();
+    let labels: String = (0..1_500)
+        .map(|n| format!("{{\"type\":\"xpub\",\"ref\":\"{n:05}\",\"label\":\"name {n}\"}}\n"))
+        .collect();
+    assert_eq!(node.post_ops("/labels/import", &labels).status, 200);
+    let made: Value = node.post_ops("/api-keys", r#"{"name":"shop"}"#).json();
+    let kept = node.get_ops("/api-keys/export").text().to_owned();
+
+    // Beside the running node, and when it has ended.
+    let exported = command(&first, "export", &file);
+    assert!(exported.status.success(), "{}", exported.stderr);
+    assert_eq!(
+        exported.stdout.lines().nth(1),
+        Some("1500 labels, 1 API keys")
+    );
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(
+        !command(&first, "export", &file).status.success(),
+        "replaced"
+    );
+    assert!(
+        !command(&first, "import", &file).status.success(),
+        "it runs"
+    );
+    assert!(node.terminate(DEADLINE).status.success());
+    assert!(command(&first, "export", &again).status.success());
+    assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
+    let text = fs::read_to_string(&file).unwrap();
+    let secret = made["key"].as_str().unwrap().rsplit_once('_').unwrap().1;
+    assert!(!text.contains(secret));
+
+    // What is wrong in it is found before anything is taken.
+    let wrong = dir.path().join("wrong");
+    fs::write(
+        &wrong,
+        text.replace("\"ref\": \"00007\"", "\"ref\": \"00 07\""),
+    )
+    .unwrap();
+    assert!(!command(&second, "import", &wrong).status.success());
+    assert!(!second.join("identity.key").exists());
+    for _ in 0..2 {
+        let imported = command(&second, "import", &file);
+        assert!(imported.status.success(), "{}", imported.stderr);
+        assert_eq!(imported.stdout, exported.stdout);
+    }
+    let node = options("regtest").data_dir(&second).args(ops).start();
+    assert_eq!(node.get_ops("/labels/export").text(), labels);
+    assert_eq!(node.get_ops("/api-keys/export").text(), kept);
+    for data_dir in [&first, &second] {
+        let id = options("regtest")
+            .data_dir(data_dir)
+            .args(["id"])
+            .run_to_exit(DEADLINE);
+        assert_eq!(id.stdout.lines().next(), exported.stdout.lines().next());
+    }
+
+    // A file of the first version has the identity alone.
+    let third = dir.path().join("third");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let old = json!({"format": 1, "identity": value["identity"]}).to_string();
+    fs::write(&wrong, old).unwrap();
+    let imported = command(&third, "import", &wrong);
+    assert!(imported.status.success(), "{}", imported.stderr);
+    assert!(imported.stdout.ends_with("0 labels, 0 API keys\n"));
 }

@@ -2,8 +2,10 @@
 //! does harms the node.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -11,6 +13,12 @@ use std::{
 
 use pulse_primitives::bitcoin::Network;
 use pulse_testkit::{Behaviour, ChainBuilder, PulseNode, ScriptedPeer};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 use serde_json::Value;
 
 use super::common::{DEADLINE, options, params, served, start};
@@ -128,6 +136,14 @@ struct Fake {
 
 impl Fake {
     fn start(answers: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::speaking(None, answers)
+    }
+
+    /// The same inside TLS, if there is a configuration for it.
+    fn speaking(
+        tls: Option<Arc<ServerConfig>>,
+        answers: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let heads = Arc::<Mutex<Vec<String>>>::default();
@@ -138,8 +154,14 @@ impl Fake {
         // It ends with the process of the tests.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, answers) = (Arc::clone(&seen), Arc::clone(&answers));
-                thread::spawn(move || converse(stream, &seen, &*answers));
+                let (seen, answers, tls) = (Arc::clone(&seen), Arc::clone(&answers), tls.clone());
+                thread::spawn(move || match tls {
+                    None => converse(stream, &seen, &*answers),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(tls).unwrap();
+                        converse(StreamOwned::new(tls, stream), &seen, &*answers);
+                    }
+                });
             }
         });
         Self { addr, heads }
@@ -154,8 +176,8 @@ impl Fake {
     }
 }
 
-fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answers: &Answers) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap());
+fn converse(stream: impl Read + Write, seen: &Mutex<Vec<String>>, answers: &Answers) {
+    let mut lines = BufReader::new(stream);
     loop {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -169,7 +191,8 @@ fn converse(mut stream: TcpStream, seen: &Mutex<Vec<String>>, answers: &Answers)
             thread::sleep(DEADLINE);
             return;
         };
-        if stream.write_all(&answer).is_err() {
+        let sent = lines.get_mut().write_all(&answer);
+        if sent.and_then(|()| lines.get_mut().flush()).is_err() {
             return;
         }
     }
@@ -312,4 +335,111 @@ fn a_url_that_is_none_stops_the_start() {
         .run_to_exit(DEADLINE);
     assert!(!exit.status.success());
     assert!(exit.stderr.contains("fallback-esplora"), "{}", exit.stderr);
+}
+
+/// An authority of our own, and its certificate as PEM.
+fn authority() -> (Issuer<'static, KeyPair>, String) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
+/// A server with a certificate for `name` that `adjust` has changed, signed by `issuer`.
+fn certified(
+    issuer: &Issuer<'static, KeyPair>,
+    name: &str,
+    adjust: impl FnOnce(&mut CertificateParams),
+) -> Fake {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    adjust(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate: CertificateDer = params.signed_by(&key, issuer).unwrap().into();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Fake::speaking(Some(Arc::new(tls)), |path| {
+        right(path, || answer("200 OK", "application/json", b"[]"))
+    })
+}
+
+/// A node that asks `fake` over https, trusts what `system` has and the file `ca`.
+fn over_https(fake: &Fake, system: &Path, ca: Option<&Path>) -> PulseNode {
+    let url = format!("https://{}", fake.addr);
+    let options = options("regtest")
+        .args(["--fallback-esplora", &url])
+        .env("SSL_CERT_FILE", system.to_str().unwrap());
+    match ca {
+        Some(ca) => options.env("PULSE_HTTP__FALLBACK_CA", ca.to_str().unwrap()),
+        None => options,
+    }
+    .start()
+}
+
+#[test]
+fn over_https_a_server_is_asked_whose_certificate_is_good_and_no_other() {
+    const HOST: &str = "127.0.0.1";
+    let dir = tempfile::tempdir().unwrap();
+    let ((ours, ours_pem), (others, others_pem)) = (authority(), authority());
+    let [ours_file, others_file] = ["ours.pem", "others.pem"].map(|name| dir.path().join(name));
+    fs::write(&ours_file, ours_pem).unwrap();
+    fs::write(&others_file, others_pem).unwrap();
+    let good = certified(&ours, HOST, |_| {});
+    let expired = certified(&ours, HOST, |params| {
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    let early = certified(&ours, HOST, |params| {
+        params.not_before = date_time_ymd(4000, 1, 1);
+    });
+    let misnamed = certified(&ours, "esplora.example", |_| {});
+    let foreign = certified(&others, HOST, |_| {});
+    thread::scope(|scope| {
+        // Named by the operator, or trusted by the system.
+        for (system, ca) in [(&others_file, Some(&*ours_file)), (&ours_file, None)] {
+            let good = &good;
+            scope.spawn(move || {
+                let node = over_https(good, system, ca);
+                let (status, source, body) = ask(&node, "/blocks", &[]);
+                assert_eq!(
+                    (status, source.as_deref(), body.as_str()),
+                    (200, Some("fallback"), "[]")
+                );
+            });
+        }
+        for (what, bad) in [
+            ("expired", &expired),
+            ("not in force yet", &early),
+            ("of another name", &misnamed),
+            ("of another authority", &foreign),
+        ] {
+            let ours_file = &ours_file;
+            scope.spawn(move || {
+                let node = over_https(bad, ours_file, Some(ours_file));
+                assert_not_synced(&node, "/blocks");
+                assert!(bad.heads().is_empty(), "{what}: it was asked");
+                let log = node.log();
+                assert!(log.contains("invalid peer certificate"), "{what}: {log}");
+            });
+        }
+    });
+    let heads = good.heads();
+    assert!(heads.iter().any(|head| head.starts_with("GET /blocks ")));
+}
+
+#[test]
+fn a_file_of_authorities_that_is_none_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, "nothing").unwrap();
+    let exit = options("regtest")
+        .args(["--fallback-esplora", "https://127.0.0.1:1"])
+        .env("PULSE_HTTP__FALLBACK_CA", file.to_str().unwrap())
+        .run_to_exit(DEADLINE);
+    assert!(!exit.status.success());
+    assert!(exit.stderr.contains("ca.pem"), "{}", exit.stderr);
 }

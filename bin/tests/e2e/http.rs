@@ -46,6 +46,8 @@ fn record<'p>(node: &PulseNode, paths: impl IntoIterator<Item = &'p String>) -> 
         write!(text, "> GET {path}\n{}", answer.status).unwrap();
         for name in HEADERS {
             if let Some(value) = answer.header(name) {
+                // What it is differs between versions of the program.
+                let value = if name == "etag" { "there" } else { value };
                 write!(text, " | {name}: {value}").unwrap();
             }
         }

@@ -26,7 +26,7 @@ fn hostile(count: u32) -> Vec<Block> {
 }
 
 /// Most memory that a node has had, in bytes.
-fn most_memory(node: &PulseNode) -> u64 {
+pub fn most_memory(node: &PulseNode) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.unwrap().trim().trim_end_matches(" kB");

@@ -4,8 +4,12 @@ pub mod accept;
 pub mod addr;
 pub mod block;
 pub mod compact_block;
+pub mod descriptors;
+pub mod electrum;
+pub mod fleet;
 pub mod frames;
 pub mod handshake;
+pub mod http;
 pub mod message;
 pub mod packets;
 

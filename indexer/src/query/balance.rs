@@ -14,9 +14,10 @@
 //! before, and a balance that would take more is refused.
 
 use pulse_primitives::Height;
+pub use pulse_primitives::page::BalancePlace;
 
 use super::{
-    Cursor, Heights, QueryError, ScriptHash, View,
+    Heights, QueryError, ScriptHash, View,
     model::{BalanceChange, BlockRef},
     read::is_of,
 };
@@ -30,15 +31,6 @@ use crate::{
 const MOST_READS: usize = 10_000;
 /// Rows that are looked at for one answer.
 const MOST_ROWS: usize = 1_000_000;
-
-/// Where a list of balances goes on: below a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BalancePlace {
-    /// The first transaction of the block.
-    pub cursor: Cursor,
-    /// Balance before the block, in satoshis.
-    pub balance: u64,
-}
 
 /// Balances of a script, newest first.
 #[derive(Debug)]

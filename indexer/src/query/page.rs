@@ -8,37 +8,11 @@
 
 use std::ops::Range;
 
+pub use pulse_primitives::page::{Cursor, Heights};
 use pulse_primitives::{Height, bitcoin::hashes::Hash};
 
 use super::{QueryError, View};
 use crate::rows::TxNum;
-
-/// A place in the chain, the same in every view that has its block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor {
-    /// Height of the block.
-    pub height: Height,
-    /// The last eight bytes of the block's hash in display order, the first that vary.
-    pub check: [u8; 8],
-    /// Position of the transaction in the block.
-    pub index: u32,
-    /// An output of it; `u32::MAX` if the place is the transaction.
-    pub vout: u32,
-}
-
-/// Blocks that a list is about, both ends included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heights {
-    /// The lowest.
-    pub from: Height,
-    /// The highest; `None`: up to the tip.
-    pub to: Option<Height>,
-}
-
-impl Heights {
-    /// All blocks.
-    pub const ALL: Self = Self { from: 0, to: None };
-}
 
 impl View<'_> {
     /// Numbers of the transactions of these blocks, `None` if there is none. The end is

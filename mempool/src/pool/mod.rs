@@ -89,6 +89,7 @@ impl Mempool {
     /// An empty mempool that builds upon no block yet: see [`Mempool::set_tip`].
     #[must_use]
     pub fn new(config: MempoolConfig) -> Self {
+        metrics::min_fee_rate(config.min_relay_fee_sat_kvb);
         Self {
             config,
             table: Table::default(),
@@ -191,6 +192,12 @@ impl Mempool {
     /// All transactions, oldest arrival first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.by_sequence.values().map(|slot| self.entry(*slot))
+    }
+
+    /// Transactions that arrived with this number or a later one, oldest first.
+    pub fn iter_from(&self, sequence: u64) -> impl Iterator<Item = &Entry> {
+        let slots = self.by_sequence.range(sequence..);
+        slots.map(|(_, slot)| self.entry(*slot))
     }
 
     /// All chunks in mining order, best first.

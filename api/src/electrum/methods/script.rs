@@ -25,7 +25,7 @@ use crate::electrum::{
 /// The script that a request names.
 ///
 /// # Errors
-/// [`ElectrumError::Params`].
+/// [`ElectrumError::Rpc`].
 pub(in crate::electrum) fn script_param(params: &Params) -> Result<ScriptHash, ElectrumError> {
     // Any hash that is shown reversed will do to read the digits.
     let reversed: Txid = params.hash(0, "scripthash")?;

@@ -1,6 +1,7 @@
 //! Errors in the document: from the type that makes them to a status and a schema of their
 //! text.
 
+use pulse_request::RequestError;
 use serde_json::{Value, json};
 
 use super::super::error::RestError;
@@ -51,9 +52,32 @@ impl ErrorText {
         }
     }
 
+    /// The same, of an error that no cache may keep.
+    pub(crate) fn uncached(mut self) -> Self {
+        self.cache = Some("no-store");
+        self
+    }
+
     /// A refusal in the words of one of Bitcoin Core's methods.
     pub(crate) fn rpc(method: &str) -> Self {
         Self::pattern(400, &format!("^{method} RPC error -?[0-9]+: .+"))
+    }
+}
+
+impl From<&RequestError> for ErrorText {
+    /// As for [`RestError`].
+    fn from(error: &RequestError) -> Self {
+        match error {
+            RequestError::InvalidBody { .. } => Self::pattern(400, ".+"),
+            RequestError::InvalidDescriptor { .. } => Self::pattern(400, "^Descriptor [0-9]+: .+"),
+            other => Self::exact(400, &other.to_string()),
+        }
+    }
+}
+
+impl From<RequestError> for ErrorText {
+    fn from(error: RequestError) -> Self {
+        (&error).into()
     }
 }
 
@@ -64,10 +88,10 @@ impl From<RestError> for ErrorText {
         let status = error.status().as_u16();
         let pattern = match &error {
             E::NoEndpoint { .. } => "^endpoint does not exist \".*\"$",
-            E::InvalidBody { .. } | E::BodyUnreadable { .. } => ".+",
+            E::Request(error) => return error.into(),
+            E::BodyUnreadable { .. } => ".+",
             E::InvalidTxSize { .. } => "^Invalid transaction size for item [0-9]+$",
             E::InvalidTxHex { .. } => "^Invalid transaction hex for item [0-9]+$",
-            E::InvalidDescriptor { .. } => "^Descriptor [0-9]+: .+",
             E::NotSynced { .. } => "^node is not synced yet: .+",
             _ => {
                 return Self {
@@ -117,8 +141,9 @@ pub(super) const ALWAYS: [(&str, &str); 6] = [
     ("503", "Unavailable"),
 ];
 
-/// Responses that many routes have.
-pub(super) fn shared() -> Vec<(&'static str, Value)> {
+/// Responses that many routes have. `further` are texts that a 503 can have besides the usual
+/// ones.
+pub(super) fn shared(further: &[&str]) -> Vec<(&'static str, Value)> {
     let text = |description: &str, error: RestError| {
         response(description, &ErrorText::from(error).schemas)
     };
@@ -134,6 +159,7 @@ pub(super) fn shared() -> Vec<(&'static str, Value)> {
         unavailable.extend(ErrorText::from(error).schemas);
     }
     unavailable.push(json!({"const": "index read failed"}));
+    unavailable.extend(further.iter().map(|text| json!({"const": text})));
     unavailable.push(json!({
         "pattern": "^the position of block [0-9]+ is being renewed; try again$"
     }));

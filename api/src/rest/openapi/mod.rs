@@ -1,5 +1,6 @@
 //! The description of the API: an OpenAPI 3.1 document at `/openapi.json` and
-//! `/api/openapi.json`, made from what answers.
+//! `/api/openapi.json`, made from what answers. The operator's listener has one of its own at
+//! `/openapi.json`.
 //!
 //! ```text
 //! describe() of each subject -> Paths -> one JSON document
@@ -37,8 +38,8 @@ pub(crate) use operation::{Operation, Paths};
 pub(crate) use param::Param;
 
 use super::{
-    address, balance, block, bulk, mempool, merged, no_endpoint, outspends, relatives, submit, tx,
-    wallet,
+    address, balance, block, bulk, internal, mempool, merged, no_endpoint, outspends, relatives,
+    submit, tx, wallet,
 };
 use crate::{layers::RouteTemplate, ops, state::ApiState};
 
@@ -48,9 +49,38 @@ const TEMPLATE: &str = "/openapi.json";
 /// The document of the public listener.
 static PUBLIC: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(public().to_string()));
 
+/// That of the operator's.
+static OPERATOR: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(operator().to_string()));
+
 /// What the public listener serves.
 fn public() -> Value {
-    document(described())
+    let mut document = document(described(), &[]);
+    document["info"]["title"] = "pulse-node".into();
+    document["info"]["description"] = DESCRIPTION.into();
+    document["servers"] = json!([
+        {"url": "/api", "description": "the canonical place"},
+        {"url": "/", "description": "the same answers"},
+    ]);
+    for operations in members(&mut document["paths"]) {
+        for operation in members(operations) {
+            members(&mut operation["responses"]).for_each(add_tip_height);
+        }
+    }
+    members(&mut document["components"]["responses"]).for_each(add_tip_height);
+    document
+}
+
+/// What the operator's listener serves.
+fn operator() -> Value {
+    let failed = [
+        "the labels cannot be read or written",
+        "the keys cannot be written",
+    ];
+    let mut document = document(described_for_operators(), &failed);
+    document["info"]["title"] = "pulse-node, operator's listener".into();
+    document["info"]["description"] = OPERATORS_DESCRIPTION.into();
+    document["servers"] = json!([{"url": "/"}]);
+    document
 }
 
 /// All that the subjects say.
@@ -72,6 +102,16 @@ fn described() -> Paths {
     paths
 }
 
+/// The same for the operator's listener.
+fn described_for_operators() -> Paths {
+    let mut paths = Paths::default();
+    ops::describe(&mut paths);
+    ops::describe_operator(&mut paths);
+    internal::describe(&mut paths);
+    describe(&mut paths);
+    paths
+}
+
 /// The description of the description.
 fn describe(paths: &mut Paths) {
     paths.tag("Node", "The node itself, for operators and their monitors");
@@ -82,13 +122,19 @@ fn describe(paths: &mut Paths) {
 
 /// The routes of the document.
 pub(crate) fn routes() -> Router<ApiState> {
-    let route = get(serve).fallback(no_endpoint);
+    let route = get(|| serve(&PUBLIC)).fallback(no_endpoint);
     Router::new()
         .route(TEMPLATE, route.clone())
         .route("/api/openapi.json", route)
 }
 
-async fn serve() -> Response {
+/// The route of the document about the operator's listener.
+pub(crate) fn operator_routes() -> Router<ApiState> {
+    let route = get(|| serve(&OPERATOR)).fallback(no_endpoint);
+    Router::new().route(TEMPLATE, route)
+}
+
+async fn serve(document: &'static LazyLock<Bytes>) -> Response {
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -100,40 +146,28 @@ async fn serve() -> Response {
         ),
     ];
     let template = Extension(RouteTemplate(TEMPLATE));
-    (template, headers, Body::from(PUBLIC.clone())).into_response()
+    (template, headers, Body::from(Bytes::clone(document))).into_response()
 }
 
-/// A whole document around `paths`.
-fn document(paths: Paths) -> Value {
+/// A document around `paths`, without what is of one listener. `unavailable` are texts of 503
+/// besides those that every route may have.
+fn document(paths: Paths, unavailable: &[&str]) -> Value {
     let (tags, paths, schemas) = paths.finish();
     let mut responses = Map::new();
-    for (name, response) in error::shared() {
+    for (name, response) in error::shared(unavailable) {
         responses.insert(name.to_owned(), response);
     }
-    let mut document = json!({
+    json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "pulse-node",
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT", "identifier": "MIT"},
-            "description": DESCRIPTION,
         },
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
-        "servers": [
-            {"url": "/api", "description": "the canonical place"},
-            {"url": "/", "description": "the same answers"},
-        ],
         "tags": tags,
         "paths": paths,
         "components": {"schemas": schemas, "responses": responses},
-    });
-    for operations in members(&mut document["paths"]) {
-        for operation in members(operations) {
-            members(&mut operation["responses"]).for_each(add_tip_height);
-        }
-    }
-    members(&mut document["components"]["responses"]).for_each(add_tip_height);
-    document
+    })
 }
 
 /// The values of an object; of anything else none.
@@ -167,3 +201,14 @@ repeated the last value counts.
 unless something else is said.
 - `X-Min-Height: N` or `?min_height=N` asks any path for an answer that is not older than block \
 N; a node that is behind waits up to three seconds and then answers 503.";
+
+const OPERATORS_DESCRIPTION: &str = "\
+What the operator of a node sees and does. It is on the operator's listener alone, which is not \
+for the public: it asks for no key.
+
+- Requests with an `Origin`, which web pages send, change nothing: 403. No CORS header is sent.
+- Answers are not for caches, but for those about blocks and transactions (`/internal/...`), \
+which are like those of the public API; their paths also exist under `/api`.
+- Errors are texts without a newline at the end. A path or a method that does not exist is \
+answered with 404 and `endpoint does not exist \"/the/path\"`.
+- Times are in seconds since 1970.";

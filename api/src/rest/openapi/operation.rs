@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pulse_request::RequestError;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -69,6 +70,15 @@ impl Paths {
         operation.error(RestError::BodyUnreadable {
             what: String::new(),
         })
+    }
+
+    /// A DELETE.
+    pub(crate) fn delete(
+        &mut self,
+        template: &'static str,
+        summary: &'static str,
+    ) -> &mut Operation {
+        self.add("delete", template, summary)
     }
 
     fn add(
@@ -234,7 +244,7 @@ impl Operation {
         let height = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
         self.query("from_height", "Not Esplora: the lowest block.", &height)
             .query("to_height", "Not Esplora: the highest block.", &height)
-            .error(RestError::InvalidNumber)
+            .error(RequestError::InvalidNumber)
     }
 
     /// 200: text of this form.
@@ -260,7 +270,7 @@ impl Operation {
         }
         if caches.contains(&Cache::Long) {
             response["headers"]["ETag"] = json!({
-                "description": "Of answers that may be kept for long and were sent as a whole.",
+                "description": "Of answers that may be kept for long.",
                 "schema": {"type": "string", "pattern": "^(W/)?\"[0-9a-f]{16}\"$"},
             });
             let mut known = json!({
@@ -305,8 +315,8 @@ impl Operation {
                 "schema": {"type": "string", "pattern": "^[0-9a-f]{40}([0-9a-f]{16})?$"},
             });
         }
-        self.error(RestError::InvalidLimit)
-            .error(RestError::InvalidCursor)
+        self.error(RequestError::InvalidLimit)
+            .error(RequestError::InvalidCursor)
             .error(RestError::CursorGone)
     }
 

@@ -1,8 +1,9 @@
 //! Parameters of paths, by the names that they have in the templates.
 
+use pulse_request::RequestError;
 use serde_json::{Value, json};
 
-use super::{super::error::RestError, error::ErrorText};
+use super::error::ErrorText;
 
 /// A parameter of a path.
 pub(crate) struct Param {
@@ -34,17 +35,17 @@ impl Param {
             "hash" if script => (
                 "SHA-256 of the script, not reversed (Electrum's is)",
                 hex64(),
-                vec![RestError::InvalidScripthash.into()],
+                vec![RequestError::InvalidScripthash.into()],
             ),
             "hash" => (
                 "Hash of the block",
                 hex64(),
-                vec![RestError::InvalidHex.into()],
+                vec![RequestError::InvalidHex.into()],
             ),
             "txid" => (
                 "Id of the transaction",
                 hex64(),
-                vec![RestError::InvalidHex.into()],
+                vec![RequestError::InvalidHex.into()],
             ),
             "last_seen_txid" => (
                 "The transaction after which the list begins; what does not parse is ignored",
@@ -59,17 +60,17 @@ impl Param {
             "height" => (
                 "Height of a block",
                 number(u64::MAX),
-                vec![RestError::InvalidNumber.into()],
+                vec![RequestError::InvalidNumber.into()],
             ),
             "index" => (
                 "Place in the block, from 0",
                 number(u64::MAX),
-                vec![RestError::InvalidNumber.into()],
+                vec![RequestError::InvalidNumber.into()],
             ),
             "vout" => (
                 "Number of the output",
                 number(u32::MAX.into()),
-                vec![RestError::InvalidNumber.into()],
+                vec![RequestError::InvalidNumber.into()],
             ),
             "start_height" => (
                 "Height of the first block; what is no number is ignored",
@@ -84,7 +85,7 @@ impl Param {
             "address" => (
                 "An address of the network",
                 json!({"type": "string", "minLength": 1}),
-                vec![ErrorText::address(), RestError::WrongNetwork.into()],
+                vec![ErrorText::address(), RequestError::WrongNetwork.into()],
             ),
             _ => panic!("{template}: describe {name} with Operation::param"),
         };

@@ -1,20 +1,44 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::router::{PUBLIC, Verb},
+    super::router::{OPERATOR, PUBLIC, Tables, Verb},
     *,
 };
 
-/// Routes of the public listener that are not in the router's tables.
+/// Routes of both listeners that are not in the router's tables.
 const OTHERS: [&str; 5] = ["/health", "/health/live", "/stats", "/metrics", TEMPLATE];
+/// Those of the operator's listener.
+const OPERATORS: [(&str, &str); 16] = [
+    ("get", "/peers"),
+    ("delete", "/peers/:id"),
+    ("get", "/bans"),
+    ("post", "/bans"),
+    ("delete", "/bans/:target"),
+    ("get", "/labels"),
+    ("post", "/labels"),
+    ("get", "/labels/:type/:ref"),
+    ("delete", "/labels/:type/:ref"),
+    ("get", "/labels/export"),
+    ("post", "/labels/import"),
+    ("get", "/api-keys"),
+    ("post", "/api-keys"),
+    ("delete", "/api-keys/:id"),
+    ("get", "/api-keys/export"),
+    ("post", "/api-keys/import"),
+];
 
 #[test]
 fn every_route_is_described_and_every_description_has_its_route() {
+    compare(&described(), PUBLIC, &[]);
+    compare(&described_for_operators(), OPERATOR, &OPERATORS);
+}
+
+fn compare(paths: &Paths, tables: Tables, others: &[(&'static str, &'static str)]) {
     let mut described = BTreeSet::new();
-    for route in described_routes() {
+    for route in paths.routes() {
         assert!(described.insert(route), "{route:?} is described twice");
     }
-    let routes = PUBLIC.iter().copied().flatten().map(|route| {
+    let routes = tables.iter().copied().flatten().map(|route| {
         let method = match route.verb {
             Verb::Get => "get",
             Verb::Post => "post",
@@ -23,6 +47,7 @@ fn every_route_is_described_and_every_description_has_its_route() {
     });
     let routes: BTreeSet<_> = routes
         .chain(OTHERS.map(|template| ("get", template)))
+        .chain(others.iter().copied())
         .collect();
     let missing: Vec<_> = routes.difference(&described).collect();
     assert!(
@@ -33,13 +58,13 @@ fn every_route_is_described_and_every_description_has_its_route() {
     assert!(unknown.is_empty(), "no such routes: {unknown:?}");
 }
 
-fn described_routes() -> Vec<(&'static str, &'static str)> {
-    described().routes().collect()
-}
-
 #[test]
 fn every_reference_leads_somewhere_and_ids_are_unique() {
-    let document = public();
+    assert!(references(&public()) > 100);
+    assert!(references(&operator()) > 50);
+}
+
+fn references(document: &Value) -> usize {
     let text = document.to_string();
     let mut references = 0;
     for part in text.split("\"$ref\":\"").skip(1) {
@@ -48,7 +73,6 @@ fn every_reference_leads_somewhere_and_ids_are_unique() {
         assert!(document.pointer(pointer).is_some(), "{reference}");
         references += 1;
     }
-    assert!(references > 100);
     let mut ids = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -56,6 +80,7 @@ fn every_reference_leads_somewhere_and_ids_are_unique() {
             assert!(ids.insert(id.to_owned()), "{method} {path}: {id}");
         }
     }
+    references
 }
 
 #[test]

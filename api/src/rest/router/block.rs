@@ -2,7 +2,11 @@
 
 use pulse_primitives::bitcoin::BlockHash;
 
-use super::{Args, Made, Route, Work, get};
+use super::{
+    Args,
+    BasisKind::{Block, DeepBlock},
+    Made, Route, Work, get,
+};
 use crate::rest::{block, error::RestError, reply::Reply, snapshot::Snapshot};
 
 #[rustfmt::skip]
@@ -24,23 +28,23 @@ pub(super) const ROUTES: &[Route] = &[
     get("/block/:hash/raw", |args| {
         let hash = args.block_hash()?;
         Work::list(move |state, outlet| block::raw(state, &hash, outlet))
-    }),
+    }).settled_by(Block),
     get("/block/:hash/txids", |args| {
         let hash = args.block_hash()?;
         Work::list(move |state, outlet| block::txids(state, &hash, outlet))
-    }),
+    }).settled_by(Block),
     get("/block/:hash/txid/:index", |args| {
         let (hash, index) = (args.block_hash()?, args.number(1)?);
         Work::whole_at(move |at| block::txid(at, &hash, index))
-    }),
+    }).settled_by(Block),
     get("/block/:hash/txs", |args| {
         let hash = args.block_hash()?;
         Work::list(move |state, outlet| block::txs(state, &hash, 0, outlet))
-    }),
+    }).settled_by(DeepBlock),
     get("/block/:hash/txs/:start_index", |args| {
         let (hash, start) = (args.block_hash()?, args.optional(1).unwrap_or(0));
         Work::list(move |state, outlet| block::txs(state, &hash, start, outlet))
-    }),
+    }).settled_by(DeepBlock),
     get("/block-template", |_| Work::short(|_| block::template())),
 ];
 

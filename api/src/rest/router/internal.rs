@@ -1,6 +1,6 @@
 //! Routes for a backend of the operator, on the operator's listener only.
 
-use super::{Args, Made, Route, Work, get, post};
+use super::{Args, BasisKind, Made, Route, Work, get, post};
 use crate::{
     rest::{body::strings, error::RestError, internal, list::Outlet, outspends, reply::Reply},
     state::ApiState,
@@ -11,7 +11,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/internal/block/:hash/txs", |args| {
         let hash = args.block_hash()?;
         Work::list(move |state, outlet| internal::block_txs(state, &hash, outlet))
-    }),
+    }).settled_by(BasisKind::DeepBlock),
     get("/internal/mempool/txs/all", |_| Work::list(internal::whole_mempool)).of_mempool(),
     get("/internal/mempool/txs", mempool_page).of_mempool(),
     get("/internal/mempool/txs/:last_txid", mempool_page).of_mempool(),

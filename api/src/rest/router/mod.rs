@@ -4,9 +4,7 @@
 //! path -> tables of the listener -> [`Route`] -> its parameters -> [`Work`]
 //! ```
 //!
-//! Matching is literal, as clients of the Esplora servers know it: the path is split at
-//! `/`, nothing is decoded or normalised, upper and lower case differ, the first five
-//! segments count and a sixth is never looked at. `/api` in front is skipped.
+//! Matching is literal ([`pulse_request::path`]).
 //!
 //! A route is one line in the table of its subject: method, template, how its parameters
 //! are read, and the function that answers. Where two templates fit a path, the one
@@ -25,17 +23,16 @@ use std::str::FromStr;
 
 use axum::{body::Bytes, http::Method};
 use pulse_primitives::bitcoin::{BlockHash, Network, Txid};
+use pulse_request::{
+    RequestError,
+    path::{MAX_PARAMS, Template, matched_part},
+};
 
 use super::{
     error::RestError,
     params::{self, Asked, Subject},
 };
 pub(super) use work::Work;
-
-/// Segments that take part in the match.
-const MATCHED_SEGMENTS: usize = 5;
-/// Most parameters of a template.
-const MAX_PARAMS: usize = 2;
 
 /// The routes of the public listener.
 pub(super) const PUBLIC: Tables = &[
@@ -61,16 +58,37 @@ pub(super) enum Verb {
     Post,
 }
 
+/// Which block an answer follows from; the first parameter of the path names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BasisKind {
+    /// It is named itself, and its depth does not matter.
+    Block,
+    /// The same, if it is deep in the chain.
+    DeepBlock,
+    /// The one that confirms the transaction that is named, if it is deep in the chain.
+    Tx,
+}
+
+/// The same, with the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Basis {
+    Block(BlockHash),
+    DeepBlock(BlockHash),
+    Tx(Txid),
+}
+
 /// One endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
     pub(super) verb: Verb,
     /// Its path with `:name` for parameters; names it in metrics and logs, too.
     pub(super) template: &'static str,
-    /// Bytes of the template before its first parameter.
-    literal: usize,
+    /// The same, to be matched.
+    pattern: Template,
     /// Whether it exists only on nodes with a mempool.
     pub(super) of_mempool: bool,
+    /// What its answers follow from besides the path, once that is settled.
+    basis: Option<BasisKind>,
     /// Reads the parameters.
     make: fn(&Args<'_>) -> Made,
 }
@@ -80,8 +98,9 @@ const fn get(template: &'static str, make: fn(&Args<'_>) -> Made) -> Route {
     Route {
         verb: Verb::Get,
         template,
-        literal: literal(template),
+        pattern: Template::new(template),
         of_mempool: false,
+        basis: None,
         make,
     }
 }
@@ -94,15 +113,6 @@ const fn post(template: &'static str, make: fn(&Args<'_>) -> Made) -> Route {
     }
 }
 
-const fn literal(template: &str) -> usize {
-    let bytes = template.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() && bytes[at] != b':' {
-        at += 1;
-    }
-    at
-}
-
 impl Route {
     /// The same, but not there on a node without mempool.
     const fn of_mempool(self) -> Self {
@@ -112,25 +122,14 @@ impl Route {
         }
     }
 
-    /// The parameters of `path`, if it fits.
-    fn params<'a>(&self, path: &'a str) -> Option<[&'a str; MAX_PARAMS]> {
-        let (before, wanted) = self.template.split_at(self.literal);
-        let rest = path.strip_prefix(before)?;
-        let mut params = [""; MAX_PARAMS];
-        if wanted.is_empty() {
-            return rest.is_empty().then_some(params);
+    /// The same, with answers that follow from path and block ([`Cache::Settled`]).
+    ///
+    /// [`Cache::Settled`]: super::reply::Cache::Settled
+    const fn settled_by(self, basis: BasisKind) -> Self {
+        Self {
+            basis: Some(basis),
+            ..self
         }
-        let mut free = params.iter_mut();
-        let mut segments = rest.split('/');
-        for name in wanted.split('/') {
-            let segment = segments.next()?;
-            match name.starts_with(':') {
-                true => *free.next()? = segment,
-                false if name == segment => {}
-                false => return None,
-            }
-        }
-        segments.next().is_none().then_some(params)
     }
 }
 
@@ -152,23 +151,23 @@ impl Args<'_> {
         self.params[index].parse().ok()
     }
 
-    fn number<N: FromStr>(&self, index: usize) -> Result<N, RestError> {
+    fn number<N: FromStr>(&self, index: usize) -> Result<N, RequestError> {
         params::number(self.params[index])
     }
 
-    fn block_hash(&self) -> Result<BlockHash, RestError> {
+    fn block_hash(&self) -> Result<BlockHash, RequestError> {
         params::block_hash(self.params[0])
     }
 
-    fn txid(&self) -> Result<Txid, RestError> {
+    fn txid(&self) -> Result<Txid, RequestError> {
         params::txid(self.params[0])
     }
 
-    fn address(&self) -> Result<Subject, RestError> {
+    fn address(&self) -> Result<Subject, RequestError> {
         params::address(self.params[0], self.network)
     }
 
-    fn scripthash(&self) -> Result<Subject, RestError> {
+    fn scripthash(&self) -> Result<Subject, RequestError> {
         params::scripthash(self.params[0])
     }
 }
@@ -180,6 +179,16 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
+    /// What the answer follows from, if it is settled; `None` for other routes.
+    pub(super) fn basis(&self) -> Option<Basis> {
+        let name = self.params[0];
+        Some(match self.route.basis? {
+            BasisKind::Block => Basis::Block(name.parse().ok()?),
+            BasisKind::DeepBlock => Basis::DeepBlock(name.parse().ok()?),
+            BasisKind::Tx => Basis::Tx(name.parse().ok()?),
+        })
+    }
+
     /// The work that answers.
     ///
     /// # Errors
@@ -211,26 +220,15 @@ pub(super) fn find<'a>(tables: Tables, method: &Method, path: &'a str) -> Option
     let path = matched_part(path);
     let mut routes = tables.iter().copied().flatten();
     routes.find_map(|route| {
-        let params = (route.verb == verb).then(|| route.params(path))??;
+        let params = (route.verb == verb).then(|| route.pattern.params(path))??;
         Some(Found { route, params })
     })
 }
 
-/// The first segments of a path behind `/api`.
-pub(super) fn matched_part(path: &str) -> &str {
-    let path = match path.strip_prefix("/api") {
-        Some(behind) if behind.starts_with('/') => behind,
-        _ => path,
-    };
-    let mut slashes = path.match_indices('/');
-    match slashes.nth(MATCHED_SEGMENTS) {
-        Some((end, _)) => &path[..end],
-        None => path,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use pulse_request::path::MATCHED_SEGMENTS;
+
     use super::*;
 
     const H: &str = "1c45a447627cbd0003b94a77a48f5746dac20551805150cfb23d2b2f9b5fbc53";

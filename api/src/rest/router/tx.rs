@@ -2,7 +2,7 @@
 
 use pulse_primitives::bitcoin::{OutPoint, Txid};
 
-use super::{Args, Made, Route, Work, get, post};
+use super::{Args, BasisKind, Made, Route, Work, get, post};
 use crate::{
     rest::{error::RestError, outspends, params, relatives, reply::Reply, submit, tx},
     state::ApiState,
@@ -10,9 +10,9 @@ use crate::{
 
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
-    get("/tx/:txid", |args| short(args, tx::info)),
-    get("/tx/:txid/hex", |args| short(args, tx::hex)),
-    get("/tx/:txid/raw", |args| short(args, tx::raw)),
+    get("/tx/:txid", |args| short(args, tx::info)).settled_by(BasisKind::Tx),
+    get("/tx/:txid/hex", |args| short(args, tx::hex)).settled_by(BasisKind::Tx),
+    get("/tx/:txid/raw", |args| short(args, tx::raw)).settled_by(BasisKind::Tx),
     get("/tx/:txid/status", |args| {
         let txid = args.txid()?;
         Work::short_at(move |at| tx::status(at, &txid))
@@ -20,11 +20,11 @@ pub(super) const ROUTES: &[Route] = &[
     get("/tx/:txid/merkle-proof", |args| {
         let txid = args.txid()?;
         Work::short_at(move |at| tx::merkle_proof(at, &txid))
-    }),
+    }).settled_by(BasisKind::Tx),
     get("/tx/:txid/merkleblock-proof", |args| {
         let txid = args.txid()?;
         Work::whole_at(move |at| tx::merkle_block_proof(at, &txid))
-    }),
+    }).settled_by(BasisKind::Tx),
     get("/tx/:txid/outspend/:vout", |args| {
         let outpoint = OutPoint { txid: args.txid()?, vout: args.number(1)? };
         Work::short(move |state| tx::outspend(state, &outpoint))

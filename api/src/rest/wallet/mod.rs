@@ -9,7 +9,6 @@
 //! # Limits
 //! See [`keychain`] and [`scan`]. Unspent outputs are bounded like those of one address.
 
-mod keychain;
 mod model;
 mod scan;
 
@@ -17,13 +16,14 @@ use std::collections::{HashMap, HashSet};
 
 use pulse_indexer::query::{Heights, ScriptHash as IndexHash};
 use pulse_primitives::{bitcoin::hashes::Hash, mempool::ScriptHash};
+use pulse_request::{RequestError, keychain};
 use serde::Deserialize;
 use serde_json::json;
 
 use self::{
-    keychain::Keychain,
+    keychain::{Derived, Keychain},
     model::{HeadJson, OwnedUtxoJson},
-    scan::{Scan, Wanted},
+    scan::{Scan, Used, Wanted},
 };
 use super::{
     address::{MOST_TXS, TXS_PER_PAGE},
@@ -52,10 +52,18 @@ struct Wallet {
     gap_limit: Option<usize>,
 }
 
-/// A request that was understood.
-struct Request {
+/// A wallet that was scanned.
+struct Scanned<'a> {
     keychains: Vec<Keychain>,
-    gap_limit: usize,
+    found: Scan<'a>,
+    /// What is said of it whatever is asked.
+    head: HeadJson,
+}
+
+impl Scanned<'_> {
+    fn script(&self, used: &Used) -> &Derived {
+        &self.keychains[used.keychain].scripts[used.index as usize]
+    }
 }
 
 /// # Errors
@@ -67,20 +75,30 @@ fn in_time(outlet: &Outlet) -> Result<(), RestError> {
     }
 }
 
-/// Reads a body.
+/// Reads a body, and scans the wallet in it.
 ///
 /// # Errors
-/// What is wrong with it, in words that do not repeat it.
-fn request(state: &ApiState, body: &[u8]) -> Result<Request, RestError> {
+/// What is wrong with it, in words that do not repeat it; or a failed read.
+fn scanned<'a>(
+    state: &'a ApiState,
+    body: &[u8],
+    wanted: Wanted,
+    outlet: &Outlet,
+) -> Result<Scanned<'a>, RestError> {
     // The parser's text could quote the body.
     let wallet: Wallet = serde_json::from_slice(body).map_err(|_| RestError::InvalidWallet)?;
     let gap_limit = wallet.gap_limit.unwrap_or(USUAL_GAP);
     if gap_limit == 0 || gap_limit > MOST_GAP {
         return Err(RestError::InvalidGapLimit { most: MOST_GAP });
     }
-    Ok(Request {
-        keychains: keychain::keychains(&wallet.descriptors, state.params().network)?,
-        gap_limit,
+    let mut keychains = keychain::keychains(&wallet.descriptors, state.params().network)?;
+    let go_on = || in_time(outlet);
+    let found = scan::scan(state, &mut keychains, gap_limit, wanted, go_on)?;
+    let head = HeadJson::new(&found, &keychains)?;
+    Ok(Scanned {
+        keychains,
+        found,
+        head,
     })
 }
 
@@ -89,17 +107,8 @@ fn request(state: &ApiState, body: &[u8]) -> Result<Request, RestError> {
 /// # Errors
 /// What is wrong with the body, or a failed read.
 pub(super) fn totals(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
-    let mut asked = request(state, body)?;
-    let go_on = || in_time(&outlet);
-    let found = scan::scan(
-        state,
-        &mut asked.keychains,
-        asked.gap_limit,
-        Wanted::Totals,
-        go_on,
-    )?;
-    let head = HeadJson::new(&found, &asked.keychains)?;
-    Ok(Reply::json(&head, Cache::Private))
+    let wallet = scanned(state, body, Wanted::Totals, &outlet)?;
+    Ok(Reply::json(&wallet.head, Cache::Private))
 }
 
 /// The same, with its unspent outputs: by script in the order of the keychains, of each as
@@ -108,25 +117,16 @@ pub(super) fn totals(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
 /// # Errors
 /// As [`totals`]; [`RestError::TooManyUtxos`].
 pub(super) fn utxos(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
-    let mut asked = request(state, body)?;
-    let go_on = || in_time(&outlet);
-    let found = scan::scan(
-        state,
-        &mut asked.keychains,
-        asked.gap_limit,
-        Wanted::Outputs,
-        go_on,
-    )?;
-    let head = HeadJson::new(&found, &asked.keychains)?;
+    let wallet = scanned(state, body, Wanted::Outputs, &outlet)?;
     let Scan {
         at, used, waiting, ..
-    } = &found;
+    } = &wallet.found;
     // All are found before the first is sent, since there may be too many.
     let mut listed = HashSet::new();
     let (mut left, mut unspent) = (state.config().utxos_limit, Vec::new());
     for used in used {
         in_time(&outlet)?;
-        let derived = &asked.keychains[used.keychain].scripts[used.index as usize];
+        let derived = wallet.script(used);
         // It may belong to two keychains.
         if !listed.insert(derived.hash) {
             continue;
@@ -144,7 +144,7 @@ pub(super) fn utxos(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
         left = left.saturating_sub(of_script.len());
         unspent.push((used, of_script));
     }
-    let mut list = List::within(outlet, Cache::Private, None, &head, "utxos");
+    let mut list = List::within(outlet, Cache::Private, None, &wallet.head, "utxos");
     for (used, of_script) in unspent {
         of_script.each(at, |utxo| list.push(&OwnedUtxoJson::new(utxo, used)))?;
     }
@@ -159,22 +159,11 @@ pub(super) fn utxos(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
 pub(super) fn txs(state: &ApiState, body: &[u8], page: &Asked, outlet: Outlet) -> Answer {
     let page = page.page(TXS_PER_PAGE, MOST_TXS)?;
     let (limit, cursor) = page.map_or((TXS_PER_PAGE, None), |page| (page.limit, page.cursor));
-    let mut asked = request(state, body)?;
-    let go_on = || in_time(&outlet);
-    let found = scan::scan(
-        state,
-        &mut asked.keychains,
-        asked.gap_limit,
-        Wanted::Txs,
-        go_on,
-    )?;
-    let head = HeadJson::new(&found, &asked.keychains)?;
+    let wallet = scanned(state, body, Wanted::Txs, &outlet)?;
     let Scan {
         at, used, waiting, ..
-    } = &found;
-    let scripts: HashSet<IndexHash> = (used.iter())
-        .map(|used| asked.keychains[used.keychain].scripts[used.index as usize].hash)
-        .collect();
+    } = &wallet.found;
+    let scripts: HashSet<IndexHash> = (used.iter()).map(|used| wallet.script(used).hash).collect();
     let page = at.view.merged_page(&scripts, cursor.as_ref(), limit)?;
     let page = page.ok_or(RestError::CursorGone)?;
     let mut unconfirmed = HashMap::new();
@@ -186,7 +175,7 @@ pub(super) fn txs(state: &ApiState, body: &[u8], page: &Asked, outlet: Outlet) -
     }
     let mut unconfirmed: Vec<_> = unconfirmed.into_values().collect();
     unconfirmed.sort_unstable_by_key(|entry| entry.sequence);
-    let mut list = List::within(outlet, Cache::Private, page.next(), &head, "txs");
+    let mut list = List::within(outlet, Cache::Private, page.next(), &wallet.head, "txs");
     for entry in unconfirmed {
         if at.view.tx_block(&entry.txid)?.is_none() {
             list.push(&TxJson::unconfirmed(entry, at.network())?)?;
@@ -250,11 +239,11 @@ pub(super) fn describe(paths: &mut Paths) {
             .shaped(&schema, &[Cache::Private])
             .error(RestError::InvalidWallet)
             .error(RestError::InvalidGapLimit { most: MOST_GAP })
-            .error(RestError::TooManyDescriptors {
+            .error(RequestError::TooManyDescriptors {
                 most: keychain::MOST_DESCRIPTORS,
             })
-            .error(RestError::InvalidDescriptor { index: 0, what: "" })
-            .error(RestError::TooManyDerivations)
+            .error(RequestError::InvalidDescriptor { index: 0, what: "" })
+            .error(RequestError::TooManyDerivations)
             .error(RestError::TooManyUtxos);
         if part == Some("txs") {
             operation.pages();

@@ -19,6 +19,8 @@ use pulse_primitives::{
     mempool::{MempoolTx, MempoolView, ScriptHash, ScriptMempoolTotals, ScriptOutputs},
 };
 
+use pulse_request::RequestError;
+
 use super::keychain::{Budget, Keychain};
 use crate::{
     rest::{address::MEMPOOL_TXS, error::RestError, snapshot::Snapshot, unconfirmed::with_mempool},
@@ -69,7 +71,7 @@ pub(super) struct Scan<'a> {
 /// Scans `keychains`. `go_on` is asked now and then.
 ///
 /// # Errors
-/// [`RestError::TooManyDerivations`], that of `go_on`, or a failed read.
+/// [`RequestError::TooManyDerivations`], that of `go_on`, or a failed read.
 pub(super) fn scan<'a>(
     state: &'a ApiState,
     keychains: &mut [Keychain],
@@ -166,13 +168,14 @@ impl Scan<'_> {
                 next = index;
                 self.used.push(Used {
                     keychain: place,
-                    index: u32::try_from(index - 1).map_err(|_| RestError::TooManyDerivations)?,
+                    index: u32::try_from(index - 1)
+                        .map_err(|_| RequestError::TooManyDerivations)?,
                     confirmed,
                 });
             }
         }
         self.next
-            .push(u32::try_from(next).map_err(|_| RestError::TooManyDerivations)?);
+            .push(u32::try_from(next).map_err(|_| RequestError::TooManyDerivations)?);
         Ok(next + gap_limit)
     }
 }

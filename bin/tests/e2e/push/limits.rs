@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pulse_testkit::{Answer, PulseNode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -86,6 +87,59 @@ fn what_is_too_much_or_means_nothing_is_refused_and_harms_nobody() {
     assert_eq!(third.next(), None);
     assert_eq!(u16::from(third.closed.unwrap().code), 1009);
     assert!(client.drain().is_empty());
+}
+
+/// Status, `Retry-After` and text of a request that says whom it is for.
+fn events(node: &PulseNode, client: &str, query: &str) -> Answer {
+    let path = format!("/events?{query}");
+    node.call("GET", &path, &[("x-forwarded-for", client)], "")
+}
+
+#[test]
+fn a_client_address_has_its_share_of_connections_and_subscriptions() {
+    let scene = Scene::with(|options| {
+        options
+            .env("PULSE_PUSH__MAX_CONNECTIONS_PER_ADDRESS", "2")
+            .env("PULSE_PUSH__MAX_SUBSCRIPTIONS_PER_ADDRESS", "5")
+            .env("PULSE_HTTP__ACCESS__TRUSTED_PROXIES", "[\"127.0.0.0/8\"]")
+    });
+    let addr = scene.node.http_addr();
+    let subscribe = |count| json!({"type": "subscribe", "scripthashes": names(count)});
+    let (mut first, mut second) = (scene.client(), scene.client());
+    first.send(&subscribe(4));
+    assert_eq!(first.next_of("subscribed")["subscriptions"], 4);
+    second.send(&subscribe(2));
+    let refused = second.next_of("error");
+    assert_eq!(refused["code"], "address_subscriptions");
+    assert_eq!(refused["error"], "more than 5 subscriptions of one address");
+    second.send(&subscribe(1));
+    assert_eq!(second.next_of("subscribed")["subscriptions"], 1);
+
+    let refused = Client::try_connect(addr, "/ws", None).err().unwrap();
+    assert_eq!(refused, (429, "Too many connections".to_owned()));
+    let refused = events(&scene.node, "", "channel=tips");
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Another client of the same proxy has its own share.
+    let many = names(6).join(",");
+    let refused = events(&scene.node, "192.0.2.1", &format!("scripthash={many}"));
+    assert_eq!(
+        (refused.status, refused.shown().as_str()),
+        (429, "Too many subscriptions")
+    );
+
+    // What ends is given back.
+    drop(second);
+    let deadline = Instant::now() + DEADLINE;
+    let mut third = loop {
+        match Client::try_connect(addr, "/ws", None) {
+            Ok(client) => break client,
+            Err((status, _)) => assert_eq!(status, 429),
+        }
+        assert!(Instant::now() < deadline, "the share is not given back");
+    };
+    third.send(&subscribe(1));
+    assert_eq!(third.next_of("subscribed")["subscriptions"], 1);
 }
 
 #[test]

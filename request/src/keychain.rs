@@ -23,10 +23,10 @@ use pulse_primitives::bitcoin::{
     hashes::{Hash, sha256},
 };
 
-use crate::rest::error::RestError;
+use crate::RequestError;
 
 /// Most descriptors in a request.
-pub(super) const MOST_DESCRIPTORS: usize = 20;
+pub const MOST_DESCRIPTORS: usize = 20;
 /// Most keychains (branches of descriptors) in a request.
 const MOST_KEYCHAINS: usize = 40;
 /// Longest text of a descriptor, in bytes: twenty keys with their origins, and room.
@@ -39,35 +39,39 @@ const MOST_WRAPPERS: usize = 16;
 static SECP: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
 
 /// Scripts that follow each other by a last step of derivation.
-pub(super) struct Keychain {
+pub struct Keychain {
     /// Place of the descriptor in the request.
-    pub(super) descriptor: usize,
+    pub descriptor: usize,
     /// Which of its paths (BIP 389), 0 if it has one.
-    pub(super) branch: usize,
+    pub branch: usize,
     source: Descriptor<DescriptorPublicKey>,
     /// Derivations of keys for one script.
     cost: usize,
     /// Those that were derived, by index from 0.
-    pub(super) scripts: Vec<Derived>,
+    pub scripts: Vec<Derived>,
 }
 
 /// A script of a keychain.
-pub(super) struct Derived {
-    pub(super) script: ScriptBuf,
+pub struct Derived {
+    /// The script.
+    pub script: ScriptBuf,
     /// SHA-256 of it, not reversed.
-    pub(super) hash: [u8; 32],
+    pub hash: [u8; 32],
 }
 
 /// What the scan of a request may still derive.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
-    pub(super) scripts: usize,
-    pub(super) keys: usize,
+pub struct Budget {
+    /// Scripts.
+    pub scripts: usize,
+    /// Derivations of public keys for them.
+    pub keys: usize,
 }
 
 impl Keychain {
     /// Whether it has more than one script.
-    pub(super) fn is_ranged(&self) -> bool {
+    #[must_use]
+    pub fn is_ranged(&self) -> bool {
         self.source.has_wildcard()
     }
 
@@ -75,21 +79,21 @@ impl Keychain {
     /// before each.
     ///
     /// # Errors
-    /// [`RestError::TooManyDerivations`], or that of `go_on`.
-    pub(super) fn derive(
+    /// [`RequestError::TooManyDerivations`], or that of `go_on`.
+    pub fn derive<E: From<RequestError>>(
         &mut self,
         count: usize,
         budget: &mut Budget,
-        mut go_on: impl FnMut() -> Result<(), RestError>,
-    ) -> Result<(), RestError> {
+        mut go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
         let count = if self.is_ranged() { count } else { 1 };
         while self.scripts.len() < count {
             go_on()?;
             let spent = (budget.scripts.checked_sub(1)).zip(budget.keys.checked_sub(self.cost));
-            let (scripts, keys) = spent.ok_or(RestError::TooManyDerivations)?;
+            let (scripts, keys) = spent.ok_or(RequestError::TooManyDerivations)?;
             *budget = Budget { scripts, keys };
             let index =
-                u32::try_from(self.scripts.len()).map_err(|_| RestError::TooManyDerivations)?;
+                u32::try_from(self.scripts.len()).map_err(|_| RequestError::TooManyDerivations)?;
             let derived = self.source.derived_descriptor(&SECP, index);
             let derived = derived.map_err(|_| self.wrong("cannot be derived"))?;
             let script = derived.script_pubkey();
@@ -101,8 +105,8 @@ impl Keychain {
         Ok(())
     }
 
-    fn wrong(&self, what: &'static str) -> RestError {
-        RestError::InvalidDescriptor {
+    fn wrong(&self, what: &'static str) -> RequestError {
+        RequestError::InvalidDescriptor {
             index: self.descriptor,
             what,
         }
@@ -112,17 +116,17 @@ impl Keychain {
 /// The keychains of all texts, each a descriptor or an extended public key.
 ///
 /// # Errors
-/// [`RestError::InvalidDescriptor`] with the first that is wrong, or
-/// [`RestError::TooManyDescriptors`].
-pub(super) fn keychains(texts: &[String], network: Network) -> Result<Vec<Keychain>, RestError> {
+/// [`RequestError::InvalidDescriptor`] with the first that is wrong, or
+/// [`RequestError::TooManyDescriptors`].
+pub fn keychains(texts: &[String], network: Network) -> Result<Vec<Keychain>, RequestError> {
     if texts.is_empty() || texts.len() > MOST_DESCRIPTORS {
-        return Err(RestError::TooManyDescriptors {
+        return Err(RequestError::TooManyDescriptors {
             most: MOST_DESCRIPTORS,
         });
     }
     let mut keychains = Vec::new();
     for (index, text) in texts.iter().enumerate() {
-        let wrong = |what| RestError::InvalidDescriptor { index, what };
+        let wrong = |what| RequestError::InvalidDescriptor { index, what };
         let branches = parse(text.trim(), network).map_err(wrong)?;
         if keychains.len() + branches.len() > MOST_KEYCHAINS {
             return Err(wrong("too many branches in all"));

@@ -1,10 +1,9 @@
-//! Path parameters: from a segment to a typed value, or the exact error.
+//! Parameters of paths and queries: from text to typed values, or the exact error.
 //!
-//! Segments are taken as they stand in the path, without percent-decoding.
+//! Segments of paths are taken as they stand, without percent-decoding; queries are decoded.
 
 use std::str::FromStr;
 
-use pulse_indexer::query::{BalancePlace, Cursor, Heights, ScriptHash};
 use pulse_primitives::{
     Height,
     bitcoin::{
@@ -12,24 +11,28 @@ use pulse_primitives::{
         hashes::{Hash, sha256},
         hex::{DisplayHex, FromHex},
     },
+    page::{BalancePlace, Cursor, Heights},
 };
 
-use super::error::RestError;
+use crate::RequestError;
+
+/// SHA-256 of a script, not reversed.
+pub type ScriptHash = [u8; 32];
 
 /// A script, as a client names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Subject {
+pub struct Subject {
     /// How it was named.
-    pub(super) kind: SubjectKind,
+    pub kind: SubjectKind,
     /// The address or scripthash exactly as sent; it is echoed.
-    pub(super) text: String,
+    pub text: String,
     /// SHA-256 of the script, not reversed.
-    pub(super) hash: ScriptHash,
+    pub hash: ScriptHash,
 }
 
 /// The two ways to name a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SubjectKind {
+pub enum SubjectKind {
     /// `/address/:address`
     Address,
     /// `/scripthash/:hash`
@@ -38,39 +41,40 @@ pub(super) enum SubjectKind {
 
 /// What a client asks for behind the path, on any route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub struct Asked {
     /// Whether it takes what is indexed so far for the whole.
-    pub(super) partial: bool,
+    pub partial: bool,
     /// Entries of a list that it wants at most, as it said so.
     limit: Option<String>,
     /// Where the list is to begin, as it said so.
     cursor: Option<String>,
     /// Entries of a list as mempool/electrs counts them.
-    pub(super) max_txs: Option<usize>,
+    pub max_txs: Option<usize>,
     /// What they come after, wherever it is.
-    pub(super) after_txid: Option<Txid>,
+    pub after_txid: Option<Txid>,
     /// Lowest and highest block that the list is about, as it said so.
     from_height: Option<String>,
     to_height: Option<String>,
     /// One block, as it said so.
     height: Option<String>,
     /// Whether unspent outputs are to have their script.
-    pub(super) scriptpubkey: bool,
+    pub scriptpubkey: bool,
 }
 
 /// The part of a list that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
+pub struct Page {
     /// Most entries.
-    pub(super) limit: usize,
+    pub limit: usize,
     /// What they come after.
-    pub(super) cursor: Option<Cursor>,
+    pub cursor: Option<Cursor>,
 }
 
 impl Asked {
     /// Reads a query string; of a key that is repeated the last value counts, and keys that
     /// mean nothing are ignored.
-    pub(super) fn of(query: Option<&str>) -> Self {
+    #[must_use]
+    pub fn of(query: Option<&str>) -> Self {
         let mut asked = Self::default();
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*key {
@@ -90,13 +94,15 @@ impl Asked {
     }
 
     /// `max_txs`, which is `usual` if the client says nothing that is a number.
-    pub(super) fn max_txs(&self, usual: usize, most: usize) -> usize {
+    #[must_use]
+    pub fn max_txs(&self, usual: usize, most: usize) -> usize {
         self.max_txs.map_or(usual, |count| count.clamp(1, most))
     }
 
     /// Whether it asks for one list of unconfirmed and confirmed transactions together, as
     /// mempool/electrs makes it.
-    pub(super) fn wants_budget(&self) -> bool {
+    #[must_use]
+    pub fn wants_budget(&self) -> bool {
         self.max_txs.is_some() || self.after_txid.is_some()
     }
 
@@ -104,15 +110,15 @@ impl Asked {
     /// which is `usual` if it says nothing.
     ///
     /// # Errors
-    /// [`RestError::InvalidLimit`] and [`RestError::InvalidCursor`].
-    pub(super) fn page(&self, usual: usize, most: usize) -> Result<Option<Page>, RestError> {
+    /// [`RequestError::InvalidLimit`] and [`RequestError::InvalidCursor`].
+    pub fn page(&self, usual: usize, most: usize) -> Result<Option<Page>, RequestError> {
         if self.limit.is_none() && self.cursor.is_none() {
             return Ok(None);
         }
         let limit = match &self.limit {
             None => usual,
             Some(limit) => match limit.parse() {
-                Ok(0) | Err(_) => return Err(RestError::InvalidLimit),
+                Ok(0) | Err(_) => return Err(RequestError::InvalidLimit),
                 Ok(limit) => limit,
             },
         };
@@ -123,7 +129,8 @@ impl Asked {
 }
 
 /// The last value of a key in a query.
-pub(super) fn value(query: Option<&str>, key: &str) -> Option<String> {
+#[must_use]
+pub fn value(query: Option<&str>, key: &str) -> Option<String> {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs
         .filter(|(name, _)| name == key)
@@ -135,8 +142,8 @@ impl Asked {
     /// The blocks that a list is about.
     ///
     /// # Errors
-    /// [`RestError::InvalidNumber`].
-    pub(super) fn heights(&self) -> Result<Heights, RestError> {
+    /// [`RequestError::InvalidNumber`].
+    pub fn heights(&self) -> Result<Heights, RequestError> {
         let height = |text: &Option<String>| text.as_deref().map(number).transpose();
         Ok(Heights {
             from: height(&self.from_height)?.unwrap_or(0),
@@ -147,8 +154,8 @@ impl Asked {
     /// The block that is asked about.
     ///
     /// # Errors
-    /// [`RestError::InvalidNumber`].
-    pub(super) fn height(&self) -> Result<Option<Height>, RestError> {
+    /// [`RequestError::InvalidNumber`].
+    pub fn height(&self) -> Result<Option<Height>, RequestError> {
         self.height.as_deref().map(number).transpose()
     }
 
@@ -156,11 +163,11 @@ impl Asked {
     ///
     /// # Errors
     /// As [`Asked::page`].
-    pub(super) fn balances(
+    pub fn balances(
         &self,
         usual: usize,
         most: usize,
-    ) -> Result<(usize, Option<BalancePlace>), RestError> {
+    ) -> Result<(usize, Option<BalancePlace>), RequestError> {
         let place = self.cursor.as_deref().map(balance_place).transpose()?;
         let limit = Self {
             cursor: None,
@@ -172,15 +179,18 @@ impl Asked {
 }
 
 /// A place in a list of balances as clients see it: a cursor, and behind it 16 hex digits.
-pub(super) fn balance_place_text(place: &BalancePlace) -> String {
+#[must_use]
+pub fn balance_place_text(place: &BalancePlace) -> String {
     let balance = place.balance.to_be_bytes().to_lower_hex_string();
     cursor_text(&place.cursor) + &balance
 }
 
 /// The other way round.
-fn balance_place(text: &str) -> Result<BalancePlace, RestError> {
-    let (place, balance) = text.split_at_checked(40).ok_or(RestError::InvalidCursor)?;
-    let balance = <[u8; 8]>::from_hex(balance).map_err(|_| RestError::InvalidCursor)?;
+fn balance_place(text: &str) -> Result<BalancePlace, RequestError> {
+    let (place, balance) = text
+        .split_at_checked(40)
+        .ok_or(RequestError::InvalidCursor)?;
+    let balance = <[u8; 8]>::from_hex(balance).map_err(|_| RequestError::InvalidCursor)?;
     Ok(BalancePlace {
         cursor: cursor(place)?,
         balance: u64::from_be_bytes(balance),
@@ -188,7 +198,8 @@ fn balance_place(text: &str) -> Result<BalancePlace, RestError> {
 }
 
 /// A cursor as clients see it: 40 hex digits that mean nothing to them.
-pub(super) fn cursor_text(cursor: &Cursor) -> String {
+#[must_use]
+pub fn cursor_text(cursor: &Cursor) -> String {
     let mut bytes = Vec::with_capacity(20);
     bytes.extend_from_slice(&cursor.height.to_be_bytes());
     bytes.extend_from_slice(&cursor.check);
@@ -198,8 +209,8 @@ pub(super) fn cursor_text(cursor: &Cursor) -> String {
 }
 
 /// The other way round.
-fn cursor(text: &str) -> Result<Cursor, RestError> {
-    let bytes = <[u8; 20]>::from_hex(text).map_err(|_| RestError::InvalidCursor)?;
+fn cursor(text: &str) -> Result<Cursor, RequestError> {
+    let bytes = <[u8; 20]>::from_hex(text).map_err(|_| RequestError::InvalidCursor)?;
     let number = |at: usize| {
         let mut number = [0; 4];
         number.copy_from_slice(&bytes[at..at + 4]);
@@ -216,27 +227,39 @@ fn cursor(text: &str) -> Result<Cursor, RestError> {
 }
 
 /// 64 hex digits in display order; upper case is accepted.
-pub(super) fn block_hash(segment: &str) -> Result<BlockHash, RestError> {
-    segment.parse().map_err(|_| RestError::InvalidHex)
+///
+/// # Errors
+/// [`RequestError::InvalidHex`].
+pub fn block_hash(segment: &str) -> Result<BlockHash, RequestError> {
+    segment.parse().map_err(|_| RequestError::InvalidHex)
 }
 
 /// 64 hex digits in display order; upper case is accepted.
-pub(super) fn txid(segment: &str) -> Result<Txid, RestError> {
-    segment.parse().map_err(|_| RestError::InvalidHex)
+///
+/// # Errors
+/// [`RequestError::InvalidHex`].
+pub fn txid(segment: &str) -> Result<Txid, RequestError> {
+    segment.parse().map_err(|_| RequestError::InvalidHex)
 }
 
 /// A decimal number that must be there.
-pub(super) fn number<N: FromStr>(segment: &str) -> Result<N, RestError> {
-    segment.parse().map_err(|_| RestError::InvalidNumber)
+///
+/// # Errors
+/// [`RequestError::InvalidNumber`].
+pub fn number<N: FromStr>(segment: &str) -> Result<N, RequestError> {
+    segment.parse().map_err(|_| RequestError::InvalidNumber)
 }
 
 /// The script behind an address of `network`.
-pub(super) fn address(segment: &str, network: Network) -> Result<Subject, RestError> {
+///
+/// # Errors
+/// [`RequestError::InvalidAddress`], [`RequestError::WrongNetwork`].
+pub fn address(segment: &str, network: Network) -> Result<Subject, RequestError> {
     let script = segment
         .parse::<Address<_>>()
-        .map_err(RestError::InvalidAddress)?
+        .map_err(RequestError::InvalidAddress)?
         .require_network(network)
-        .map_err(|_| RestError::WrongNetwork)?
+        .map_err(|_| RequestError::WrongNetwork)?
         .script_pubkey();
     Ok(Subject {
         kind: SubjectKind::Address,
@@ -246,11 +269,14 @@ pub(super) fn address(segment: &str, network: Network) -> Result<Subject, RestEr
 }
 
 /// 64 hex digits: the SHA-256 of a script in byte order (Electrum shows it reversed).
-pub(super) fn scripthash(segment: &str) -> Result<Subject, RestError> {
+///
+/// # Errors
+/// [`RequestError::InvalidScripthash`].
+pub fn scripthash(segment: &str) -> Result<Subject, RequestError> {
     Ok(Subject {
         kind: SubjectKind::Scripthash,
         text: segment.to_owned(),
-        hash: ScriptHash::from_hex(segment).map_err(|_| RestError::InvalidScripthash)?,
+        hash: ScriptHash::from_hex(segment).map_err(|_| RequestError::InvalidScripthash)?,
     })
 }
 

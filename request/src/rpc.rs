@@ -9,40 +9,69 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::error::ElectrumError;
+/// Why a line, or a parameter of a request, cannot be read. What it displays is the message that
+/// the client gets.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RpcError {
+    /// Not JSON.
+    #[error("parse error")]
+    Parse,
+    /// More requests in one line than there may be.
+    #[error("batch exceeds {limit} requests")]
+    BatchTooLong {
+        /// The most that there may be.
+        limit: usize,
+    },
+    /// A parameter is missing or not what it should be.
+    #[error("{what}")]
+    Params {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl RpcError {
+    fn params(what: String) -> Self {
+        Self::Params { what }
+    }
+}
 
 /// A request.
 #[derive(Debug, PartialEq)]
-pub(super) struct Call {
+pub struct Call {
     /// Echoed as it came.
-    pub(super) id: Value,
-    pub(super) method: String,
-    pub(super) params: Params,
+    pub id: Value,
+    /// Its name.
+    pub method: String,
+    /// What it is about.
+    pub params: Params,
 }
 
 /// Something in the place of a request that is none.
 #[derive(Debug, PartialEq)]
-pub(super) struct BadCall {
+pub struct BadCall {
     /// Its id, if it has one.
-    pub(super) id: Value,
+    pub id: Value,
 }
 
 /// What a line holds.
 #[derive(Debug, PartialEq)]
-pub(super) enum Message {
+pub enum Message {
+    /// A request alone.
     One(Result<Call, BadCall>),
+    /// Several, or none, in a list.
     Batch(Vec<Result<Call, BadCall>>),
 }
 
 /// Reads a line.
 ///
 /// # Errors
-/// [`ElectrumError::Parse`], [`ElectrumError::BatchTooLong`].
-pub(super) fn parse(line: &[u8], max_batch: usize) -> Result<Message, ElectrumError> {
-    let value: Value = serde_json::from_slice(line).map_err(|_| ElectrumError::Parse)?;
+/// [`RpcError::Parse`], [`RpcError::BatchTooLong`].
+pub fn parse(line: &[u8], max_batch: usize) -> Result<Message, RpcError> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| RpcError::Parse)?;
     match value {
         Value::Array(calls) if calls.len() > max_batch => {
-            Err(ElectrumError::BatchTooLong { limit: max_batch })
+            Err(RpcError::BatchTooLong { limit: max_batch })
         }
         Value::Array(calls) => Ok(Message::Batch(calls.into_iter().map(call).collect())),
         one => Ok(Message::One(call(one))),
@@ -72,35 +101,40 @@ fn call(value: Value) -> Result<Call, BadCall> {
 }
 
 /// The answer to the request with that id. `result` is JSON.
-pub(super) fn reply(id: &Value, result: &Result<String, ElectrumError>) -> String {
-    match result {
-        Ok(result) => format!(r#"{{"jsonrpc":"2.0","result":{result},"id":{id}}}"#),
-        Err(error) => {
-            let (code, message) = (error.code(), Value::String(error.to_string()));
-            format!(
-                r#"{{"jsonrpc":"2.0","error":{{"code":{code},"message":{message}}},"id":{id}}}"#
-            )
-        }
-    }
+#[must_use]
+pub fn success(id: &Value, result: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","result":{result},"id":{id}}}"#)
+}
+
+/// The answer to the request with that id that there is none.
+#[must_use]
+pub fn failure(id: &Value, code: i32, message: &str) -> String {
+    let message = Value::from(message);
+    format!(r#"{{"jsonrpc":"2.0","error":{{"code":{code},"message":{message}}},"id":{id}}}"#)
 }
 
 /// A notification. `params` is the JSON of an array.
-pub(super) fn notification(method: &str, params: &str) -> String {
+#[must_use]
+pub fn notification(method: &str, params: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#)
 }
 
 /// JSON of a result.
-pub(super) fn json(value: &(impl Serialize + ?Sized)) -> String {
+///
+/// # Panics
+/// If it has keys that are no strings; the models have none.
+pub fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).expect("the models have string keys and no I/O")
 }
 
 /// Parameters, by position or by name. Those too many are ignored.
 #[derive(Debug, PartialEq)]
-pub(super) struct Params(Value);
+pub struct Params(Value);
 
 impl Params {
     /// A parameter; `None` if it is not given or null.
-    pub(super) fn get(&self, index: usize, name: &str) -> Option<&Value> {
+    #[must_use]
+    pub fn get(&self, index: usize, name: &str) -> Option<&Value> {
         let value = match &self.0 {
             Value::Array(list) => list.get(index),
             named => named.get(name),
@@ -108,36 +142,43 @@ impl Params {
         value.filter(|value| !value.is_null())
     }
 
-    fn required(&self, index: usize, name: &str) -> Result<&Value, ElectrumError> {
+    fn required(&self, index: usize, name: &str) -> Result<&Value, RpcError> {
         self.get(index, name)
-            .ok_or_else(|| ElectrumError::params(format!("missing {name}")))
+            .ok_or_else(|| RpcError::params(format!("missing {name}")))
     }
 
     /// A text.
-    pub(super) fn text(&self, index: usize, name: &str) -> Result<&str, ElectrumError> {
+    ///
+    /// # Errors
+    /// [`RpcError::Params`].
+    pub fn text(&self, index: usize, name: &str) -> Result<&str, RpcError> {
         let value = self.required(index, name)?.as_str();
-        value.ok_or_else(|| ElectrumError::params(format!("non-string {name}")))
+        value.ok_or_else(|| RpcError::params(format!("non-string {name}")))
     }
 
     /// A hash of 32 bytes, as 64 hex digits.
-    pub(super) fn hash<T: FromStr>(&self, index: usize, name: &str) -> Result<T, ElectrumError> {
-        let wrong = || ElectrumError::params(format!("non-hex {name}"));
+    ///
+    /// # Errors
+    /// [`RpcError::Params`].
+    pub fn hash<T: FromStr>(&self, index: usize, name: &str) -> Result<T, RpcError> {
+        let wrong = || RpcError::params(format!("non-hex {name}"));
         let value = self.required(index, name)?.as_str().ok_or_else(wrong)?;
         value.parse().map_err(|_| wrong())
     }
 
     /// A number that is not negative.
-    pub(super) fn number(&self, index: usize, name: &str) -> Result<u32, ElectrumError> {
+    ///
+    /// # Errors
+    /// [`RpcError::Params`].
+    pub fn number(&self, index: usize, name: &str) -> Result<u32, RpcError> {
         integer(self.required(index, name)?, name)
     }
 
     /// As [`Params::number`]; `default` if it is not given.
-    pub(super) fn number_or(
-        &self,
-        index: usize,
-        name: &str,
-        default: u32,
-    ) -> Result<u32, ElectrumError> {
+    ///
+    /// # Errors
+    /// [`RpcError::Params`].
+    pub fn number_or(&self, index: usize, name: &str, default: u32) -> Result<u32, RpcError> {
         match self.get(index, name) {
             None => Ok(default),
             Some(value) => integer(value, name),
@@ -145,21 +186,24 @@ impl Params {
     }
 
     /// A flag; false if it is not given. Some clients send 0 and 1.
-    pub(super) fn flag(&self, index: usize, name: &str) -> Result<bool, ElectrumError> {
+    ///
+    /// # Errors
+    /// [`RpcError::Params`].
+    pub fn flag(&self, index: usize, name: &str) -> Result<bool, RpcError> {
         match self.get(index, name) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(Value::Number(n)) if n.as_u64().is_some_and(|n| n < 2) => {
                 Ok(n.as_u64() == Some(1))
             }
-            Some(_) => Err(ElectrumError::params(format!("non-boolean {name}"))),
+            Some(_) => Err(RpcError::params(format!("non-boolean {name}"))),
         }
     }
 }
 
-fn integer(value: &Value, name: &str) -> Result<u32, ElectrumError> {
+fn integer(value: &Value, name: &str) -> Result<u32, RpcError> {
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-    number.ok_or_else(|| ElectrumError::params(format!("{name} is not a non-negative integer")))
+    number.ok_or_else(|| RpcError::params(format!("{name} is not a non-negative integer")))
 }
 
 #[cfg(test)]
@@ -188,7 +232,7 @@ mod tests {
             let line = json!({"id": id, "method": "m", "params": []}).to_string();
             let call = one(&line).unwrap();
             assert_eq!(call.id, id);
-            let text = reply(&call.id, &Ok("7".to_owned()));
+            let text = success(&call.id, "7");
             let parsed: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(parsed, json!({"jsonrpc": "2.0", "result": 7, "id": id}));
         }
@@ -196,8 +240,8 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_told_apart() {
-        assert!(matches!(parse(b"{", 3), Err(ElectrumError::Parse)));
-        assert!(matches!(parse(b"", 3), Err(ElectrumError::Parse)));
+        assert!(matches!(parse(b"{", 3), Err(RpcError::Parse)));
+        assert!(matches!(parse(b"", 3), Err(RpcError::Parse)));
         for (line, id) in [
             (r#"7"#, json!(null)),
             (r#"{"id":3}"#, json!(3)),
@@ -208,23 +252,17 @@ mod tests {
             assert_eq!(one(line).unwrap_err().id, id, "{line}");
         }
         let four = parse(b"[1,2,3,4]", 3);
-        assert!(matches!(
-            four,
-            Err(ElectrumError::BatchTooLong { limit: 3 })
-        ));
+        assert!(matches!(four, Err(RpcError::BatchTooLong { limit: 3 })));
         assert_eq!(parse(b"[]  ", 3).unwrap(), Message::Batch(Vec::new()));
     }
 
     #[test]
     fn errors_have_code_and_text_as_json() {
-        let error = ElectrumError::Rejected {
-            reason: "a \"b\"".to_owned(),
-        };
-        let parsed: Value = serde_json::from_str(&reply(&json!(5), &Err(error))).unwrap();
-        assert_eq!(
-            parsed,
-            json!({"jsonrpc": "2.0", "id": 5, "error": {"code": 1, "message": "the transaction was rejected by network rules.\n\na \"b\""}})
-        );
+        let text = failure(&json!(5), 1, "rejected.\n\na \"b\"");
+        assert!(!text.contains('\n'));
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        let error = json!({"code": 1, "message": "rejected.\n\na \"b\""});
+        assert_eq!(parsed, json!({"jsonrpc": "2.0", "id": 5, "error": error}));
     }
 
     #[test]
@@ -237,10 +275,7 @@ mod tests {
             assert!(params.flag(2, "flag").unwrap());
             assert_eq!(params.number_or(3, "more", 9).unwrap(), 9);
             let missing = params.text(3, "hash").unwrap_err();
-            assert_eq!(
-                (missing.code(), missing.to_string().as_str()),
-                (-32602, "missing hash")
-            );
+            assert_eq!(missing.to_string(), "missing hash");
             assert!(params.number(0, "text").is_err());
             assert!(params.flag(0, "text").is_err());
         }
@@ -263,7 +298,7 @@ mod tests {
         #[test]
         fn no_line_of_json_does_harm(line in r#"[\[\]{}":,a-z0-9. \\-]{0,80}"#) {
             if let Ok(Message::One(Ok(call))) = parse(line.as_bytes(), 5) {
-                let text = reply(&call.id, &Err(ElectrumError::UnknownMethod { method: call.method }));
+                let text = failure(&call.id, -32601, &call.method);
                 prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
                 prop_assert!(!text.contains('\n'));
             }
