@@ -26,8 +26,10 @@ fail() {
 record="s3://$PULSE_ARTIFACTS/deployed/$PULSE_ENVIRONMENT"
 # None yet is no fault; anything else is.
 history=""
-if aws s3api list-objects-v2 --bucket "$PULSE_ARTIFACTS" --prefix "deployed/$PULSE_ENVIRONMENT" \
-    --query 'Contents[].Key' --output text | grep -qw "deployed/$PULSE_ENVIRONMENT"; then
+# A statement of its own, so that its failure ends the script.
+listed="$(aws s3api list-objects-v2 --bucket "$PULSE_ARTIFACTS" --prefix "deployed/$PULSE_ENVIRONMENT" \
+    --query 'Contents[].Key' --output text)"
+if tr '\t' '\n' <<<"$listed" | grep -qxF "deployed/$PULSE_ENVIRONMENT"; then
     history="$(aws s3 cp --only-show-errors "$record" -)"
 fi
 last="$(tail -n 1 <<<"$history")"

@@ -20,6 +20,7 @@ use crate::{
     control,
     run::offline::{Progress, open_chain, open_dir, stop_flag},
     snapshot::Source,
+    trust,
 };
 
 /// What was archived, in numbers.
@@ -74,6 +75,7 @@ pub fn run(config: &Config, args: &ArchiveArgs, mut out: impl Write) -> anyhow::
 fn offline(config: &Config, args: &ArchiveArgs) -> anyhow::Result<Archived> {
     let stop = stop_flag().context("installing signal handlers")?;
     let data_dir = open_dir(config)?;
+    trust::refuse_foreign(data_dir.root())?;
     allowed(data_dir.root(), &args.dir)?;
     let chain = open_chain(config, &data_dir)?;
     let mut progress = Progress::new();
@@ -94,6 +96,7 @@ pub fn beside_node(
     args: &ArchiveArgs,
     progress: &Arc<Watched>,
 ) -> anyhow::Result<Archived> {
+    trust::refuse_foreign(&source.root)?;
     allowed(&source.root, &args.dir)?;
     let network = network_by_name(&source.origin.network).context("the network has no name")?;
     let mut total = 0;

@@ -147,8 +147,10 @@ pub fn import(config: &Config, file: &Path, mut out: impl Write) -> anyhow::Resu
             dir.root().display()
         );
     }
-    identity::write(&dir.root().join(IDENTITY_FILE), &key)?;
+    // The identity last: what is wrong with the rest leaves the directory without it, and the
+    // import can be repeated.
     exported.books.write_to(&MetaStore::open(dir.root())?.0)?;
+    identity::write(&dir.root().join(IDENTITY_FILE), &key)?;
     writeln!(out, "{peer_id}")?;
     writeln!(out, "{}", exported.books)?;
     Ok(())

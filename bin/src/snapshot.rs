@@ -43,6 +43,7 @@ use crate::{
     config::Config,
     data_dir::DataDir,
     run::script_threads,
+    trust,
 };
 
 /// Bytes that are left free beside a snapshot.
@@ -108,6 +109,7 @@ pub fn create(
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
+    trust::refuse_foreign(&source.root)?;
     let dir = allowed_place(&source.root, dir)?;
     let draft = Arc::new(Draft::begin(&dir)?);
     let kernel = source.root.join("kernel");

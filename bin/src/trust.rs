@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use pulse_meta::durable;
 use pulse_snapshot::BlockRef;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,24 @@ impl Record {
     }
 }
 
+/// Refuses to give away what is somebody else's word: whoever takes it from here would take it
+/// for this node's.
+///
+/// # Errors
+/// When the state of the data directory `root` is a sibling's that was not computed anew, or
+/// was and is not the same; or when that cannot be told.
+pub fn refuse_foreign(root: &Path) -> anyhow::Result<()> {
+    match Record::read(root)?.map(|record| record.trust) {
+        None | Some(Trust::Validated) => Ok(()),
+        Some(Trust::Sibling) => bail!(
+            "the state of this node is a sibling's, and is still being computed anew. Hint: wait until /stats says trust: validated"
+        ),
+        Some(Trust::Refuted) => bail!(
+            "the state of this node is a sibling's and is false. Hint: see docs/fleet.md, A false snapshot"
+        ),
+    }
+}
+
 fn path(root: &Path) -> PathBuf {
     root.join(TRUST_FILE)
 }
@@ -135,8 +153,21 @@ mod tests {
             reason: None,
         };
         record.write(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()).unwrap(), Some(record));
+        assert_eq!(Record::read(dir.path()).unwrap(), Some(record.clone()));
+        for (trust, is_given) in [
+            (Trust::Sibling, false),
+            (Trust::Refuted, false),
+            (Trust::Validated, true),
+        ] {
+            let record = Record {
+                trust,
+                ..record.clone()
+            };
+            record.write(dir.path()).unwrap();
+            assert_eq!(refuse_foreign(dir.path()).is_ok(), is_given, "{trust:?}");
+        }
         fs::write(path(dir.path()), "{}").unwrap();
         Record::read(dir.path()).unwrap_err();
+        refuse_foreign(dir.path()).unwrap_err();
     }
 }

@@ -5,7 +5,7 @@ use pulse_indexer::query::View;
 use pulse_primitives::{
     Height,
     bitcoin::{BlockHash, Network},
-    status::Readiness,
+    status::{Readiness, Trust},
     tip::ChainTip,
 };
 
@@ -89,7 +89,9 @@ impl<'a> Snapshot<'a> {
             Some(tip) => tip.height.saturating_sub(height),
             None => 0,
         };
-        if depth >= FINAL_DEPTH_BLOCKS {
+        // What a sibling says may turn out to be false, and caches never ask again.
+        let is_proven = self.state.trust().trust == Trust::Validated;
+        if depth >= FINAL_DEPTH_BLOCKS && is_proven {
             Cache::Long
         } else {
             Cache::Short

@@ -66,6 +66,10 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long is waited for a sibling that has it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a fetch may bring nothing, whoever has it: longer than the slowest chunk takes.
+const STALLED: Duration = Duration::from_secs(180);
+/// For a sibling to say what snapshots it has.
+const OFFERS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a snapshot was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +216,7 @@ impl SnapshotClient {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut looked, mut busy) = (None::<Instant>, Instant::now());
+        let (mut left, mut moved) = (job.left.load(Ordering::Acquire), Instant::now());
         while job.left.load(Ordering::Acquire) > 0 {
             tokio::select! {
                 Some(ended) = streams.join_next() => {
@@ -243,6 +248,12 @@ impl SnapshotClient {
                         looked = Some(Instant::now());
                     }
                     self.employ(&job, &mut sources, &mut streams);
+                    // Whoever takes streams and gives nothing is no source.
+                    if job.left.load(Ordering::Acquire) != left {
+                        (left, moved) = (job.left.load(Ordering::Acquire), Instant::now());
+                    } else if moved.elapsed() >= STALLED {
+                        return Err(FetchError::NoSource);
+                    }
                     if !streams.is_empty() {
                         busy = Instant::now();
                     } else if busy.elapsed() >= PATIENCE {
@@ -327,7 +338,12 @@ impl SnapshotClient {
 
     async fn offers_of(&self, peers: Vec<PeerId>) -> Vec<Offer> {
         let asked = peers.into_iter().map(|peer| async move {
-            match self.ask_offers(peer).await {
+            let asked = timeout(OFFERS_LIMIT, self.ask_offers(peer)).await;
+            let Ok(offers) = asked else {
+                debug!(%peer, "no answer about snapshots");
+                return Vec::new();
+            };
+            match offers {
                 Ok(offers) => offers,
                 Err(FetchError::Misbehaved(reason)) => {
                     self.punish(peer, reason).await;
