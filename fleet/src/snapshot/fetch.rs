@@ -60,6 +60,8 @@ pub const REST: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// For the bytes of a chunk or of a manifest: 140 kB a second.
 const BYTES_LIMIT: Duration = Duration::from_secs(120);
+/// For the next bytes of a chunk.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Time between two looks at who could be asked.
 const TICK: Duration = Duration::from_millis(250);
 /// Time between two rounds of asking who has it.
@@ -425,7 +427,7 @@ async fn fetch_chunk(
         return Err(End::Misbehaved("a chunk of another length"));
     }
     buffer.resize(wanted, 0);
-    let read = timeout(BYTES_LIMIT, stream.read_exact(&mut buffer)).await;
+    let read = timeout(BYTES_LIMIT, read_steadily(stream, &mut buffer)).await;
     read.map_err(io::Error::from)??;
     let staging = Arc::clone(&job.staging);
     let put = spawn_blocking(move || {
@@ -444,6 +446,19 @@ async fn fetch_chunk(
         }
         (_, Err(err)) => Err(End::Failed(err)),
     }
+}
+
+/// Fills `buffer`. A sibling that sends nothing for [`SILENCE`] is given up, so that somebody else
+/// is asked for the chunk.
+async fn read_steadily(stream: &mut Compat<Stream>, buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match timeout(SILENCE, stream.read(&mut buffer[filled..])).await?? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => filled += more,
+        }
+    }
+    Ok(())
 }
 
 /// Asks, and reads the whole answer; `None` if there is none.
