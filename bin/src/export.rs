@@ -7,8 +7,10 @@
 //! key).
 //!
 //! # Correctness
-//! Everything in a file is checked before anything of it is taken, and taking it again changes
-//! nothing; labels and keys that are there already stay unless the file has the same.
+//! Identity and labels are checked before anything is taken; API keys when they are, after the
+//! labels and before the identity, which comes last. Taking a file again changes nothing, so an
+//! import that failed can be repeated; labels and keys that are there already stay unless the
+//! file has the same.
 
 use std::{
     fs::{self, OpenOptions},
