@@ -71,8 +71,8 @@ pub(crate) fn snapshot_sent(bytes: u32) {
     counter!(SNAPSHOT_BYTES, "direction" => "sent").increment(u64::from(bytes));
 }
 
-pub(crate) fn snapshot_received(bytes: u32) {
-    counter!(SNAPSHOT_BYTES, "direction" => "received").increment(u64::from(bytes));
+pub(crate) fn snapshot_received(bytes: u64) {
+    counter!(SNAPSHOT_BYTES, "direction" => "received").increment(bytes);
 }
 
 /// Says how much of a snapshot is still to be fetched.

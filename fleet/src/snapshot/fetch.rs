@@ -40,7 +40,10 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+use tokio_util::{
+    compat::{Compat, FuturesAsyncReadCompatExt},
+    sync::CancellationToken,
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -128,6 +131,8 @@ struct Job {
 struct Source {
     streams: usize,
     rests_until: Option<Instant>,
+    /// Of all its streams, whose chunks go to others.
+    cut_off: CancellationToken,
 }
 
 /// Why a stream fetches no more.
@@ -223,11 +228,14 @@ impl SnapshotClient {
             tokio::select! {
                 Some(ended) = streams.join_next() => {
                     let (peer, end) = ended.map_err(io::Error::from)?;
+                    // Nowhere else can it be written either.
+                    if let End::Failed(err) = end {
+                        return Err(err.into());
+                    }
                     let Some(source) = sources.get_mut(&peer) else { continue };
                     source.streams -= 1;
                     match end {
-                        End::Done => {}
-                        End::Failed(err) => return Err(err.into()),
+                        End::Done | End::Failed(_) => {}
                         End::Lost(err) => {
                             debug!(%peer, %err, "a stream about snapshots ended");
                             source.rests_until = Some(Instant::now() + REST);
@@ -237,6 +245,7 @@ impl SnapshotClient {
                             sources.remove(&peer);
                         }
                         End::Misbehaved(reason) => {
+                            source.cut_off.cancel();
                             sources.remove(&peer);
                             refused.insert(peer);
                             self.punish(peer, reason).await;
@@ -302,13 +311,14 @@ impl SnapshotClient {
             for _ in source.streams..STREAMS_PER_SOURCE.min(source.streams + waiting) {
                 source.streams += 1;
                 let (client, job, peer) = (self.clone(), Arc::clone(job), *peer);
-                streams.spawn(async move { (peer, client.work(peer, &job).await) });
+                let cut_off = source.cut_off.clone();
+                streams.spawn(async move { (peer, client.work(peer, &job, &cut_off).await) });
             }
         }
     }
 
     /// Fetches chunks over one stream until none is left.
-    async fn work(&self, peer: PeerId, job: &Job) -> End {
+    async fn work(&self, peer: PeerId, job: &Job, cut_off: &CancellationToken) -> End {
         let mut stream = match self.open(peer).await {
             Ok(stream) => stream,
             Err(err) => return End::Lost(err),
@@ -318,7 +328,13 @@ impl SnapshotClient {
             let Some(chunk) = job.queue.lock().pop_front() else {
                 return End::Done;
             };
-            match fetch_chunk(&mut stream, job, chunk, buffer).await {
+            let received = receive_chunk(&mut stream, job, chunk, buffer);
+            let fetched = match cut_off.run_until_cancelled(received).await {
+                Some(Ok(bytes)) => put_chunk(job, chunk, bytes).await,
+                Some(Err(end)) => Err(end),
+                None => Err(End::Lost(io::ErrorKind::ConnectionAborted.into())),
+            };
+            match fetched {
                 Ok(used) => buffer = used,
                 Err(end) => {
                     job.queue.lock().push_front(chunk);
@@ -403,8 +419,8 @@ impl SnapshotClient {
     }
 }
 
-/// Asks for a chunk and puts it in its place. Gives the buffer back.
-async fn fetch_chunk(
+/// Asks for a chunk, and reads it into the buffer.
+async fn receive_chunk(
     stream: &mut Compat<Stream>,
     job: &Job,
     (file, chunk): (usize, usize),
@@ -429,6 +445,15 @@ async fn fetch_chunk(
     buffer.resize(wanted, 0);
     let read = timeout(BYTES_LIMIT, read_steadily(stream, &mut buffer)).await;
     read.map_err(io::Error::from)??;
+    Ok(buffer)
+}
+
+/// Puts a chunk that meets its hash in its place. Gives the buffer back.
+async fn put_chunk(
+    job: &Job,
+    (file, chunk): (usize, usize),
+    buffer: Vec<u8>,
+) -> Result<Vec<u8>, End> {
     let staging = Arc::clone(&job.staging);
     let put = spawn_blocking(move || {
         let put = staging.put_chunk(file, chunk, &buffer);
@@ -437,8 +462,8 @@ async fn fetch_chunk(
     match put.await.map_err(io::Error::from)? {
         (buffer, Ok(())) => {
             // In place: what a kill leaves behind from now on is not fetched again.
-            metrics::snapshot_received(len);
-            job.progress.add(u64::from(len));
+            metrics::snapshot_received(buffer.len() as u64);
+            job.progress.add(buffer.len() as u64);
             Ok(buffer)
         }
         (_, Err(SnapshotError::File { .. })) => {

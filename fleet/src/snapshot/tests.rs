@@ -388,13 +388,20 @@ async fn an_endless_answer_and_a_forged_offer_get_their_senders_cut_off() {
     let place = Place::new();
     let manifest = place.make("good", 2);
     let hash = hash_in(&place.path("good"));
-    let good = place.server("good", 60, &allowed());
+    let allowed = Arc::new(AtomicBool::new(false));
+    let good = place.server("good", 60, &allowed);
     for trick in [Trick::Endless, Trick::Unsigned] {
+        // The bad one is the only one that has it, until it is found out.
+        allowed.store(false, Ordering::Release);
         let (bad, task) = hostile(&place, trick, hash).await;
         let client = place.client(&[&good, &bad]).await;
         let (staging, missing) = place.staging(&manifest);
-        fetch(&client, &staging, hash, missing).await.unwrap();
-        until("the end of the bad one", || !is_connected(&client, &bad)).await;
+        let found_out = async {
+            until("the end of the bad one", || !is_connected(&client, &bad)).await;
+            allowed.store(true, Ordering::Release);
+        };
+        let (fetched, ()) = tokio::join!(fetch(&client, &staging, hash, missing), found_out);
+        fetched.unwrap();
         assert!(is_connected(&client, &good));
         task.abort();
         drop(staging);
