@@ -25,7 +25,7 @@ if ! getent passwd pulse >/dev/null; then
     groupadd --gid 10001 pulse
     useradd --uid 10001 --gid pulse --home-dir "$root" --no-create-home --shell /usr/sbin/nologin pulse
 fi
-install -d -o pulse -g pulse -m 700 "$root/data/node" "$root/data/snapshots"
+install -d -o pulse -g pulse -m 700 "$root"/data/{node,snapshots,archive}
 
 # Settings of the scripts, where an environment has them; those of the node are elsewhere.
 {
