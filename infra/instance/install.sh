@@ -25,11 +25,11 @@ if ! getent passwd pulse >/dev/null; then
     groupadd --gid 10001 pulse
     useradd --uid 10001 --gid pulse --home-dir "$root" --no-create-home --shell /usr/sbin/nologin pulse
 fi
-install -d -o pulse -g pulse -m 700 "$root/data/node" "$root/data/snapshots" "$root/data/archive"
+install -d -o pulse -g pulse -m 700 "$root"/data/{node,snapshots,archive}
 
 # Settings of the scripts, where an environment has them; those of the node are elsewhere.
 {
-    for key in SETUP_NAME SETUP_GROUP SETUP_SHARED SETUP_SNAPSHOTS_APART_SECS SETUP_ARCHIVE_APART_SECS AWS_DEFAULT_REGION; do
+    for key in SETUP_NAME SETUP_GROUP SETUP_SHARED SETUP_SNAPSHOTS_APART_SECS AWS_DEFAULT_REGION; do
         if [ -n "${!key:-}" ]; then echo "$key=${!key}"; fi
     done
 } >"$here/instance"

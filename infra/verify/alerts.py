@@ -149,6 +149,7 @@ class Causes:
         self.blocks = scene.chain("chain", 320, 1)
         self.other = scene.chain("other", 140, 2)
         self.threads = []
+        self.over = False
 
     def peer(self, shown=None):
         return Peer(self.blocks, shown)
@@ -241,7 +242,15 @@ class Causes:
         self.in_background(self.grow)
 
     def in_background(self, work):
-        thread = threading.Thread(target=work, daemon=True)
+        def until_over():
+            try:
+                work()
+            except OSError:
+                # At the end nodes and Prometheus are gone before those who ask them.
+                if not self.over:
+                    raise
+
+        thread = threading.Thread(target=until_over, daemon=True)
         thread.start()
         self.threads.append(thread)
 
@@ -550,6 +559,7 @@ def main():
         if pending:
             raise SystemExit(f"alerts: these do not fire: {pending}")
         caused = {one[1] for one in expected}
+        causes.over = True
     except BaseException:
         scene.show_logs()
         raise

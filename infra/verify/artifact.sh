@@ -77,7 +77,7 @@ fi
 mount -t tmpfs tmpfs "$system"
 tar -C "$system" -xf "$image"
 mkdir -p "$system"/{proc,data,opt/pulse,var/cache/apt}
-! ls "$system"/usr/lib/*/libstdc++.so.6 2>/dev/null || echo "artifact: $suite has a libstdc++ of its own"
+! ls "$system"/usr/lib/*/libstdc++.so.6 >/dev/null 2>&1 || echo "artifact: $suite has a libstdc++ of its own"
 tar -C "$system/opt/pulse" --strip-components=1 --no-same-owner -xzf "$work/dist/$name.tar.gz"
 mount -t proc proc "$system/proc"
 mount -t tmpfs -o uid=10001,mode=700 tmpfs "$system/data"
@@ -89,6 +89,8 @@ within() {
     shift
     chroot --userspec="$user" "$system" "$@"
 }
+# It is ready before the simulated blocks are there.
+has_chain() { [ "$(curl -sf "http://$1/blocks/tip/height")" -ge 100 ]; }
 # serves USER NAME EXECUTABLE DATA_DIR: the executable runs there and is reached from here.
 serves() {
     PULSE_NODE__DATA_DIR="$4" PULSE_HTTP__ADDR=0.0.0.0:0 HOME=/nonexistent \
@@ -98,7 +100,7 @@ serves() {
     wait_for 60 "$2: does not listen" test -s "$system$4/listen.json"
     addr="127.0.0.1:$(listens "$system$4/listen.json" http | sed 's/.*://')"
     wait_for 120 "$2: is not ready" curl -sf "http://$addr/health"
-    [ "$(curl -sf "http://$addr/blocks/tip/height")" -ge 100 ] || fail "$2: no chain"
+    wait_for 120 "$2: no chain" has_chain "$addr"
     curl -sf "http://$addr/metrics" | grep -q "pulse_build_info{version=\"$version\",commit=\"[0-9a-f]" ||
         fail "$2: /metrics does not name the version"
     PULSE_NODE__DATA_DIR="$4" quiet within "$1" "$3" health --ready
@@ -111,7 +113,7 @@ serves() {
 serves 10001:10001 tarball /opt/pulse/pulse-node /data/node
 
 # --- The Debian package
-lintian --fail-on error,warning --suppress-tags-from-file "$root/infra/debian/lintian-tags" "$work/dist/$deb" ||
+lintian --fail-on error,warning "$work/dist/$deb" ||
     fail "lintian objects"
 mount -o remount,rw "$system"
 cp "$work/dist/$deb" "$system/root/"
