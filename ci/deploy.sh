@@ -9,8 +9,8 @@
 #   PULSE_ARTIFACTS    bucket of the artifacts; deployed/ENVIRONMENT in it holds the versions that
 #                      became healthy, one a line
 #   TERRAFORM_STATE    bucket of Terraform's state
-#   DEPLOY_WAIT_SECS   how long the environment may take; default one hour, as a group is renewed
-#                      node by node
+#   DEPLOY_WAIT_SECS   how long the environment may take; default deploy_wait_secs of
+#                      infra/environments.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${PULSE_ENVIRONMENT:?}" "${PULSE_VERSION:?}" "${PULSE_ARTIFACTS:?}" "${TERRAFORM_STATE:?}" "${TF_VAR_region:?}"
@@ -54,16 +54,56 @@ in_environment init -input=false -no-color -backend-config="bucket=$TERRAFORM_ST
 in_environment apply -input=false -no-color -auto-approve -var "node_version=$version"
 
 url="$(in_environment output -raw url)"
-deadline=$((SECONDS + ${DEPLOY_WAIT_SECS:-3600}))
+# Of infra/environments.json: those of the environment, or what all have.
+shared() {
+    python3 -c '
+import json, sys
+shared = json.load(open("infra/environments.json"))
+print({**shared["defaults"], **shared["environments"][sys.argv[1]], **shared["ports"]}[sys.argv[2]])
+' "${PULSE_ENVIRONMENT%@*}" "$1"
+}
+wait_secs="${DEPLOY_WAIT_SECS:-$(shared deploy_wait_secs)}"
+deadline=$((SECONDS + wait_secs))
+
+# From outside, as clients ask. /stats is not public there; what caches have is passed by.
 # Every one of several answers: nodes of both versions may serve at the same time.
 runs_everywhere() {
     for _ in 1 2 3 4 5; do
         curl -sf -m 10 "$url/health" >/dev/null || return 1
-        curl -sf -m 10 "$url/stats" | grep -qF "\"version\":\"$version\"" || return 1
+        curl -sf -m 10 "$url/openapi.json?at=$RANDOM$RANDOM" | python3 -c '
+import json, sys
+sys.exit(json.load(sys.stdin)["info"]["version"] != sys.argv[1])' "$version" 2>/dev/null || return 1
     done
 }
-until runs_everywhere; do
-    [ "$SECONDS" -lt "$deadline" ] || fail "$url does not serve $version; the last good version is ${last:-none}"
+# A single node without HTTPS answers nobody, or few: it is asked on the machine, through SSM. While
+# the machine starts again, SSM does not know it.
+runs_on_machine() {
+    local node id told
+    node="http://127.0.0.1:$(shared http)"
+    id="$(aws ssm send-command --instance-ids "$instance" --document-name AWS-RunShellScript \
+        --parameters "commands=curl -sf -m 10 $node/health && curl -sf -m 10 $node/stats | head -c 2000" \
+        --query Command.CommandId --output text 2>/dev/null)" || return 1
+    for _ in $(seq 60); do
+        told="$(aws ssm get-command-invocation --command-id "$id" --instance-id "$instance" \
+            --query '[Status, StandardOutputContent]' --output text 2>/dev/null)" || told="Pending"
+        case "$told" in
+        Success*) break ;;
+        Pending* | InProgress* | Delayed*) sleep "${DEPLOY_PAUSE_SECS:-2}" ;;
+        *) return 1 ;;
+        esac
+    done
+    grep -qF "\"version\":\"$version\"" <<<"$told"
+}
+case "$url" in
+https:*) serves=runs_everywhere ;;
+*)
+    instance="$(in_environment output -raw instance)"
+    serves=runs_on_machine
+    ;;
+esac
+until "$serves"; do
+    [ "$SECONDS" -lt "$deadline" ] ||
+        fail "$url does not serve $version after $wait_secs s; the last good version is ${last:-none}"
     sleep "${DEPLOY_PAUSE_SECS:-10}"
 done
 if [ "$version" != "$last" ]; then

@@ -29,7 +29,7 @@ install -d -o pulse -g pulse -m 700 "$root"/data/{node,snapshots,archive}
 
 # Settings of the scripts, where an environment has them; those of the node are elsewhere.
 {
-    for key in SETUP_NAME SETUP_GROUP SETUP_SHARED SETUP_SNAPSHOTS_APART_SECS AWS_DEFAULT_REGION; do
+    for key in SETUP_NAME SETUP_GROUP SETUP_SHARED SETUP_SNAPSHOTS_APART_SECS SETUP_ARCHIVE_APART_SECS AWS_DEFAULT_REGION; do
         if [ -n "${!key:-}" ]; then echo "$key=${!key}"; fi
     done
 } >"$here/instance"

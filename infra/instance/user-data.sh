@@ -16,6 +16,8 @@
 #   SETUP_S3_ENDPOINT URL of another store with the S3 API for the snapshots; empty: S3. Its
 #                     keys are the secret s3-credentials, a file as ~/.aws/credentials
 #   SETUP_ARCHIVE     s3://BUCKET/PREFIX of the archive (Parquet files); empty: none is made
+#   SETUP_ARCHIVE_APART_SECS  nothing is sent to it while the newest file, of any node, is younger;
+#                     empty: each node sends
 #   SETUP_SECRETS     prefix of the parameters in SSM; empty: none
 #   SETUP_SECRET_ID   secret of Secrets Manager, an object of names and texts; empty: none
 #   SETUP_LOG_GROUP   CloudWatch log group; empty: no agent

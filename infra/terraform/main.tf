@@ -86,6 +86,7 @@ module "access" {
   behind_cdn           = local.env.cdn
   artifacts_bucket_arn = module.storage.arns.artifacts
   snapshots_bucket_arn = module.storage.arns.snapshots
+  archive_bucket_arn   = module.storage.arns.archive
   secrets_path         = local.secrets
   kms_key_arn          = module.key.kms_key_arn
   log_group_arn        = module.observability.log_group_arn

@@ -10,6 +10,7 @@ locals {
       SETUP_VERSION      = var.node_version
       SETUP_NETWORK      = local.env.network
       SETUP_SNAPSHOTS    = "s3://${module.storage.buckets.snapshots}/${local.env.network}"
+      SETUP_ARCHIVE      = "s3://${module.storage.buckets.archive}/${local.env.network}"
       SETUP_SECRETS      = local.secrets
       SETUP_LOG_GROUP    = module.observability.log_group
       SETUP_ALARM_TOPIC  = module.observability.alarm_topic_arn
@@ -17,8 +18,12 @@ locals {
       # The balancers, the CDN, and a tunnel's end on the machine itself.
       PULSE_HTTP__TRUSTED_PROXIES = join(",", concat(["127.0.0.1/32", module.network.cidr], module.access.cdn_networks))
     },
-    # One of a group's nodes makes the day's snapshot.
-    local.has_group ? { SETUP_GROUP = "${local.name}-nodes", SETUP_SNAPSHOTS_APART_SECS = "64800" } : {},
+    # One of a group's nodes makes the day's snapshot, and sends the week's blocks.
+    local.has_group ? {
+      SETUP_GROUP                = "${local.name}-nodes"
+      SETUP_SNAPSHOTS_APART_SECS = "64800"
+      SETUP_ARCHIVE_APART_SECS   = "86400"
+    } : {},
     local.env.tunnel ? { SETUP_TUNNEL = var.cloudflared_version } : {},
     local.env.shared_snapshots ? { SETUP_SHARED = module.shared_snapshots[0].mount } : {},
   )

@@ -99,6 +99,38 @@ def check_sizes(shared):
             problems.append(f"{name}: {low} to {high} nodes")
 
 
+# What a renewal of a group takes for each batch of nodes, in seconds: the machine and its
+# snapshot (of which a sixth or so of the volume is read at 500 MiB/s), the last blocks, the
+# warm-up, the drain.
+BATCH_SECS = {"mainnet": 2700, "testnet4": 1200}
+# Of a machine that starts again, with the last blocks.
+RESTART_SECS = 900
+# A hosted job lasts six hours at most.
+HOSTED_MINUTES = 360
+
+
+def check_deployments(shared):
+    """Each environment may take as long as its nodes need one after the other; and the workflow has
+    time for a deployment and its roll-back, with credentials that last."""
+    waits = []
+    for name, environment in shared["environments"].items():
+        environment = shared["defaults"] | environment
+        wait, low = environment["deploy_wait_secs"], environment["nodes"][0]
+        waits.append(wait)
+        # Half of the fewest nodes more, at a time (max_healthy_percentage of node-asg).
+        batches = -(-low // max(1, low // 2)) if low else 0
+        needed = RESTART_SECS if environment["nodes"][1] < 2 else batches * BATCH_SECS[environment["network"]]
+        if wait < needed:
+            problems.append(f"{name}: deploy_wait_secs is {wait}, but its nodes need {needed}")
+    workflow = (ROOT / ".github/workflows/deploy.yml").read_text()
+    (minutes,) = map(int, re.findall(r"timeout-minutes: (\d+)", workflow))
+    durations = [int(found) for found in re.findall(r"role-duration-seconds: (\d+)", workflow)]
+    if not 2 * max(waits) < minutes * 60 < HOSTED_MINUTES * 60:
+        problems.append(f"deploy.yml: {minutes} minutes are not enough for a deployment and its roll-back, or too many")
+    if len(durations) != 2 or min(durations) <= max(waits):
+        problems.append(f"deploy.yml: credentials of {durations} s do not last")
+
+
 def main():
     shared = json.loads(text("environments.json"))
     check_binary(shared, sys.argv[1])
@@ -107,6 +139,7 @@ def main():
     check_agent(shared)
     check_edge(shared)
     check_sizes(shared)
+    check_deployments(shared)
     for problem in problems:
         print(problem, file=sys.stderr)
     sys.exit(bool(problems))

@@ -237,6 +237,15 @@ done
 for table in blocks transactions address_events; do
     [ "$(aws s3 ls "s3://archive/regtest/$table/" | grep -c parquet)" -ge 3 ] || fail "no archive of $table"
 done
+# Another node has just sent some; and no answer is not an empty archive.
+before="$(aws s3 ls --recursive s3://archive/)"
+SETUP_ARCHIVE_APART_SECS=3600 SETUP_ARCHIVE_BLOCKS=1 with_environment /opt/pulse/bin/archive >"$work/apart.log" 2>&1 ||
+    fail "the archive failed where another node sends it"
+grep -q "young enough" "$work/apart.log" || fail "each node sends the archive"
+! SETUP_ARCHIVE_BLOCKS=1 with_environment env SETUP_ARCHIVE=s3://nowhere/regtest /opt/pulse/bin/archive >>"$work/apart.log" 2>&1 ||
+    fail "an archive without an answer counts as an empty one"
+! grep -q "up to block" "$work/apart.log" || fail "an archive without an answer is sent anew"
+[ "$(aws s3 ls --recursive s3://archive/)" = "$before" ] || fail "the archive was sent twice"
 latest="$(aws s3 cp s3://snapshots/regtest/latest -)"
 mkdir "$work/scratch"
 with_environment /opt/pulse/bin/restore-test "$work/scratch" >"$work/restore-test.log" 2>&1 || fail "the backup cannot be restored"

@@ -46,6 +46,10 @@ run "dev_is_one_small_node" {
     condition     = length(module.network.public_subnets) == 1 && length(module.backup) == 1
     error_message = "dev stands in one zone, and its volume is backed up"
   }
+  assert {
+    condition     = local.settings.SETUP_ARCHIVE == "s3://${module.storage.buckets.archive}/testnet4" && !contains(keys(local.settings), "SETUP_ARCHIVE_APART_SECS")
+    error_message = "the only node sends the archive"
+  }
 }
 
 run "staging_stands_behind_balancers_and_a_firewall" {
@@ -60,6 +64,10 @@ run "staging_stands_behind_balancers_and_a_firewall" {
   assert {
     condition     = length(module.key_away) == 0
     error_message = "only what is worth it is copied to another region"
+  }
+  assert {
+    condition     = contains(keys(local.settings), "SETUP_ARCHIVE") && local.settings.SETUP_ARCHIVE_APART_SECS == "86400" && local.settings.SETUP_GROUP == "pulse-staging-nodes"
+    error_message = "one node of a group sends the archive"
   }
   assert {
     condition     = output.url == "https://api.pulse.example.com"

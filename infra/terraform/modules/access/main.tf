@@ -46,10 +46,17 @@ resource "aws_iam_role_policy" "node" {
         Resource = "${var.snapshots_bucket_arn}/*"
       },
       {
-        Sid      = "ListSnapshots"
+        # Only added to: what is there is neither read nor removed by a node.
+        Sid      = "Archive"
+        Effect   = "Allow"
+        Action   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+        Resource = "${var.archive_bucket_arn}/*"
+      },
+      {
+        Sid      = "ListSnapshotsAndArchive"
         Effect   = "Allow"
         Action   = ["s3:ListBucket"]
-        Resource = var.snapshots_bucket_arn
+        Resource = [var.snapshots_bucket_arn, var.archive_bucket_arn]
       },
       {
         Sid      = "Secrets"

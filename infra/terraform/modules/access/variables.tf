@@ -42,6 +42,10 @@ variable "snapshots_bucket_arn" {
   type = string
 }
 
+variable "archive_bucket_arn" {
+  type = string
+}
+
 variable "secrets_path" {
   description = "Path of the SSM parameters whose values become files in /etc/pulse-node/secrets."
   type        = string

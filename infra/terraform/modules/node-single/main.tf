@@ -1,4 +1,31 @@
 # One node with an address of its own. The data volume outlives the instance.
+#
+# Other user data (another version above all) does not replace the instance: it is stopped, its
+# user data changed, and started. cloud-init would run a script at the first boot only, so the
+# script comes with word that it runs at every one; it may run any number of times.
+
+locals {
+  boundary = "=pulse-node="
+  script   = "${var.user_data_settings}export SETUP_DATA_DEVICE=${aws_ebs_volume.data.id}\n${var.user_data}"
+  user_data = join("\n", [
+    "Content-Type: multipart/mixed; boundary=\"${local.boundary}\"",
+    "MIME-Version: 1.0",
+    "",
+    "--${local.boundary}",
+    "Content-Type: text/cloud-config; charset=\"utf-8\"",
+    "",
+    "#cloud-config",
+    "cloud_final_modules:",
+    "- [scripts-user, always]",
+    "",
+    "--${local.boundary}",
+    "Content-Type: text/x-shellscript; charset=\"utf-8\"",
+    "",
+    local.script,
+    "--${local.boundary}--",
+    "",
+  ])
+}
 
 data "aws_ssm_parameter" "image" {
   name = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
@@ -14,7 +41,7 @@ resource "aws_instance" "node" {
   subnet_id              = var.subnet
   vpc_security_group_ids = [var.security_group]
   iam_instance_profile   = var.instance_profile
-  user_data_base64       = base64gzip("${var.user_data_settings}export SETUP_DATA_DEVICE=${aws_ebs_volume.data.id}\n${var.user_data}")
+  user_data_base64       = base64gzip(local.user_data)
   monitoring             = true
   ebs_optimized          = true
 

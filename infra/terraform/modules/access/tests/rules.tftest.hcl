@@ -17,6 +17,7 @@ variables {
   ports                = { http = 8080, ops = 9090, electrum_tls = 50002, p2p = 8333, fleet = 4001 }
   artifacts_bucket_arn = "arn:aws:s3:::artifacts"
   snapshots_bucket_arn = "arn:aws:s3:::snapshots"
+  archive_bucket_arn   = "arn:aws:s3:::archive"
   secrets_path         = "/pulse-test"
   kms_key_arn          = "arn:aws:kms:us-east-2:123456789012:key/1"
   log_group_arn        = "arn:aws:logs:us-east-2:123456789012:log-group:/pulse/test/nodes"
@@ -87,5 +88,23 @@ run "only_metrics_are_not_of_one_resource" {
       for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Sid if contains(flatten([statement.Resource]), "*")
     ] == ["Metrics"]
     error_message = "every other statement names what it is about"
+  }
+}
+
+run "a_node_adds_to_the_archive_and_removes_nothing" {
+  command = plan
+  assert {
+    condition = sort(flatten([
+      for statement in jsondecode(aws_iam_role_policy.node.policy).Statement : statement.Action
+      if contains(flatten([statement.Resource]), "arn:aws:s3:::archive/*")
+    ])) == tolist(["s3:AbortMultipartUpload", "s3:PutObject"])
+    error_message = "files of the archive are put there, and stay"
+  }
+  assert {
+    condition = anytrue([
+      for statement in jsondecode(aws_iam_role_policy.node.policy).Statement :
+      contains(flatten([statement.Action]), "s3:ListBucket") && contains(flatten([statement.Resource]), "arn:aws:s3:::archive")
+    ])
+    error_message = "a node asks the archive how far it goes"
   }
 }

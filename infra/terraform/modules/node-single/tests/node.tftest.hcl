@@ -43,3 +43,24 @@ run "a_spot_node_stops_and_comes_back" {
     error_message = "IMDSv2 only"
   }
 }
+
+run "another_version_is_run_at_the_next_start" {
+  command = plan
+  override_resource {
+    target          = aws_ebs_volume.data
+    override_during = plan
+    values          = { id = "vol-1" }
+  }
+  assert {
+    condition     = aws_instance.node.user_data_replace_on_change != true
+    error_message = "the instance is stopped and started, not replaced"
+  }
+  assert {
+    condition     = aws_instance.node.user_data_base64 == base64gzip(local.user_data)
+    error_message = "the instance gets something else"
+  }
+  assert {
+    condition     = strcontains(local.user_data, "Content-Type: text/cloud-config; charset=\"utf-8\"\n\n#cloud-config\ncloud_final_modules:\n- [scripts-user, always]\n\n--=pulse-node=\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n\n#!/bin/bash\nexport SETUP_DATA_DEVICE=vol-1\necho\n--=pulse-node=--\n")
+    error_message = "cloud-init runs a script at the first boot only, unless it is told otherwise"
+  }
+}
