@@ -149,7 +149,6 @@ class Causes:
         self.blocks = scene.chain("chain", 320, 1)
         self.other = scene.chain("other", 140, 2)
         self.threads = []
-        self.over = False
 
     def peer(self, shown=None):
         return Peer(self.blocks, shown)
@@ -245,10 +244,10 @@ class Causes:
         def until_over():
             try:
                 work()
-            except OSError:
+            except (OSError, SystemExit) as error:
                 # At the end nodes and Prometheus are gone before those who ask them.
-                if not self.over:
-                    raise
+                if not self.scene.over:
+                    print(f"alerts: {work.__name__}: {error}", file=sys.stderr)
 
         thread = threading.Thread(target=until_over, daemon=True)
         thread.start()
@@ -330,7 +329,9 @@ class Causes:
         """Ends again and again, as a process that runs out of memory."""
 
         def again():
-            for _ in range(12):
+            while not self.prometheus.fires("PulseRestarting", "pulse-node"):
+                # Times of start are whole seconds: these must differ.
+                time.sleep(1.1)
                 was = self.prometheus.value('process_start_time_seconds{host="restarting"}')
                 self.restarting.kill()
                 self.restarting.start()
@@ -339,8 +340,6 @@ class Causes:
                     lambda: self.prometheus.value('process_start_time_seconds{host="restarting"}')
                     not in (None, was),
                 )
-                if self.prometheus.fires("PulseRestarting", "pulse-node"):
-                    return
 
         self.in_background(again)
         return [("PulseRestarting", "pulse-node")]
@@ -559,7 +558,6 @@ def main():
         if pending:
             raise SystemExit(f"alerts: these do not fire: {pending}")
         caused = {one[1] for one in expected}
-        causes.over = True
     except BaseException:
         scene.show_logs()
         raise

@@ -52,6 +52,8 @@ class Scene:
         # Done before the processes are ended, and after.
         self.release = []
         self.undo = []
+        # From the end on, what is asked need not be there.
+        self.over = False
 
     def run(self, name, command, **options):
         log = open(self.work / f"{name}.log", "ab")
@@ -74,6 +76,7 @@ class Scene:
             print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
 
     def close(self):
+        self.over = True
         for release in self.release:
             release()
         for process in self.processes:
