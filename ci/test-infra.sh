@@ -35,6 +35,7 @@ step containers "$INFRA_TOOLS/python3" infra/verify/containers.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
 step "alerts by their causes" infra/verify/alerts.py
 step archive "$INFRA_TOOLS/python3" infra/verify/archive.py
+step acceptance infra/verify/acceptance.sh
 step edge infra/verify/edge.sh
 step instance infra/verify/instance.sh
 step publish infra/verify/publish.sh
