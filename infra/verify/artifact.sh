@@ -101,7 +101,8 @@ serves() {
     addr="127.0.0.1:$(listens "$system$4/listen.json" http | sed 's/.*://')"
     wait_for 120 "$2: is not ready" curl -sf "http://$addr/health"
     wait_for 120 "$2: no chain" has_chain "$addr"
-    curl -sf "http://$addr/metrics" | grep -q "pulse_build_info{version=\"$version\",commit=\"[0-9a-f]" ||
+    # Not -q, which would end before curl has written all.
+    curl -sf "http://$addr/metrics" | grep "pulse_build_info{version=\"$version\",commit=\"[0-9a-f]" >/dev/null ||
         fail "$2: /metrics does not name the version"
     PULSE_NODE__DATA_DIR="$4" quiet within "$1" "$3" health --ready
     kill "$pid"

@@ -51,7 +51,7 @@ wait "$load"
 seq 1200 | sed "s#.*#url = \"http://$plain/blocks/tip/height\"\noutput = /dev/null#" >"$work/many"
 curl -s -K "$work/many" -w '%{http_code}\n' | sort | uniq -c >"$work/codes.log"
 grep -q ' 429$' "$work/codes.log" || fail "HAProxy limits nobody"
-curl -si "http://$plain/blocks/tip/height" | grep -qi '^retry-after: 10' || fail "429 without Retry-After"
+curl -si "http://$plain/blocks/tip/height" | grep -i '^retry-after: 10' >/dev/null || fail "429 without Retry-After"
 
 # --- nginx
 front="127.0.0.1:$(free_port)"

@@ -119,7 +119,7 @@ chmod +x "$work/stub/aws"
 rm "$work/stub/aws"
 hash -r
 [ "$(published)" -eq 14 ] || fail "a release that was cut off is there with another number of files"
-! aws s3 ls s3://artifacts/nodes/linux/ | grep -q '0\.0\.7.*sha256' || fail "a checksum is there before all files are"
+! aws s3 ls s3://artifacts/nodes/linux/ | grep '0\.0\.7.*sha256' >/dev/null || fail "a checksum is there before all files are"
 publish v0.0.7 || fail "a release that was cut off cannot be published"
 grep -q ": 4 files sent$" "$work/publish.log" || fail "not just what was missing is sent"
 [ "$(published)" -eq 18 ] || fail "a release that was cut off is not completed"

@@ -22,11 +22,11 @@ prometheus --config.file="$work/prometheus/prometheus.yml" --storage.tsdb.path="
     --web.listen-address="127.0.0.1:$port" >"$work/prometheus.log" 2>&1 &
 pids+=($!)
 ready_seen() {
-    curl -sf "http://127.0.0.1:$port/api/v1/query?query=pulse_ready" | grep -q '"1"\]'
+    curl -sf "http://127.0.0.1:$port/api/v1/query?query=pulse_ready" | grep '"1"\]' >/dev/null
 }
 wait_for 60 "Prometheus does not see the node" ready_seen
 evaluated() {
-    ! curl -sf "http://127.0.0.1:$port/api/v1/rules" | grep -q '"health":"unknown"'
+    curl -sf -o "$work/rules.json" "http://127.0.0.1:$port/api/v1/rules" && ! grep -q '"health":"unknown"' "$work/rules.json"
 }
 wait_for 60 "the rules are not evaluated" evaluated
 "$root/infra/verify/monitoring.py" --live "http://127.0.0.1:$port"
