@@ -16,6 +16,8 @@ out="$(realpath -m "${1:?DIR is missing}")"
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
 export SOURCE_DATE_EPOCH
+# Tools stay where ci/setup-release.sh has put them, wherever the build goes.
+export INFRA_TOOLS="${INFRA_TOOLS:-$(realpath -m "$target_dir")/infra/bin}"
 
 if [ -z "$binary" ]; then
     host="$(rustc -vV | sed -n 's/^host: //p')"

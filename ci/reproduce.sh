@@ -8,6 +8,7 @@ out="$(realpath "${1:?DIR is missing}")"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 git clone -q . "$work/elsewhere"
+export INFRA_TOOLS="${INFRA_TOOLS:-$(realpath -m "$target_dir")/infra/bin}"
 # ccache would answer with what the first build made.
 (cd "$work/elsewhere" && env CCACHE_DISABLE=1 CARGO_TARGET_DIR="$work/target" ci/release.sh "$work/again")
 for file in "$work"/again/*.sha256; do

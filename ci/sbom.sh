@@ -6,7 +6,7 @@ set -euo pipefail
 out="$(realpath -m "${1:?FILE is missing}")"
 # shellcheck source=ci/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-tools="$(realpath -m "$target_dir")/infra/bin"
+tools="${INFRA_TOOLS:-$(realpath -m "$target_dir")/infra/bin}"
 export PATH="$tools:$PATH"
 
 # It writes a file beside every Cargo.toml: into a copy.

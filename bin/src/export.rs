@@ -7,10 +7,10 @@
 //! key).
 //!
 //! # Correctness
-//! Identity and labels are checked before anything is taken; API keys when they are, after the
-//! labels and before the identity, which comes last. Taking a file again changes nothing, so an
-//! import that failed can be repeated; labels and keys that are there already stay unless the
-//! file has the same.
+//! Identity and labels are checked before anything is taken, and so are the API keys, which are
+//! first and taken as a whole or not at all; the identity comes last. Taking a file again changes
+//! nothing, so an import that failed can be repeated; labels and keys that are there already stay
+//! unless the file has the same.
 
 use std::{
     fs::{self, OpenOptions},
@@ -68,8 +68,8 @@ impl Books {
     }
 
     fn write_to(&self, meta: &MetaStore) -> anyhow::Result<()> {
-        meta.set_labels(&self.labels).context("labels")?;
-        meta.import_keys(&self.api_keys).context("API keys")
+        meta.import_keys(&self.api_keys).context("API keys")?;
+        meta.set_labels(&self.labels).context("labels")
     }
 }
 

@@ -195,6 +195,7 @@ async fn serve(
                     dir: kernel,
                     params: config.chain.clone(),
                     script_threads: script_threads(),
+                    is_second: false,
                 },
                 Arc::clone(&headers),
             )?;

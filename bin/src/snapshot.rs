@@ -383,6 +383,7 @@ pub fn create_offline(
         dir: data_dir.kernel(),
         params: config.chain.clone(),
         script_threads: script_threads(),
+        is_second: false,
     };
     let chain = Chain::open(&chain_config, Arc::clone(&headers))?;
     let source = Source {

@@ -97,6 +97,7 @@ impl Node {
                 dir: path.join("kernel"),
                 params: regtest(),
                 script_threads: 1,
+                is_second: false,
             };
             (Chain::open(&config, Arc::clone(&store)).unwrap(), store)
         })

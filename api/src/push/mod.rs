@@ -68,7 +68,11 @@ use crate::{
     config::CorsOrigin,
     layers::RouteTemplate,
     metrics, registry,
-    rest::{error::RestError, parts},
+    rest::{
+        error::RestError,
+        openapi::{ErrorText, Operation, Paths},
+        parts,
+    },
     server::Client,
     state::ApiState,
 };
@@ -81,6 +85,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time for connections to end after a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the page of another origin is told.
+const ORIGIN_REFUSED: &str = "Origin not allowed";
 
 /// Who wants to hear of what.
 type Registry = registry::Registry<Key, Arc<State>>;
@@ -181,8 +187,8 @@ impl PushState {
         };
         if !is_allowed_origin(&self.0.api.config().cors, headers) {
             metrics::push_refused("origin");
-            let text = "Origin not allowed";
-            return Err(Box::new((StatusCode::FORBIDDEN, text).into_response()));
+            let refused = (StatusCode::FORBIDDEN, ORIGIN_REFUSED);
+            return Err(Box::new(refused.into_response()));
         }
         let trusted = &self.0.api.config().access.trusted_proxies;
         let part = from
@@ -248,6 +254,30 @@ pub(crate) fn routes(push: PushState) -> Router {
         .route("/events", get(sse::stream))
         .route("/api/events", get(sse::stream))
         .with_state(push)
+}
+
+/// Describes both routes for the document of the API.
+pub(crate) fn describe(paths: &mut Paths) {
+    paths.tag(
+        "Push",
+        "Not Esplora: what is told as it happens; only on nodes that have it switched on",
+    );
+    ws::describe(paths);
+    sse::describe(paths);
+}
+
+/// The errors that both routes have.
+fn describe_errors(operation: &mut Operation) {
+    let unreadable = RestError::BodyUnreadable {
+        what: String::new(),
+    };
+    let disabled = RestError::NoEndpoint {
+        path: String::new(),
+    };
+    operation
+        .error(unreadable)
+        .error(ErrorText::exact(403, ORIGIN_REFUSED))
+        .error(disabled);
 }
 
 /// `response` of a route, for the metrics.

@@ -16,15 +16,19 @@ use axum::{
 };
 use futures_util::stream;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    PushState, answer, bad_request,
+    PushState, answer, bad_request, describe_errors,
     message::Message,
     request::Wishes,
     session::{End, Incoming, Link, Session},
 };
-use crate::{metrics, rest::error::RestError};
+use crate::{
+    metrics,
+    rest::{error::RestError, openapi::Paths},
+};
 
 /// Pieces that wait for the client.
 const QUEUED: usize = 2;
@@ -39,6 +43,39 @@ const PING: &str = ": ping\n\n";
 pub(super) async fn stream(State(push): State<PushState>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     answer("/events", open(push, parts).await)
+}
+
+/// Describes the route.
+pub(super) fn describe(paths: &mut Paths) {
+    let operation = paths
+        .own_get("/events", "A stream of events for what the query names")
+        .about("Server-Sent Events, without an end. What each event is: docs/push.md.");
+    for (name, description) in [
+        (
+            "channel",
+            "Of the chain: `tips`, `blocks`, `reorgs` or `mempool`.",
+        ),
+        ("address", "States of its script."),
+        ("scripthash", "The same by the SHA-256 of the script."),
+        ("outpoint", "What spends it, as `txid:vout`."),
+        ("txid", "Where the transaction is."),
+    ] {
+        // Each as often as wanted.
+        let schema = json!({"type": "array", "items": {"type": "string"}});
+        operation.query(name, description, &schema);
+    }
+    let last = "The id of the last event that a former stream gave, if no header says it.";
+    operation
+        .query("last_event_id", last, &json!({"type": "string"}))
+        .response(
+            200,
+            json!({
+                "description": "The stream.",
+                "headers": {"Cache-Control": {"required": true, "schema": {"const": "no-store"}}},
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            }),
+        );
+    describe_errors(operation);
 }
 
 async fn open(push: PushState, request: Parts) -> Result<Response, Box<Response>> {

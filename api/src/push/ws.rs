@@ -13,6 +13,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::{io::AsyncReadExt, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -28,11 +29,11 @@ use tokio_tungstenite::{
 use tracing::debug;
 
 use super::{
-    Admission, PushState, answer, bad_request,
+    Admission, PushState, answer, bad_request, describe_errors,
     message::Message,
     session::{End, Incoming, Link, Session},
 };
-use crate::metrics;
+use crate::{metrics, rest::openapi::Paths};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 4 << 10;
@@ -59,6 +60,22 @@ pub(super) async fn upgrade(State(push): State<PushState>, mut request: Request)
         }
     };
     answer("/ws", response)
+}
+
+/// Describes the route.
+pub(super) fn describe(paths: &mut Paths) {
+    let operation = paths
+        .own_get("/ws", "A WebSocket for messages of either side")
+        .about(
+            "The handshake of RFC 6455. The client's messages are JSON texts such as \
+         `{\"type\":\"subscribe\",\"channels\":[\"tips\"],\"addresses\":[\"bc1…\"]}`, the server's \
+         are those of `/events`: docs/push.md.",
+        );
+    operation.response(
+        101,
+        json!({"description": "The connection is a WebSocket."}),
+    );
+    describe_errors(operation);
 }
 
 async fn serve(push: PushState, socket: OnUpgrade, admission: Admission) {

@@ -18,8 +18,8 @@
 //!
 //! # Limits
 //! Free space is looked at before the first byte; [`MAX_MANIFESTS`] manifests are looked at
-//! in a round. Without an offer the node waits and says so: it does not begin with blocks
-//! by itself.
+//! in a round. When there is room for none of those that are offered the start ends with a
+//! message. Without an offer the node waits and says so: it does not begin with blocks by itself.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -42,7 +42,7 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 use pulse_snapshot::{
-    ChunkHash, Manifest, ManifestHead, Progress, STAGING_FOLDER, Staging, TOP_LEVEL,
+    ChunkHash, Manifest, ManifestHead, Progress, STAGING_FOLDER, SnapshotError, Staging, TOP_LEVEL,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -64,6 +64,8 @@ use super::{blocking, replay};
 const MAX_MANIFESTS: usize = 8;
 /// Time between two rounds of asking.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long another offer is waited for after one that there is no room for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two lines of log about the same.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// File with the manifest of the snapshot that is being fetched.
@@ -156,6 +158,8 @@ enum Outcome {
     Done,
     /// It is not what its offer says.
     Refused(anyhow::Error),
+    /// There is no room for it here.
+    TooLarge(SnapshotError),
     /// No sibling has it any more.
     Gone,
 }
@@ -172,10 +176,14 @@ impl Start<'_> {
     /// Tries what is offered until one is in its place.
     async fn any(&self, opening: &Opening) -> anyhow::Result<()> {
         let mut refused = HashSet::new();
+        let mut too_large = None::<(Instant, anyhow::Error)>;
         let mut told = None::<Instant>;
         loop {
             opening.doing("the node is starting: looking for a sibling that offers a snapshot");
             let Some(candidate) = self.choose(&mut refused).await else {
+                if let Some((_, err)) = too_large.take_if(|(at, _)| at.elapsed() >= PATIENCE) {
+                    return Err(err);
+                }
                 if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
                     told = Some(Instant::now());
                     warn!(
@@ -190,6 +198,12 @@ impl Start<'_> {
                 Outcome::Done => return Ok(()),
                 Outcome::Gone => {
                     warn!(manifest = %candidate.hash, "no sibling has the snapshot any more")
+                }
+                // Its size is the sibling's word, and another's may fit.
+                Outcome::TooLarge(err) => {
+                    warn!(manifest = %candidate.hash, %err, "no room for a snapshot");
+                    refused.insert(candidate.hash);
+                    too_large = Some((Instant::now(), err.into()));
                 }
                 Outcome::Refused(err) => {
                     warn!(manifest = %candidate.hash, err = format!("{err:#}"), "snapshot refused");
@@ -288,18 +302,23 @@ impl Start<'_> {
             "fetching a snapshot"
         );
         self.progress.begin("looking at what is there", 0);
-        let (staging, missing) = blocking({
+        let opened = blocking({
             let (root, manifest) = (self.root.clone(), candidate.manifest.clone());
             let (bytes, progress) = (candidate.bytes.clone(), Arc::clone(&self.progress));
             move || {
-                // There is room, or this is where it ends.
-                let staging = Staging::open(&root, manifest)?;
+                let staging = match Staging::open(&root, manifest) {
+                    Err(err @ SnapshotError::NoSpace { .. }) => return Ok(Err(err)),
+                    opened => opened?,
+                };
                 durable::write(&root.join(MANIFEST_FILE), &bytes, 0o600)?;
                 let missing = staging.missing(&progress)?;
-                Ok((Arc::new(staging), missing))
+                Ok(Ok((Arc::new(staging), missing)))
             }
-        })
-        .await?;
+        });
+        let (staging, missing) = match opened.await? {
+            Ok(opened) => opened,
+            Err(err) => return Ok(Outcome::TooLarge(err)),
+        };
         let files = &candidate.manifest.files;
         let (headers, rest): (Vec<_>, Vec<_>) = missing
             .into_iter()

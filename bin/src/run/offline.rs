@@ -57,6 +57,7 @@ pub fn open_chain(config: &Config, data_dir: &DataDir) -> anyhow::Result<Chain> 
             dir: data_dir.kernel(),
             params: config.chain.clone(),
             script_threads: super::script_threads(),
+            is_second: false,
         },
         headers,
     )?)

@@ -22,8 +22,9 @@
 //!
 //! # Limits
 //! A second kernel: 450 MiB of memory, the disk of its unspent outputs twice, and of its
-//! block files the last [`KEPT_FILES`] to [`FILES_LIMIT`], older ones being emptied while it is closed. It runs
-//! at the lowest priority.
+//! block files the last [`KEPT_FILES`] to [`FILES_LIMIT`], older ones being emptied while it is closed.
+//! It waits while there are less than [`SPARE_BYTES`] for the node itself, and runs at the lowest
+//! priority.
 
 use std::{
     fs, io,
@@ -43,6 +44,7 @@ use pulse_node::{
     headers::HeaderStore,
 };
 use pulse_primitives::{Height, bitcoin::BlockHash, network::ChainParams, status::TrustReport};
+use pulse_snapshot::available_bytes;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
@@ -62,6 +64,8 @@ const TELL_INTERVAL: Height = 1000;
 const FILES_LIMIT: usize = 32;
 /// The newest that are kept then. A kernel that opens looks at its last six blocks.
 const KEPT_FILES: usize = 2;
+/// Free space that it leaves to the node: 5 GiB, more than it takes itself until it looks again.
+const SPARE_BYTES: u64 = 5 << 30;
 /// Until it is tried again after it failed for reasons of its own.
 const RETRY: Duration = Duration::from_secs(600);
 
@@ -212,6 +216,7 @@ impl Replay {
         }
         let tip = self.record.tip;
         let path = self.path_to(tip.hash, tip.height)?;
+        self.check_space()?;
         let second = self.open_second()?;
         let replayed = self.replay_blocks(&second, &path, stop, handle);
         second.close();
@@ -266,6 +271,7 @@ impl Replay {
             dir: self.folder().join("kernel"),
             params: self.params.clone(),
             script_threads: super::script_threads(),
+            is_second: true,
         };
         let open = || Chain::open(&config, Arc::clone(&self.headers));
         open().or_else(|err| {
@@ -290,23 +296,16 @@ impl Replay {
             height = from,
             target, "computing anew what a sibling's snapshot gave"
         );
-        for (height, hash) in (0..).zip(path).skip(from as usize + 1) {
+        // A stop can have come between the last block and the comparison of its undo data.
+        for (height, hash) in (0..).zip(path).skip(from.max(1) as usize) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Some(Verdict::Stopped));
             }
-            let block = self.chain.block_bytes(hash)?;
-            match handle.block_on(second.submit_block(block))? {
-                BlockVerdict::Accepted | BlockVerdict::Duplicate => {}
-                BlockVerdict::Invalid(invalid) => {
-                    return Ok(Some(Verdict::Differs(format!(
-                        "its block {hash} at {height} is invalid: {}",
-                        invalid.reason
-                    ))));
-                }
-            }
-            if second.active_tip().hash != *hash {
+            if height > from
+                && let Some(reason) = self.connect(second, hash, handle)?
+            {
                 return Ok(Some(Verdict::Differs(format!(
-                    "its block {hash} at {height} cannot be connected"
+                    "its block {hash} at {height} {reason}"
                 ))));
             }
             if self.chain.undo_bytes(hash, height)? != second.undo_bytes(hash, height)? {
@@ -317,9 +316,38 @@ impl Replay {
             if height.is_multiple_of(TELL_INTERVAL) || height == target {
                 self.tell(height);
                 self.empty_old_files(second)?;
+                self.check_space()?;
             }
         }
         Ok(None)
+    }
+
+    /// Gives the second kernel its next block. Why it did not become its tip, or `None`.
+    fn connect(
+        &self,
+        second: &Chain,
+        hash: &BlockHash,
+        handle: &Handle,
+    ) -> anyhow::Result<Option<String>> {
+        let block = self.chain.block_bytes(hash)?;
+        if let BlockVerdict::Invalid(invalid) = handle.block_on(second.submit_block(block))? {
+            return Ok(Some(format!("is invalid: {}", invalid.reason)));
+        }
+        let is_tip = second.active_tip().hash == *hash;
+        Ok((!is_tip).then(|| "cannot be connected".to_owned()))
+    }
+
+    /// There is room for the next blocks, so that the node itself never lacks it.
+    fn check_space(&self) -> anyhow::Result<()> {
+        let available = available_bytes(&self.root)?;
+        if available < SPARE_BYTES {
+            bail!(
+                "{} bytes are free in {}, and {SPARE_BYTES} are left to the node. Hint: make room; it goes on by itself",
+                available,
+                self.root.display()
+            );
+        }
+        Ok(())
     }
 
     fn tell(&self, height: Height) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pulse_primitives::bitcoin::{Amount, Network, ScriptBuf, TxOut, hashes::Hash};
-use pulse_snapshot::{Draft, Manifest, Progress};
+use pulse_snapshot::{CHUNK_LEN, ChunkHash, Draft, FileEntry, Manifest, Progress};
 use pulse_testkit::{ChainBuilder, NodeOptions, PulseNode, ScriptedPeer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -383,6 +383,64 @@ fn a_sibling_with_bad_chunks_is_cut_off_and_a_newcomer_starts_from_the_other() {
     );
 }
 
+/// Has the snapshot in `dir` claim more work than any, and `change` what else it claims.
+fn claim(dir: &Path, change: impl FnOnce(&mut Manifest)) {
+    let (mut manifest, _) = Manifest::read(dir).unwrap();
+    let work = &mut manifest.snapshot.chain_work;
+    assert_eq!(&work[..2], "00");
+    work.replace_range(..2, "ff");
+    change(&mut manifest);
+    let text = serde_json::to_string_pretty(&manifest).unwrap();
+    let proof = format!("{}  manifest.json\n", blake3::hash(text.as_bytes()));
+    fs::write(dir.join("manifest.json"), text).unwrap();
+    fs::write(dir.join("manifest.b3"), proof).unwrap();
+}
+
+/// A file that no disk of a test has room for.
+fn endless_file(dir: &Path) -> FileEntry {
+    const CHUNKS: u32 = 1 << 18;
+    let path = "kernel/blocks/blk00009.dat";
+    let size = u64::from(CHUNKS) * CHUNK_LEN;
+    let file = fs::File::create(dir.join(path)).unwrap();
+    // 4 TiB of nothing.
+    file.set_len(size).unwrap();
+    FileEntry {
+        path: path.to_owned(),
+        size,
+        chunks: vec![ChunkHash::of(b""); CHUNKS as usize],
+    }
+}
+
+#[test]
+fn a_snapshot_that_there_is_no_room_for_is_left_for_another() {
+    let mut chain = ChainBuilder::new(params(Network::Regtest));
+    chain.mine_empty_blocks(30);
+    let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
+    let fleet = Fleet::new();
+    let mut good = fleet
+        .offering(&[], "good", 100)
+        .connect(peer.addr())
+        .start();
+    good.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    make(&good, &fleet.path("good/one"));
+    let dir = fleet.path("large/one");
+    copy_tree(&fleet.path("good/one"), &dir, &|_, _| ());
+    let file = endless_file(&dir);
+    claim(&dir, |manifest| {
+        manifest.files.push(file);
+        manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+    });
+    let large = fleet.offering(&[&good], "large", 100).start();
+    let mut newcomer = fleet.newcomer(&[&large, &good]).start_listening();
+    newcomer.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    drop(newcomer);
+    // With that alone it ends, and says why.
+    drop(good);
+    let exit = fleet.newcomer(&[&large]).run_to_exit(DEADLINE);
+    assert!(!exit.status.success());
+    assert!(exit.stderr.contains("bytes free"), "{}", exit.stderr);
+}
+
 #[test]
 fn a_snapshot_that_claims_more_work_than_its_headers_have_is_refused() {
     let mut chain = ChainBuilder::new(params(Network::Regtest));
@@ -396,13 +454,7 @@ fn a_snapshot_that_claims_more_work_than_its_headers_have_is_refused() {
     good.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
     make(&good, &fleet.path("good/one"));
     copy_tree(&fleet.path("good/one"), &fleet.path("bad/one"), &|_, _| ());
-    let path = fleet.path("bad/one/manifest.json");
-    let text = fs::read_to_string(&path).unwrap();
-    let claimed = text.replace("\"chain_work\": \"00", "\"chain_work\": \"ff");
-    assert_ne!(text, claimed);
-    let proof = format!("{}  manifest.json\n", blake3::hash(claimed.as_bytes()));
-    fs::write(&path, claimed).unwrap();
-    fs::write(path.with_file_name("manifest.b3"), proof).unwrap();
+    claim(&fleet.path("bad/one"), |_| ());
     let bad = fleet.offering(&[&good], "bad", 100).start();
     let seeds = [&bad, &good];
     // With the liar alone there is nothing to begin with.

@@ -30,17 +30,34 @@ pub(super) struct ActiveChain {
     /// Blocks that were in the chain before, newest last.
     stale: RwLock<VecDeque<BlockHash>>,
     tip: watch::Sender<ChainTip>,
+    /// Whether metrics tell of another one.
+    is_second: bool,
 }
 
 impl ActiveChain {
     /// The chain with the given hashes, genesis first.
-    pub fn new(hashes: Vec<BlockHash>, tip: ChainTip) -> Arc<Self> {
-        metrics::chain_tip(tip.height, tip.time);
-        Arc::new(Self {
+    pub fn new(hashes: Vec<BlockHash>, tip: ChainTip, is_second: bool) -> Arc<Self> {
+        let chain = Self {
             hashes: RwLock::new(hashes),
             stale: RwLock::default(),
             tip: watch::Sender::new(tip),
-        })
+            is_second,
+        };
+        chain.count(0, Some(tip));
+        Arc::new(chain)
+    }
+
+    /// Tells the metrics how many blocks left, and where the chain ends now.
+    fn count(&self, left: usize, tip: Option<ChainTip>) {
+        if self.is_second {
+            return;
+        }
+        if left > 0 {
+            metrics::reorganised(left);
+        }
+        if let Some(tip) = tip {
+            metrics::chain_tip(tip.height, tip.time);
+        }
     }
 
     /// Applies `steps` in order and publishes the tip that they lead to.
@@ -68,13 +85,10 @@ impl ActiveChain {
                 }
             }
         }
-        if left > 0 {
-            metrics::reorganised(left);
-        }
         // Steps that end with a disconnection are half a reorganisation; the kernel
         // goes on with what it connects instead.
+        self.count(left, tip);
         if let Some(tip) = tip {
-            metrics::chain_tip(tip.height, tip.time);
             self.tip.send_if_modified(|old| {
                 let changed = *old != tip;
                 *old = tip;
@@ -85,16 +99,14 @@ impl ActiveChain {
 
     /// Becomes the chain with the given hashes. Nothing happens if it is that already.
     pub fn become_chain(&self, hashes: Vec<BlockHash>, tip: ChainTip) {
-        {
+        let left = {
             let mut stale = self.stale.write();
             let mut old = self.hashes.write();
             if *old == hashes {
                 return;
             }
             let same = old.iter().zip(&hashes).take_while(|(a, b)| a == b).count();
-            if same < old.len() {
-                metrics::reorganised(old.len() - same);
-            }
+            let left = old.len() - same;
             for hash in &old[same..] {
                 if stale.len() == MAX_STALE {
                     stale.pop_front();
@@ -102,8 +114,9 @@ impl ActiveChain {
                 stale.push_back(*hash);
             }
             *old = hashes;
-        }
-        metrics::chain_tip(tip.height, tip.time);
+            left
+        };
+        self.count(left, Some(tip));
         self.tip.send_replace(tip);
     }
 
@@ -151,7 +164,7 @@ mod tests {
     #[test]
     fn a_reorganisation_replaces_the_branch_and_publishes_once() {
         let genesis = block(0, 0);
-        let chain = ActiveChain::new(vec![genesis.hash], genesis);
+        let chain = ActiveChain::new(vec![genesis.hash], genesis, false);
         chain.apply(&[
             ChainStep::Connected(block(1, 1)),
             ChainStep::Connected(block(2, 2)),
@@ -177,7 +190,7 @@ mod tests {
     #[test]
     fn a_chain_that_was_read_anew_replaces_what_differs() {
         let genesis = block(0, 0);
-        let chain = ActiveChain::new(vec![genesis.hash, block(1, 1).hash], block(1, 1));
+        let chain = ActiveChain::new(vec![genesis.hash, block(1, 1).hash], block(1, 1), false);
         let mut watch = chain.tip();
         watch.mark_unchanged();
         chain.become_chain(vec![genesis.hash, block(1, 1).hash], block(1, 1));

@@ -174,6 +174,7 @@ mod tests {
             dir: dir.to_owned(),
             params: params.clone(),
             script_threads: 1,
+            is_second: false,
         };
         let headers = Arc::new(HeaderStore::in_memory(&params));
         let open = || Chain::open(&config, Arc::clone(&headers)).unwrap();

@@ -118,7 +118,7 @@ impl Engine {
         observed.take_steps();
         observed.take_invalid();
         let (hashes, tip) = active_chain(&chainman);
-        let active = ActiveChain::new(hashes, tip);
+        let active = ActiveChain::new(hashes, tip, config.is_second);
         *published.write() = Some(Arc::clone(&active));
         let files = BlockFiles::open(&blocks_dir, params.magic)
             .map(Arc::new)

@@ -138,6 +138,8 @@ pub struct ChainConfig {
     pub params: ChainParams,
     /// Threads that check scripts beside the kernel's own. 0 to 15.
     pub script_threads: u8,
+    /// Whether the node has another kernel, whose tip is the one that metrics tell of.
+    pub is_second: bool,
 }
 
 /// Hashes of blocks whose bodies this process saw stored beside the active chain.

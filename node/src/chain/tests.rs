@@ -62,6 +62,7 @@ impl Fixture {
             dir: self.dir.path().join("kernel"),
             params: self.params.clone(),
             script_threads: 1,
+            is_second: false,
         };
         Chain::open(&config, Arc::new(headers.unwrap())).unwrap()
     }

@@ -82,11 +82,18 @@ impl From<RequestError> for ErrorText {
 }
 
 impl From<RestError> for ErrorText {
-    /// The text as it is sent; where it has variable parts, their form.
+    /// As for a reference.
     fn from(error: RestError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&RestError> for ErrorText {
+    /// The text as it is sent; where it has variable parts, their form.
+    fn from(error: &RestError) -> Self {
         use RestError as E;
         let status = error.status().as_u16();
-        let pattern = match &error {
+        let pattern = match error {
             E::NoEndpoint { .. } => "^endpoint does not exist \".*\"$",
             E::Request(error) => return error.into(),
             E::BodyUnreadable { .. } => ".+",
@@ -178,21 +185,22 @@ pub(super) fn shared(further: &[&str]) -> Vec<(&'static str, Value)> {
         }
     });
     unavailable["headers"] = retry.clone();
-    let texts = |errors: [RestError; 2]| {
-        let texts = errors.map(|error| ErrorText::from(error).schemas);
-        texts.concat()
+    let texts = |errors: &[RestError]| {
+        let texts = errors.iter().map(|error| ErrorText::from(error).schemas);
+        texts.collect::<Vec<_>>().concat()
     };
     let mut too_many = response(
-        "The client's key or address asks too often, or has too many connections.",
-        &texts([
+        "The client's key or address asks too often, or has too many connections or subscriptions.",
+        &texts(&[
             RestError::TooManyConnections,
+            RestError::TooManySubscriptions,
             RestError::TooManyRequests { secs: 1 },
         ]),
     );
     too_many["headers"] = retry;
     let mut unauthorized = response(
         "The operator wants an API key, and there is none or a wrong one.",
-        &texts([RestError::NoApiKey, RestError::WrongApiKey]),
+        &texts(&[RestError::NoApiKey, RestError::WrongApiKey]),
     );
     unauthorized["headers"] = json!({
         "WWW-Authenticate": {"required": true, "schema": {"const": "Bearer"}},

@@ -41,7 +41,7 @@ use super::{
     address, balance, block, bulk, internal, mempool, merged, no_endpoint, outspends, relatives,
     submit, tx, wallet,
 };
-use crate::{layers::RouteTemplate, ops, state::ApiState};
+use crate::{layers::RouteTemplate, ops, push, state::ApiState};
 
 /// Where the document is.
 const TEMPLATE: &str = "/openapi.json";
@@ -97,6 +97,7 @@ fn described() -> Paths {
     mempool::describe(&mut paths);
     relatives::describe(&mut paths);
     submit::describe(&mut paths);
+    push::describe(&mut paths);
     ops::describe(&mut paths);
     describe(&mut paths);
     paths

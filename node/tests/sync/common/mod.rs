@@ -186,6 +186,7 @@ impl Node {
                 dir: path.join("kernel"),
                 params: chain_params,
                 script_threads: 1,
+                is_second: false,
             };
             (Chain::open(&config, Arc::clone(&store)).unwrap(), store)
         })
