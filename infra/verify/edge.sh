@@ -26,6 +26,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost \
 cat "$work/cert.pem" "$work/key.pem" >"$work/both.pem"
 plain="127.0.0.1:$(free_port)" tls="127.0.0.1:$(free_port)"
 # The third node is one that is not there.
+export WAIT_FOR_NODE="$root/infra/edge/haproxy/wait-for-node.lua"
 PUBLIC_HTTP="$plain" PUBLIC_HTTPS="$tls" CERTS="$work/both.pem" \
     NODE_1="$addr_one" NODE_2="$addr_two" NODE_3="127.0.0.1:$(free_port)" \
     haproxy -W -f "$root/infra/edge/haproxy/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
@@ -52,6 +53,95 @@ seq 1200 | sed "s#.*#url = \"http://$plain/blocks/tip/height\"\noutput = /dev/nu
 curl -s -K "$work/many" -w '%{http_code}\n' | sort | uniq -c >"$work/codes.log"
 grep -q ' 429$' "$work/codes.log" || fail "HAProxy limits nobody"
 curl -si "http://$plain/blocks/tip/height" | grep -i '^retry-after: 10' >/dev/null || fail "429 without Retry-After"
+! grep -E 'Connect from|127\.0\.0\.1:[0-9]+ \[' "$work/haproxy.log" || fail "HAProxy logs who asks"
+
+# --- HAProxy's pool and circuit breaker, in front of one that answers slowly and counts
+cat >"$work/slow.py" <<'SLOW'
+import http.server, sys, threading, time
+
+lock, now, most, connections = threading.Lock(), 0, 0, 0
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        global connections
+        with lock:
+            connections += 1
+        super().setup()
+
+    def do_GET(self):
+        global now, most
+        body = f"{most} {connections}\n".encode()
+        if self.path == "/slow":
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.3)
+            with lock:
+                now -= 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 512
+
+
+Server(("127.0.0.1", int(sys.argv[1])), Slow).serve_forever()
+SLOW
+slow_port="$(free_port)"
+start_slow() {
+    python3 "$work/slow.py" "$slow_port" 2>>"$work/slow.log" &
+    slow=$!
+    pids+=("$slow")
+    wait_for 30 "the slow one does not answer" curl -sf "http://127.0.0.1:$slow_port/health"
+}
+start_slow
+second="127.0.0.1:$(free_port)"
+PUBLIC_HTTP="$second" PUBLIC_HTTPS="127.0.0.1:$(free_port)" CERTS="$work/both.pem" NODE_1="127.0.0.1:$slow_port" \
+    NODE_2="127.0.0.1:$(free_port)" NODE_3="127.0.0.1:$(free_port)" \
+    haproxy -W -f "$root/infra/edge/haproxy/haproxy.cfg" >"$work/haproxy-slow.log" 2>&1 &
+pids+=($!)
+wait_for 30 "HAProxy does not answer" curl -sf "http://$second/count"
+sleep 5 # until the other two are known not to be there
+seq 200 | sed "s#.*#url = \"http://$second/slow\"\noutput = /dev/null#" >"$work/many"
+curl -s -Z --parallel-immediate --parallel-max 200 -K "$work/many" -w '%{http_code}\n' 2>/dev/null | sort | uniq -c >"$work/codes.log"
+[ "$(tr -s ' ' <"$work/codes.log")" = " 200 200" ] || fail "not all of 200 requests at once are answered"
+read -r most connections < <(curl -sf "http://$second/count")
+[ "$most" -eq 50 ] || fail "a node gets $most requests at a time, not 50"
+# Besides these 50 checks and this script's own questions.
+[ "$connections" -lt 100 ] || fail "$connections connections for 200 requests: they are not kept"
+# It goes, and comes back at once: after three failures it is left out for five to ten seconds, and
+# who asks meanwhile waits.
+kill "$slow"
+wait "$slow" 2>/dev/null || true
+# It is the last one, so whoever is on the way to it gets a 503.
+seq 10 | sed "s#.*#url = \"http://$second/count\"\noutput = /dev/null#" >"$work/many"
+curl -s -Z --parallel-immediate -K "$work/many" 2>/dev/null || true
+asked="$(date +%s%N)"
+curl -s -m 30 -o /dev/null -w '%{http_code}' "http://$second/count" >"$work/waited" &
+waiting=$!
+start_slow
+wait "$waiting"
+waited="$(($(date +%s%N) - asked))"
+[ "$(cat "$work/waited")" = 200 ] || fail "who asks while no node is there gets $(cat "$work/waited")"
+[ "$waited" -gt 4000000000 ] || fail "a node that failed is asked again after $((waited / 1000000)) ms"
+[ "$waited" -lt 15000000000 ] || fail "who asks while no node is there waits for $((waited / 1000000)) ms"
+# With nobody coming back, 2 + 4 + 8 seconds later it is a 503.
+kill "$slow"
+wait "$slow" 2>/dev/null || true
+sleep 5
+asked="$(date +%s%N)"
+[ "$(curl -s -m 30 -o /dev/null -w '%{http_code}' "http://$second/count")" = 503 ] || fail "no node, and no 503"
+waited="$(($(date +%s%N) - asked))"
+[ "$waited" -gt 13900000000 ] && [ "$waited" -lt 17000000000 ] || fail "the 503 comes after $((waited / 1000000)) ms"
 
 # --- nginx
 front="127.0.0.1:$(free_port)"
@@ -87,4 +177,4 @@ sleep 11
 seq 600 | sed "s#.*#url = \"http://$front/block/$hash\"\noutput = /dev/null#" >"$work/many"
 curl -s -Z --parallel-max 20 -K "$work/many" -w '%{http_code}\n' 2>/dev/null | sort | uniq -c >"$work/codes.log"
 grep -q ' 429$' "$work/codes.log" || fail "nginx limits nobody"
-echo "edge: cache, failover, stale answers and limits work"
+echo "edge: cache, pool, failover, tries, stale answers and limits work"

@@ -9,6 +9,7 @@ calls here, with what the template says: botocore judges the arguments, and what
 asked for.
 """
 
+import base64
 import json
 import sys
 import threading
@@ -16,13 +17,17 @@ import traceback
 
 import boto3
 from botocore.exceptions import ClientError
+from moto.budgets.responses import BudgetsResponse
 from moto.cloudformation.parsing import resource_class_from_type
 from moto.core.common_models import CloudFormationModel
 from moto.core.exceptions import ServiceException
 from moto.core.responses import BaseResponse
+from moto.ec2.exceptions import InvalidUserDataError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_block_store import Volume
 from moto.ec2.models.instances import Instance
+from moto.ec2.responses import instances
+from moto.ec2.responses.monitoring import Monitoring
 from moto.elbv2.models import ELBv2Backend, FakeLoadBalancer, FakeTargetGroup
 from moto.kms.models import KmsBackend
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
@@ -339,6 +344,52 @@ def patch_instances():
     Instance.update_from_cloudformation_json = classmethod(update)
 
 
+def add_calls():
+    """Calls that moto leaves out of services that it has; Terraform's provider makes them."""
+
+    def monitor(response):
+        items = ""
+        for name in response._get_param("InstanceIds", []):
+            response.ec2_backend.get_instance(name).monitoring_state = "enabled"
+            items += f"<item><instanceId>{name}</instanceId><monitoring><state>enabled</state></monitoring></item>"
+        return f"<MonitorInstancesResponse><requestId>1</requestId><instancesSet>{items}</instancesSet></MonitorInstancesResponse>"
+
+    Monitoring.monitor_instances = monitor
+
+    # A change of user data arrives decoded, and moto decodes it again; packed ones do not survive that.
+    parse = instances.parse_user_data
+
+    def parse_user_data(value):
+        try:
+            return parse(value)
+        except InvalidUserDataError:
+            return parse(base64.b64encode(value))
+
+    instances.parse_user_data = parse_user_data
+
+    def subscribers(response):
+        budget = response.backend.budgets[response._get_param("AccountId")][response._get_param("BudgetName")]
+        asked = response._get_param("Notification")
+        same = ("NotificationType", "ComparisonOperator", "Threshold")
+        for notification in budget.notifications:
+            if all(notification.details[key] == asked[key] for key in same):
+                return json.dumps({"Subscribers": notification.subscribers})
+        raise ServiceException("no such notification")
+
+    BudgetsResponse.describe_subscribers_for_notification = subscribers
+    tags = {}
+    create_budget = BudgetsResponse.create_budget
+
+    def create_with_tags(response):
+        tags[response._get_param("Budget")["BudgetName"]] = response._get_param("ResourceTags", [])
+        return create_budget(response)
+
+    BudgetsResponse.create_budget = create_with_tags
+    BudgetsResponse.list_tags_for_resource = lambda response: json.dumps(
+        {"ResourceTags": tags[response._get_param("ResourceARN").rsplit("/", 1)[-1]]}
+    )
+
+
 def tell_failures():
     """What moto fails at goes to standard error, and is not only answered with 500."""
     known = BaseResponse.call_action
@@ -381,6 +432,7 @@ def main():
     patch_tags()
     patch_keys()
     patch_instances()
+    add_calls()
     tell_failures()
     ThreadedMotoServer("127.0.0.1", PORT).start()
     threading.Event().wait()

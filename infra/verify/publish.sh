@@ -39,7 +39,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext su
     -keyout "$work/key.pem" -out "$work/cert.pem" 2>/dev/null
 cat "$work/cert.pem" "$work/key.pem" >"$work/both.pem"
 tls="$(free_port)"
-PUBLIC_HTTP="127.0.0.1:$(free_port)" PUBLIC_HTTPS="127.0.0.1:$tls" CERTS="$work/both.pem" \
+WAIT_FOR_NODE="$root/infra/edge/haproxy/wait-for-node.lua" PUBLIC_HTTP="127.0.0.1:$(free_port)" PUBLIC_HTTPS="127.0.0.1:$tls" CERTS="$work/both.pem" \
     NODE_1="$addr" NODE_2="127.0.0.1:$(free_port)" NODE_3="127.0.0.1:$(free_port)" \
     haproxy -W -f "$root/infra/edge/haproxy/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
 pids+=($!)
