@@ -24,8 +24,15 @@ const CONFIG: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../infra/edge/haproxy/haproxy.cfg"
 );
+const WAIT_FOR_NODE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../infra/edge/haproxy/wait-for-node.lua"
+);
 const CHANGES: [(&str, &str); 2] = [
-    ("check inter 2s ", "check inter 200ms "),
+    (
+        "check inter 2s downinter 5s fastinter 2s ",
+        "check inter 200ms downinter 200ms fastinter 200ms ",
+    ),
     ("gt 1000 }", "gt 1000000 }"),
 ];
 /// More than HAProxy needs to notice, with the times above.
@@ -38,7 +45,7 @@ const ASKED: &str = "pulse_rest_request_seconds_count{route=\"/blocks\"";
 struct Balancer {
     process: Child,
     addr: SocketAddr,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Balancer {
@@ -74,6 +81,7 @@ impl Balancer {
             .env("PUBLIC_HTTP", addr.to_string())
             .env("PUBLIC_HTTPS", free_addr().to_string())
             .env("CERTS", &certs)
+            .env("WAIT_FOR_NODE", WAIT_FOR_NODE)
             .arg("-db")
             .arg("-f")
             .arg(&path)
@@ -82,11 +90,15 @@ impl Balancer {
             .stderr(log)
             .spawn()
             .unwrap();
-        Some(Self {
-            process,
-            addr,
-            _dir: dir,
-        })
+        Some(Self { process, addr, dir })
+    }
+
+    /// Fails with what it said if it has ended.
+    fn assert_runs(&mut self) {
+        if let Some(status) = self.process.try_wait().unwrap() {
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+            panic!("HAProxy ended with {status}:\n{log}");
+        }
     }
 }
 
@@ -227,7 +239,7 @@ fn a_rolling_restart_behind_a_balancer_fails_no_request() {
             node.get(&format!("/tx/{txid}")).status == 200
         });
     }
-    let Some(balancer) = Balancer::start(&nodes) else {
+    let Some(mut balancer) = Balancer::start(&nodes) else {
         return;
     };
     let asked = [
@@ -238,7 +250,10 @@ fn a_rolling_restart_behind_a_balancer_fails_no_request() {
     // It answers as soon as it has found the nodes well.
     let agent = ureq::Agent::new_with_defaults();
     let url = format!("http://{}/blocks/tip/height", balancer.addr);
-    nodes[0].wait_until("the balancer", DEADLINE, |_| agent.get(&url).call().is_ok());
+    nodes[0].wait_until("the balancer", DEADLINE, |_| {
+        balancer.assert_runs();
+        agent.get(&url).call().is_ok()
+    });
     let load = Load::start(balancer.addr, &asked, &raw, &txid);
     load.go_on(50);
     for _ in 0..nodes.len() {
