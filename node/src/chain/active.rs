@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
 use tokio::sync::watch;
 
+use super::FreshBlock;
 use crate::metrics;
 
 /// Blocks that are remembered after a reorganisation took them out of the chain.
@@ -30,6 +31,8 @@ pub(super) struct ActiveChain {
     /// Blocks that were in the chain before, newest last.
     stale: RwLock<VecDeque<BlockHash>>,
     tip: watch::Sender<ChainTip>,
+    /// The last block that was to become the tip.
+    fresh: watch::Sender<Option<Arc<FreshBlock>>>,
     /// Whether metrics tell of another one.
     is_second: bool,
 }
@@ -41,6 +44,7 @@ impl ActiveChain {
             hashes: RwLock::new(hashes),
             stale: RwLock::default(),
             tip: watch::Sender::new(tip),
+            fresh: watch::Sender::default(),
             is_second,
         };
         chain.count(0, Some(tip));
@@ -139,6 +143,18 @@ impl ActiveChain {
     /// Watch of the tip.
     pub fn tip(&self) -> watch::Receiver<ChainTip> {
         self.tip.subscribe()
+    }
+
+    /// The kernel is about to connect this block, or has refused it.
+    pub fn show_fresh(&self, block: Option<FreshBlock>) {
+        if !self.is_second {
+            self.fresh.send_replace(block.map(Arc::new));
+        }
+    }
+
+    /// Watch of the last block that was to become the tip.
+    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+        self.fresh.subscribe()
     }
 
     /// The tip now.

@@ -20,7 +20,7 @@ use pulse_primitives::{
 };
 use tokio::sync::mpsc;
 
-use super::{ChainEvent, InvalidBlock, active::ChainStep};
+use super::{ChainEvent, FreshBlock, InvalidBlock, active::ChainStep};
 
 /// Collects what the callbacks hear until the kernel's thread takes it.
 #[derive(Default)]
@@ -47,12 +47,14 @@ impl Observed {
     }
 }
 
-/// Registers the callbacks. `on_tip` is called when the kernel announces a tip.
+/// Registers the callbacks. `on_tip` is called when the kernel announces a tip, and `on_fresh` before
+/// it connects a block to the newest one.
 pub(super) fn register(
     builder: ContextBuilder,
     observed: &Arc<Observed>,
     events: mpsc::UnboundedSender<ChainEvent>,
     on_tip: impl Fn() + Send + Sync + 'static,
+    on_fresh: impl Fn(FreshBlock) + Send + Sync + 'static,
 ) -> ContextBuilder {
     let connected = Arc::clone(observed);
     let disconnected = Arc::clone(observed);
@@ -77,6 +79,12 @@ pub(super) fn register(
                     mutated: result == BlockValidationResult::Mutated,
                     reason: format!("{result:?}"),
                 });
+            }
+        })
+        .with_new_pow_valid_block_validation(move |entry: BlockTreeEntry<'_>, block: Block| {
+            if let Ok(bytes) = block.consensus_encode() {
+                let tip = tip_of(&block, &entry);
+                on_fresh(FreshBlock { tip, bytes });
             }
         })
         .with_block_tip_notification(move |_, _, _| on_tip())

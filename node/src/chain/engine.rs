@@ -33,8 +33,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, field::Empty, info, trace_span, warn};
 
 use super::{
-    BlockVerdict, ChainConfig, ChainError, ChainEvent, HeadersVerdict, InvalidBlock, StoredBlocks,
-    View,
+    BlockVerdict, ChainConfig, ChainError, ChainEvent, FreshBlock, HeadersVerdict, InvalidBlock,
+    StoredBlocks, View,
     active::{ActiveChain, ChainStep},
     blockfiles::{self, BlockFiles},
     callbacks::{self, Observed},
@@ -111,7 +111,15 @@ impl Engine {
             Some(challenge) => Context::builder().signet(challenge),
             None => Context::builder().chain_type(chain_type(params.network)),
         };
-        let context = callbacks::register(builder, &observed, events.clone(), on_tip)
+        let on_fresh = {
+            let published = Arc::clone(&published);
+            move |block: FreshBlock| {
+                if let Some(active) = published.read().as_ref() {
+                    active.show_fresh(Some(block));
+                }
+            }
+        };
+        let context = callbacks::register(builder, &observed, events.clone(), on_tip, on_fresh)
             .build()
             .map_err(failed("creating the kernel's context"))?;
         let chainman = open_chainman(config, &context)?;
@@ -276,6 +284,7 @@ impl Engine {
         for invalid in self.around.observed.take_invalid() {
             self.around.stored.write().remove(&invalid.hash);
             if invalid.hash == hash {
+                self.around.active.show_fresh(None);
                 verdict = Some(BlockVerdict::Invalid(invalid));
             } else {
                 let _ = self.around.events.send(ChainEvent::BlockInvalid(invalid));

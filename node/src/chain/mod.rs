@@ -42,7 +42,7 @@ use pulse_primitives::{
     ports::BlockSourceError,
     tip::ChainTip,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::headers::{HeaderStore, MAX_HEADERS};
@@ -90,6 +90,17 @@ pub struct InvalidBlock {
     pub mutated: bool,
     /// The kernel's result class, for logs.
     pub reason: String,
+}
+
+/// A block behind the tip whose header, merkle root and witness commitment the kernel has found
+/// right, and whose scripts and amounts it is about to check: as much as BIP 152 asks of a block before it
+/// is sent to peers that want new ones at once. Told at the tip only, not during the initial sync.
+#[derive(Debug)]
+pub struct FreshBlock {
+    /// What the tip will be.
+    pub tip: ChainTip,
+    /// As it goes over the wire, with witnesses.
+    pub bytes: Vec<u8>,
 }
 
 /// What the kernel said of a run of headers.
@@ -264,6 +275,12 @@ impl Chain {
     #[must_use]
     pub fn active_tip(&self) -> ChainTip {
         self.inner.view.active.current_tip()
+    }
+
+    /// Watch of the last block that was to become the tip and that the kernel has not refused.
+    #[must_use]
+    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+        self.inner.view.active.fresh()
     }
 
     /// Height of the active chain's tip.

@@ -36,6 +36,7 @@ use super::{
     route::{Consumer, Routes, route},
 };
 use crate::{
+    chain::FreshBlock,
     metrics,
     p2p::{
         AddrEntry, ConnectionKind, NetAddr, NetAddress, NetKind, PeerAddr,
@@ -209,6 +210,8 @@ impl Session {
         // Watched from before the handshake, so that no tip behind the height that is
         // told there goes unannounced.
         let mut tips = context.server.tip();
+        let mut fresh = context.server.fresh();
+        fresh.mark_unchanged();
         let height = tips.borrow_and_update().height;
         let remote = match self.shake_hands(&mut connection, height).await {
             Ok(remote) => remote,
@@ -241,7 +244,7 @@ impl Session {
             audience,
             serving: Serving::new(Arc::clone(&context.server), Arc::clone(&peer)),
         };
-        let read = reading.run(reader, tips);
+        let read = reading.run(reader, tips, fresh);
         let write = write_loop(context, &peer, writer, queue);
         if self.kind == ConnectionKind::AddrFetch {
             return tokio::select! {
@@ -340,6 +343,7 @@ impl Reading<'_> {
         mut self,
         mut reader: MessageReader,
         mut tips: watch::Receiver<ChainTip>,
+        mut fresh: watch::Receiver<Option<Arc<FreshBlock>>>,
     ) -> CloseReason {
         loop {
             // One limit for the whole message, however many tips come meanwhile.
@@ -347,6 +351,12 @@ impl Reading<'_> {
             let read = loop {
                 tokio::select! {
                     read = &mut read => break read,
+                    Ok(()) = fresh.changed() => {
+                        let block = fresh.borrow_and_update().clone();
+                        if let Some(block) = block.filter(|_| is_lasting(self.peer.kind)) {
+                            self.serving.announce_fresh(block).await;
+                        }
+                    }
                     changed = tips.changed() => {
                         if changed.is_err() {
                             return CloseReason::Stopped;

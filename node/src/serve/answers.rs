@@ -11,7 +11,7 @@ use pulse_primitives::{
 use tokio::sync::watch;
 
 use crate::{
-    chain::Chain,
+    chain::{Chain, FreshBlock},
     headers::{HeaderStore, MAX_HEADERS},
 };
 
@@ -50,6 +50,11 @@ impl Answers {
     /// Watch of the active tip.
     pub fn tip(&self) -> watch::Receiver<ChainTip> {
         self.chain.tip()
+    }
+
+    /// Watch of the last block that was to become the tip.
+    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+        self.chain.fresh()
     }
 
     /// Whether the active chain has the network's minimum work. Before, it could not

@@ -17,7 +17,11 @@ use pulse_primitives::bitcoin::{
 use quick_cache::sync::Cache;
 use tracing::warn;
 
-use crate::{chain::Chain, net::Outgoing, p2p::compact::compact_block};
+use crate::{
+    chain::{Chain, FreshBlock},
+    net::Outgoing,
+    p2p::compact::compact_block,
+};
 
 /// Blocks that are kept, each up to 4 MB.
 const RECENT: usize = 4;
@@ -100,10 +104,23 @@ impl Blocks {
         Ok(Some(raw("blocktxn", serialize(&transactions))))
     }
 
+    /// Keeps a block that the kernel's files do not have yet.
+    pub fn keep(&self, fresh: &FreshBlock) {
+        self.recent_or(&fresh.tip.hash, || Some(fresh.bytes.clone()));
+    }
+
     fn recent(&self, hash: &BlockHash) -> Option<Arc<Recent>> {
+        self.recent_or(hash, || self.read(hash))
+    }
+
+    fn recent_or(
+        &self,
+        hash: &BlockHash,
+        read: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Arc<Recent>> {
         let load = || {
             let recent = Recent {
-                bytes: self.read(hash).ok_or(())?,
+                bytes: read().ok_or(())?,
                 whole: OnceLock::new(),
                 compact: OnceLock::new(),
             };

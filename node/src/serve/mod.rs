@@ -8,12 +8,15 @@
 //!
 //! Every connected peer is served, whoever made the connection: headers, hashes, and
 //! blocks whole, compact or in parts (BIP 152), and compact block filters if the node has
-//! them (BIP 157). New tips are announced by `cmpctblock` to peers that want that, by
-//! `headers` to those that sent `sendheaders` (BIP 130), by `inv` to others.
+//! them (BIP 157). New blocks go as `cmpctblock` to peers that want that, before the kernel has
+//! connected them; new tips are announced by `headers` to those that sent `sendheaders`
+//! (BIP 130), by `inv` to others.
 //!
 //! # Correctness
 //! Only headers and blocks of the active chain are told, besides blocks that were in it
-//! within the last month, and a tip once it is active.
+//! within the last month, and a tip once it is active. What goes out before is the compact form
+//! of a block behind the tip, and transactions of it that are asked for: its header, merkle root and
+//! witness commitment are right, and no peer takes it for more than that.
 //! While the active chain has less than the network's minimum work, `getheaders` gets
 //! an empty list and nothing is announced, as Bitcoin Core does it.
 //!
@@ -35,10 +38,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pulse_primitives::{bitcoin::Work, filters::FilterSource, tip::ChainTip};
+use pulse_primitives::{
+    bitcoin::{BlockHash, Work},
+    filters::FilterSource,
+    tip::ChainTip,
+};
 use tokio::sync::watch;
 
-use crate::{chain::Chain, headers::HeaderStore};
+use crate::{
+    chain::{Chain, FreshBlock},
+    headers::HeaderStore,
+};
 use answers::Answers;
 use blocks::Blocks;
 use filters::FilterAnswers;
@@ -75,6 +85,18 @@ impl Server {
     #[must_use]
     pub fn tip(&self) -> watch::Receiver<ChainTip> {
         self.answers.tip()
+    }
+
+    /// Watch of the last block that was to become the tip.
+    #[must_use]
+    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+        self.answers.fresh()
+    }
+
+    /// The block of that hash, if it was the last that was to become the tip and has not been refused.
+    fn fresh_block(&self, hash: &BlockHash) -> Option<Arc<FreshBlock>> {
+        let fresh = self.answers.fresh().borrow().clone();
+        fresh.filter(|fresh| fresh.tip.hash == *hash)
     }
 
     /// Serves compact block filters from `source` from now on. The first one counts.

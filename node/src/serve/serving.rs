@@ -1,6 +1,6 @@
 //! One peer that is served: what it wants, and what it is known to have.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pulse_primitives::{
     Height,
@@ -15,7 +15,7 @@ use pulse_primitives::{
     },
     tip::ChainTip,
 };
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{debug, warn};
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     filters::{FilterAnswers, NoAnswer},
 };
 use crate::{
+    chain::FreshBlock,
     metrics,
     net::{Fault, Peer},
     p2p::{compact::COMPACT_VERSION, message::Message},
@@ -39,6 +40,9 @@ const MAX_COMPACT_DEPTH: Height = 5;
 const MAX_BLOCKTXN_DEPTH: Height = 10;
 /// Blocks below the tip that are kept in memory when they are asked for.
 const RECENT_DEPTH: Height = 2;
+
+/// How long a peer that asks for a block waits for the kernel to have connected it.
+const JUDGING_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is kept of a peer to serve it.
 pub(crate) struct Serving {
@@ -169,7 +173,7 @@ impl Serving {
     /// Sends a block; `false` if there is none that the peer may have.
     async fn send_block(&mut self, hash: BlockHash, form: Form) -> Result<bool, Fault> {
         let answers = &self.server.answers;
-        let Some(height) = answers.servable(&hash) else {
+        let Some(height) = self.servable(&hash).await else {
             return Ok(false);
         };
         // The target is about the uplink of strangers.
@@ -204,10 +208,28 @@ impl Serving {
         Ok(true)
     }
 
+    /// Height of a block that peers may be told of. One that the kernel is about to connect is
+    /// waited for: whoever sends a whole block has found it valid.
+    async fn servable(&self, hash: &BlockHash) -> Option<Height> {
+        let answers = &self.server.answers;
+        let mut tips = answers.tip();
+        let height = answers.servable(hash);
+        if height.is_some() || self.server.fresh_block(hash).is_none() {
+            return height;
+        }
+        let _ = timeout(JUDGING_LIMIT, tips.changed()).await;
+        answers.servable(hash)
+    }
+
     async fn send_transactions(&mut self, wanted: BlockTransactionsRequest) -> Result<(), Fault> {
         let answers = &self.server.answers;
         let hash = wanted.block_hash;
-        let Some(height) = answers.servable(&hash) else {
+        let fresh = self.server.fresh_block(&hash);
+        if let Some(fresh) = &fresh {
+            self.server.blocks.keep(fresh);
+        }
+        let fresh = fresh.map(|fresh| fresh.tip.height);
+        let Some(height) = answers.servable(&hash).or(fresh) else {
             return Ok(());
         };
         if !answers.is_within(height, MAX_BLOCKTXN_DEPTH) {
@@ -316,6 +338,43 @@ impl Serving {
         spawn_blocking(move || work(&server)).await.ok()
     }
 
+    /// Sends a block that the kernel is about to connect to a peer that wants new ones at once and
+    /// lacks nothing else.
+    pub async fn announce_fresh(&mut self, fresh: Arc<FreshBlock>) {
+        let answers = &self.server.answers;
+        let tip = fresh.tip;
+        if !self.wants_compact || !answers.is_worth_telling() || answers.is_catching_up(&tip) {
+            return;
+        }
+        self.update_known();
+        let answers = &self.server.answers;
+        let is_next = |known: BlockHash| {
+            !answers.leads_to(&known, &tip)
+                && answers
+                    .way_to(tip.hash, known)
+                    .is_some_and(|way| way.len() == 1)
+        };
+        if !self.known.is_some_and(is_next) {
+            return;
+        }
+        let compact = self.blocking(move |server| {
+            server.blocks.keep(&fresh);
+            server.blocks.compact(&tip.hash)
+        });
+        if let Some(compact) = compact.await.flatten() {
+            self.known = Some(tip.hash);
+            self.peer.send(compact);
+        }
+    }
+
+    /// Takes up what the peer said it has, once its header is judged.
+    fn update_known(&mut self) {
+        let answers = &self.server.answers;
+        if let Some(told) = self.told.take_if(|told| answers.has_header(told)) {
+            self.known = Some(told);
+        }
+    }
+
     /// Tells the peer of a new tip, unless it is known to have it: by a compact block if
     /// it wants that and lacks nothing else, by headers if it wants those and they
     /// connect, else by its hash.
@@ -325,9 +384,8 @@ impl Serving {
         if !answers.is_worth_telling() || answers.is_catching_up(&tip) {
             return;
         }
-        if let Some(told) = self.told.take_if(|told| answers.has_header(told)) {
-            self.known = Some(told);
-        }
+        self.update_known();
+        let answers = &self.server.answers;
         let inv = NetworkMessage::Inv(vec![Inventory::Block(tip.hash)]);
         let Some(known) = self.known else {
             self.peer.send(inv);

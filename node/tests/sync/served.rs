@@ -7,7 +7,7 @@ use pulse_node::{config::SyncConfig, p2p::codec::Message};
 use pulse_primitives::{
     Height,
     bitcoin::{
-        Block, BlockHash,
+        Amount, Block, BlockHash,
         bip152::{BlockTransactionsRequest, HeaderAndShortIds},
         bip158::{FilterHash, FilterHeader},
         consensus::{deserialize, serialize},
@@ -22,7 +22,10 @@ use pulse_primitives::{
     filters::{FilterError, FilterSource, StoredFilter},
 };
 
-use crate::common::{Node, branch, config, mine, regtest, remine, tip_header, wire::Wire};
+use crate::{
+    common::{Node, branch, config, mine, mine_paying, regtest, remine, tip_header, wire::Wire},
+    compact::now,
+};
 
 /// A node with a chain of that many blocks, and a peer that has connected to it.
 async fn serving(config: SyncConfig, len: usize) -> (Node, Wire, Vec<Block>) {
@@ -145,6 +148,43 @@ async fn new_tips_are_announced_in_the_form_that_the_peer_wants() {
     wire.until(block).await;
     let next = make(&node, &mut blocks).await;
     assert_eq!(wire.until(headers).await, [next.header]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_block_goes_out_compact_before_it_is_connected_and_whole_only_after() {
+    let (node, mut wire, mut blocks) = serving(config(&[]), 3).await;
+    // Until its tip is young the kernel takes all it gets for old blocks.
+    let young = remine(mine(&tip_header(&blocks), 4, 1), Vec::new(), now() - 60);
+    node.handle.submit_local(serialize(&young)).await.unwrap();
+    blocks.push(young);
+    let ask = |hash| NetworkMessage::GetData(vec![Inventory::WitnessBlock(hash)]);
+    wire.send(NetworkMessage::GetHeaders(GetHeadersMessage {
+        version: 70_016,
+        locator_hashes: vec![regtest().genesis_hash()],
+        stop_hash: BlockHash::all_zeros(),
+    }))
+    .await;
+    wire.send_cmpct(true).await;
+    wire.send(ask(blocks[3].block_hash())).await;
+    wire.until(block).await;
+
+    // It claims a satoshi too much, which is seen when it is connected, not before.
+    let claim = Amount::from_sat(50 * 100_000_000 + 1);
+    let greedy = mine_paying(&tip_header(&blocks), 5, 1, claim);
+    let greedy = remine(greedy, Vec::new(), now() - 30);
+    let _ = node.handle.submit_local(serialize(&greedy)).await;
+    assert_eq!(wire.until(compact).await.header, greedy.header);
+    wire.send(ask(greedy.block_hash())).await;
+    let not_found = |message: &Message| matches!(message, Message::NotFound(_)).then_some(());
+    wire.until(not_found).await;
+
+    // Nobody has lost anything by that.
+    let next = remine(mine(&tip_header(&blocks), 5, 1), Vec::new(), now() - 20);
+    node.handle.submit_local(serialize(&next)).await.unwrap();
+    assert_eq!(wire.until(compact).await.header, next.header);
+    wire.send(ask(next.block_hash())).await;
+    assert_eq!(wire.until(block).await, next);
     node.stop().await;
 }
 
