@@ -185,6 +185,17 @@ impl Staging {
         Ok(())
     }
 
+    /// Waits until what has been written of a file is on the disk.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`].
+    pub fn sync(&self, file: usize) -> Result<(), SnapshotError> {
+        let path = self.root.join(&self.manifest.files[file].path);
+        File::open(&path)
+            .and_then(|file| file.sync_data())
+            .map_err(SnapshotError::io(&path))
+    }
+
     /// Waits for the disk and puts everything in its place. The caller binds the directory
     /// next, and then [`Staging::clear`]s.
     ///

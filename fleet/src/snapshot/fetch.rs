@@ -37,7 +37,7 @@ use pulse_snapshot::{ChunkHash, MAX_MANIFEST_BYTES, Progress, SnapshotError, Sta
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
-    task::{JoinSet, spawn_blocking},
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{
@@ -324,9 +324,13 @@ impl SnapshotClient {
             Err(err) => return End::Lost(err),
         };
         let mut buffer = Vec::new();
+        let mut written = Written::default();
         loop {
             let Some(chunk) = job.queue.lock().pop_front() else {
-                return End::Done;
+                return match written.on_disk(job).await {
+                    Ok(()) => End::Done,
+                    Err(end) => end,
+                };
             };
             let received = receive_chunk(&mut stream, job, chunk, buffer);
             let fetched = match cut_off.run_until_cancelled(received).await {
@@ -334,6 +338,8 @@ impl SnapshotClient {
                 Some(Err(end)) => Err(end),
                 None => Err(End::Lost(io::ErrorKind::ConnectionAborted.into())),
             };
+            // The disk takes this one while the next one comes.
+            let before = written.on_disk(job).await;
             match fetched {
                 Ok(used) => buffer = used,
                 Err(end) => {
@@ -341,7 +347,10 @@ impl SnapshotClient {
                     return end;
                 }
             }
-            job.left.fetch_sub(1, Ordering::AcqRel);
+            if let Err(end) = before {
+                return end;
+            }
+            written.begin(job, chunk.0);
         }
     }
 
@@ -416,6 +425,31 @@ impl SnapshotClient {
             .events
             .send(LinkEvent::Misbehaved { peer, reason })
             .await;
+    }
+}
+
+/// The chunk of a stream that the disk is taking.
+#[derive(Default)]
+struct Written(Option<JoinHandle<Result<(), SnapshotError>>>);
+
+impl Written {
+    /// A chunk of this file has been written.
+    fn begin(&mut self, job: &Job, file: usize) {
+        let staging = Arc::clone(&job.staging);
+        self.0 = Some(spawn_blocking(move || staging.sync(file)));
+    }
+
+    /// Waits until it is on the disk, and counts it.
+    async fn on_disk(&mut self, job: &Job) -> Result<(), End> {
+        let Some(syncing) = self.0.take() else {
+            return Ok(());
+        };
+        syncing
+            .await
+            .map_err(io::Error::from)?
+            .map_err(End::Failed)?;
+        job.left.fetch_sub(1, Ordering::AcqRel);
+        Ok(())
     }
 }
 
