@@ -32,7 +32,8 @@ sync() {
     local only="$2" started source_ticks=0 pid list
     name="$1"
     shift 2
-    list="$(printf '"%s",' "${seeds[@]}")"
+    list=
+    [ "${#seeds[@]}" -eq 0 ] || list="$(printf '"%s",' "${seeds[@]}")"
     for pid in "${pids[@]}"; do
         source_ticks=$((source_ticks - $(ticks "$pid")))
     done
@@ -54,7 +55,8 @@ sync() {
     rate="$(calc 0 "$(stat -c %s "$chain") / 1e6 / $wall_s")"
     echo "| $name | $wall_s s | $rate MB/s | $cpu_s CPU s | $(calc 1 "$source_ticks / 100") CPU s |"
     pids+=("$node_pid")
-    seeds+=("$(api /stats | grep -o '/ip4/127.0.0.1/tcp/[0-9]*' | head -1)")
+    # Of the log: without an index there is no /stats.
+    seeds+=("$(sed -n 's/.*fleet listens addr=\(.*tcp.*\)/\1/p' "$dir/$name.log")")
 }
 
 build_binaries

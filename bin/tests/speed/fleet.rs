@@ -3,7 +3,7 @@
 use std::{
     fs,
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use pulse_primitives::bitcoin::{Amount, BlockHash, Network, ScriptBuf, TxOut};
@@ -17,8 +17,12 @@ use crate::e2e::{
 /// Nodes beside the gateway.
 const SIBLINGS: usize = 7;
 const ROUNDS: usize = 9;
-/// Outputs of a block, a megabyte.
-const OUTPUTS: u32 = 30_000;
+/// Blocks before the first of these.
+const BLOCKS_BEFORE: u32 = 5;
+/// Outputs of a block, as many as a real one of a megabyte has, with the bytes that its inputs have
+/// beside them.
+const OUTPUTS: u32 = 6_000;
+const OUTPUT_LEN: usize = 156;
 /// How long idle nodes are watched.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -52,7 +56,14 @@ fn fleet_of(
 #[allow(clippy::print_stdout, reason = "the figures are what it is for")]
 fn a_block_to_seven_siblings() {
     let mut chain = ChainBuilder::new(params(Network::Regtest));
-    chain.mine_empty_blocks(20);
+    // Ten minutes apart, the last one now: new blocks as they are at the tip of a network.
+    let rounds = u32::try_from(ROUNDS).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = u32::try_from(now.as_secs()).unwrap();
+    chain.not_before(now - (BLOCKS_BEFORE + rounds) * 600);
+    chain.mine_empty_blocks(1);
+    chain.not_before(0);
+    chain.mine_empty_blocks(BLOCKS_BEFORE);
     let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
     let fleet = Fleet::new("b1");
     let mut nodes = fleet_of(&fleet, SIBLINGS, &peer, chain.tip_hash(), |options| {
@@ -62,7 +73,7 @@ fn a_block_to_seven_siblings() {
     let mut all = Vec::new();
     for round in 0..ROUNDS {
         let outputs = (0..OUTPUTS).map(|number| {
-            let mut script = vec![0x51; 24];
+            let mut script = vec![0x51; OUTPUT_LEN];
             script[1..5].copy_from_slice(&number.to_le_bytes());
             script[5] = u8::try_from(round).unwrap();
             TxOut {
@@ -120,7 +131,7 @@ fn logged(node: &PulseNode, what: &str, hash: &str) -> (f64, String) {
 }
 
 /// Without the colours of a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut plain = String::new();
     let mut parts = text.split('\u{1b}');
     plain.push_str(parts.next().unwrap_or_default());
