@@ -338,7 +338,12 @@ async fn is_cut_off_for(frame: impl Fn(&Keypair, &str) -> Vec<u8>) {
         let protocol = StreamProtocol::new("/meshsub/1.1.0");
         loop {
             if let Ok(mut stream) = control.open_stream(to, protocol.clone()).await {
-                while stream.write_all(&frame).await.is_ok() && stream.flush().await.is_ok() {
+                // The node's own gossip may open a stream, and nobody reads this one then.
+                let mut write = async || {
+                    stream.write_all(&frame).await?;
+                    stream.flush().await
+                };
+                while let Ok(Ok(())) = timeout(Duration::from_millis(500), write()).await {
                     sleep(Duration::from_millis(1)).await;
                 }
             }
