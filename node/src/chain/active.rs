@@ -21,7 +21,8 @@ pub(super) enum ChainStep {
     Disconnected(ChainTip),
 }
 
-/// Hashes of the active chain by height, 32 bytes per block, and a watch of its tip.
+/// Hashes of the active chain by height, 32 bytes per block, and watches of its tip and of the block
+/// that is about to be it.
 ///
 /// # Correctness
 /// Steps are applied together when the kernel announces a tip, so that a reader
@@ -32,7 +33,7 @@ pub(super) struct ActiveChain {
     stale: RwLock<VecDeque<BlockHash>>,
     tip: watch::Sender<ChainTip>,
     /// The last block that was to become the tip.
-    fresh: watch::Sender<Option<Arc<FreshBlock>>>,
+    fresh: watch::Sender<Option<FreshBlock>>,
     /// Whether metrics tell of another one.
     is_second: bool,
 }
@@ -145,15 +146,35 @@ impl ActiveChain {
         self.tip.subscribe()
     }
 
-    /// The kernel is about to connect this block, or has refused it.
-    pub fn show_fresh(&self, block: Option<FreshBlock>) {
-        if !self.is_second {
-            self.fresh.send_replace(block.map(Arc::new));
+    /// The kernel is about to connect this block. The first one of a height is shown.
+    pub fn show_fresh(&self, block: FreshBlock) {
+        if self.is_second {
+            return;
         }
+        self.fresh.send_if_modified(|last| {
+            let is_first = last
+                .as_ref()
+                .is_none_or(|last| last.tip.height < block.tip.height);
+            if is_first {
+                *last = Some(block);
+            }
+            is_first
+        });
+    }
+
+    /// The kernel has found this block invalid.
+    pub fn refuse_fresh(&self, hash: &BlockHash) {
+        self.fresh.send_if_modified(|last| {
+            let Some(last) = last.as_mut().filter(|last| last.tip.hash == *hash) else {
+                return false;
+            };
+            last.is_refused = true;
+            true
+        });
     }
 
     /// Watch of the last block that was to become the tip.
-    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+    pub fn fresh(&self) -> watch::Receiver<Option<FreshBlock>> {
         self.fresh.subscribe()
     }
 

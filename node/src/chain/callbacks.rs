@@ -83,8 +83,11 @@ pub(super) fn register(
         })
         .with_new_pow_valid_block_validation(move |entry: BlockTreeEntry<'_>, block: Block| {
             if let Ok(bytes) = block.consensus_encode() {
-                let tip = tip_of(&block, &entry);
-                on_fresh(FreshBlock { tip, bytes });
+                on_fresh(FreshBlock {
+                    tip: tip_of(&block, &entry),
+                    bytes: bytes.into(),
+                    is_refused: false,
+                });
             }
         })
         .with_block_tip_notification(move |_, _, _| on_tip())

@@ -115,7 +115,7 @@ impl Engine {
             let published = Arc::clone(&published);
             move |block: FreshBlock| {
                 if let Some(active) = published.read().as_ref() {
-                    active.show_fresh(Some(block));
+                    active.show_fresh(block);
                 }
             }
         };
@@ -284,7 +284,7 @@ impl Engine {
         for invalid in self.around.observed.take_invalid() {
             self.around.stored.write().remove(&invalid.hash);
             if invalid.hash == hash {
-                self.around.active.show_fresh(None);
+                self.around.active.refuse_fresh(&hash);
                 verdict = Some(BlockVerdict::Invalid(invalid));
             } else {
                 let _ = self.around.events.send(ChainEvent::BlockInvalid(invalid));

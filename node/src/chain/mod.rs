@@ -1,7 +1,7 @@
 //! The validated chain: the only user of the kernel.
 //!
 //! ```text
-//! submit_headers, submit_block -> kernel thread -> callbacks -> ActiveChain -> tip watch
+//! submit_headers, submit_block -> kernel thread -> callbacks -> ActiveChain -> tip watch, fresh watch
 //!                                      |
 //!                                 blk/rev files -> BlockSource (load, locate, read)
 //! ```
@@ -94,13 +94,16 @@ pub struct InvalidBlock {
 
 /// A block behind the tip whose header, merkle root and witness commitment the kernel has found
 /// right, and whose scripts and amounts it is about to check: as much as BIP 152 asks of a block before it
-/// is sent to peers that want new ones at once. Told at the tip only, not during the initial sync.
-#[derive(Debug)]
+/// is sent to peers that want new ones at once. Told at the tip only, not during the initial sync,
+/// and once for each height, so that invalid blocks are not passed on for nothing.
+#[derive(Debug, Clone)]
 pub struct FreshBlock {
     /// What the tip will be.
     pub tip: ChainTip,
     /// As it goes over the wire, with witnesses.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<[u8]>,
+    /// The kernel has found it invalid since.
+    pub is_refused: bool,
 }
 
 /// What the kernel said of a run of headers.
@@ -277,9 +280,9 @@ impl Chain {
         self.inner.view.active.current_tip()
     }
 
-    /// Watch of the last block that was to become the tip and that the kernel has not refused.
+    /// Watch of the last block that was to become the tip.
     #[must_use]
-    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+    pub fn fresh(&self) -> watch::Receiver<Option<FreshBlock>> {
         self.inner.view.active.fresh()
     }
 

@@ -343,7 +343,7 @@ impl Reading<'_> {
         mut self,
         mut reader: MessageReader,
         mut tips: watch::Receiver<ChainTip>,
-        mut fresh: watch::Receiver<Option<Arc<FreshBlock>>>,
+        mut fresh: watch::Receiver<Option<FreshBlock>>,
     ) -> CloseReason {
         loop {
             // One limit for the whole message, however many tips come meanwhile.

@@ -53,7 +53,7 @@ impl Answers {
     }
 
     /// Watch of the last block that was to become the tip.
-    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+    pub fn fresh(&self) -> watch::Receiver<Option<FreshBlock>> {
         self.chain.fresh()
     }
 

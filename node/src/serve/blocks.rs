@@ -37,7 +37,7 @@ struct Recent {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OutOfRange;
 
-/// Blocks of the kernel's files.
+/// Blocks of the kernel's files, and those that are about to be written to them.
 pub(super) struct Blocks {
     chain: Chain,
     recent: Cache<BlockHash, Arc<Recent>>,
@@ -74,7 +74,15 @@ impl Blocks {
 
     /// The block in compact form (BIP 152), for a recent one.
     pub fn compact(&self, hash: &BlockHash) -> Option<Outgoing> {
-        let recent = self.recent(hash)?;
+        self.compact_of(hash, self.recent(hash)?.as_ref())
+    }
+
+    /// A block that the kernel's files need not have yet, in compact form.
+    pub fn fresh_compact(&self, fresh: &FreshBlock) -> Option<Outgoing> {
+        self.compact_of(&fresh.tip.hash, self.keep(fresh)?.as_ref())
+    }
+
+    fn compact_of(&self, hash: &BlockHash, recent: &Recent) -> Option<Outgoing> {
         let compact = recent.compact.get_or_init(|| {
             let block = self.decode(hash, &recent.bytes)?;
             let compact = compact_block(&block, rand::random())?;
@@ -83,15 +91,18 @@ impl Blocks {
         compact.clone()
     }
 
-    /// Some transactions of a block, in the order asked for; `None` if it cannot be read.
+    /// Some transactions of a block, in the order asked for; `None` if it cannot be read. `fresh`: the
+    /// block, if the kernel's files need not have it yet.
     pub fn transactions(
         &self,
         request: &BlockTransactionsRequest,
         is_recent: bool,
+        fresh: Option<&FreshBlock>,
     ) -> Result<Option<Outgoing>, OutOfRange> {
         let hash = &request.block_hash;
-        let block = if is_recent {
-            self.recent(hash)
+        let block = if is_recent || fresh.is_some() {
+            fresh
+                .map_or_else(|| self.recent(hash), |fresh| self.keep(fresh))
                 .and_then(|recent| self.decode(hash, &recent.bytes))
         } else {
             self.read(hash).and_then(|bytes| self.decode(hash, &bytes))
@@ -105,8 +116,8 @@ impl Blocks {
     }
 
     /// Keeps a block that the kernel's files do not have yet.
-    pub fn keep(&self, fresh: &FreshBlock) {
-        self.recent_or(&fresh.tip.hash, || Some(fresh.bytes.clone()));
+    fn keep(&self, fresh: &FreshBlock) -> Option<Arc<Recent>> {
+        self.recent_or(&fresh.tip.hash, || Some(fresh.bytes.to_vec()))
     }
 
     fn recent(&self, hash: &BlockHash) -> Option<Arc<Recent>> {

@@ -89,12 +89,12 @@ impl Server {
 
     /// Watch of the last block that was to become the tip.
     #[must_use]
-    pub fn fresh(&self) -> watch::Receiver<Option<Arc<FreshBlock>>> {
+    pub fn fresh(&self) -> watch::Receiver<Option<FreshBlock>> {
         self.answers.fresh()
     }
 
-    /// The block of that hash, if it was the last that was to become the tip and has not been refused.
-    fn fresh_block(&self, hash: &BlockHash) -> Option<Arc<FreshBlock>> {
+    /// The block of that hash, if it was the last that was to become the tip.
+    fn fresh_block(&self, hash: &BlockHash) -> Option<FreshBlock> {
         let fresh = self.answers.fresh().borrow().clone();
         fresh.filter(|fresh| fresh.tip.hash == *hash)
     }

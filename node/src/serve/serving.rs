@@ -42,7 +42,7 @@ const MAX_BLOCKTXN_DEPTH: Height = 10;
 const RECENT_DEPTH: Height = 2;
 
 /// How long a peer that asks for a block waits for the kernel to have connected it.
-const JUDGING_LIMIT: Duration = Duration::from_secs(5);
+const JUDGING_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is kept of a peer to serve it.
 pub(crate) struct Serving {
@@ -211,25 +211,33 @@ impl Serving {
     /// Height of a block that peers may be told of. One that the kernel is about to connect is
     /// waited for: whoever sends a whole block has found it valid.
     async fn servable(&self, hash: &BlockHash) -> Option<Height> {
-        let answers = &self.server.answers;
-        let mut tips = answers.tip();
-        let height = answers.servable(hash);
-        if height.is_some() || self.server.fresh_block(hash).is_none() {
-            return height;
-        }
-        let _ = timeout(JUDGING_LIMIT, tips.changed()).await;
-        answers.servable(hash)
+        let server = &self.server;
+        let (mut tips, mut fresh) = (server.tip(), server.fresh());
+        let judged = async {
+            loop {
+                let height = server.answers.servable(hash);
+                let block = server.fresh_block(hash);
+                if height.is_some() || block.is_none_or(|block| block.is_refused) {
+                    return height;
+                }
+                let changed = tokio::select! {
+                    changed = tips.changed() => changed,
+                    changed = fresh.changed() => changed,
+                };
+                if changed.is_err() {
+                    return None;
+                }
+            }
+        };
+        timeout(JUDGING_LIMIT, judged).await.unwrap_or_default()
     }
 
     async fn send_transactions(&mut self, wanted: BlockTransactionsRequest) -> Result<(), Fault> {
         let answers = &self.server.answers;
         let hash = wanted.block_hash;
         let fresh = self.server.fresh_block(&hash);
-        if let Some(fresh) = &fresh {
-            self.server.blocks.keep(fresh);
-        }
-        let fresh = fresh.map(|fresh| fresh.tip.height);
-        let Some(height) = answers.servable(&hash).or(fresh) else {
+        let fresh_height = fresh.as_ref().map(|fresh| fresh.tip.height);
+        let Some(height) = answers.servable(&hash).or(fresh_height) else {
             return Ok(());
         };
         if !answers.is_within(height, MAX_BLOCKTXN_DEPTH) {
@@ -239,7 +247,10 @@ impl Serving {
         }
         let is_recent = answers.is_within(height, RECENT_DEPTH);
         let transactions = self
-            .blocking(move |server| server.blocks.transactions(&wanted, is_recent))
+            .blocking(move |server| {
+                let blocks = &server.blocks;
+                blocks.transactions(&wanted, is_recent, fresh.as_ref())
+            })
             .await;
         match transactions {
             Some(Ok(Some(transactions))) => {
@@ -340,10 +351,14 @@ impl Serving {
 
     /// Sends a block that the kernel is about to connect to a peer that wants new ones at once and
     /// lacks nothing else.
-    pub async fn announce_fresh(&mut self, fresh: Arc<FreshBlock>) {
+    pub async fn announce_fresh(&mut self, fresh: FreshBlock) {
         let answers = &self.server.answers;
         let tip = fresh.tip;
-        if !self.wants_compact || !answers.is_worth_telling() || answers.is_catching_up(&tip) {
+        if !self.wants_compact
+            || fresh.is_refused
+            || !answers.is_worth_telling()
+            || answers.is_catching_up(&tip)
+        {
             return;
         }
         self.update_known();
@@ -357,10 +372,7 @@ impl Serving {
         if !self.known.is_some_and(is_next) {
             return;
         }
-        let compact = self.blocking(move |server| {
-            server.blocks.keep(&fresh);
-            server.blocks.compact(&tip.hash)
-        });
+        let compact = self.blocking(move |server| server.blocks.fresh_compact(&fresh));
         if let Some(compact) = compact.await.flatten() {
             self.known = Some(tip.hash);
             self.peer.send(compact);

@@ -96,6 +96,8 @@ pub(super) struct Manager {
     senders: VecDeque<(BlockHash, Sender)>,
     /// Peers that speak compact blocks.
     compact_peers: HashSet<PeerId>,
+    /// The last block that each peer told of by a compact block.
+    told_compact: HashMap<PeerId, BlockHash>,
     announcers: Announcers,
     /// Compact blocks that are not whole, by block and sender.
     pending: HashMap<(BlockHash, PeerId), Pending>,
@@ -143,6 +145,7 @@ impl Manager {
             presyncs: HashMap::new(),
             senders: VecDeque::new(),
             compact_peers: HashSet::new(),
+            told_compact: HashMap::new(),
             announcers: Announcers::default(),
             pending: HashMap::new(),
             laggards: Laggards::default(),

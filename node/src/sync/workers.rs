@@ -97,7 +97,9 @@ pub(super) enum Intake {
 pub(super) struct HeadersMessage {
     pub peer: PeerId,
     pub headers: Vec<Header>,
-    /// The rest of the compact block that the only header came with.
+    /// Whether the only header came with a compact block.
+    pub is_compact: bool,
+    /// The rest of that, if it is of use.
     pub compact: Option<Box<HeaderAndShortIds>>,
     /// The peer's presync, if one is under way.
     pub presync: MaybePresync,
@@ -109,6 +111,8 @@ pub(super) struct JudgedHeaders {
     /// Length of the message.
     pub count: usize,
     pub outcome: Result<Intake, SyncError>,
+    /// The header that came with a compact block.
+    pub compact_header: Option<Header>,
     /// Whether a presync of the peer was under way.
     pub was_presync: bool,
     /// The peer's presync, if it goes on.
@@ -130,9 +134,11 @@ pub(super) async fn take_in_headers(
         let HeadersMessage {
             peer,
             headers,
+            is_compact,
             compact,
             presync,
         } = message;
+        let compact_header = headers.first().filter(|_| is_compact).copied();
         let (count, was_presync) = (headers.len(), presync.is_some());
         let (outcome, presync) = pass_and_take_in(&gate, headers, presync).await;
         let assembly = match (&outcome, compact) {
@@ -148,6 +154,7 @@ pub(super) async fn take_in_headers(
             peer,
             count,
             outcome,
+            compact_header,
             was_presync,
             presync,
             assembly,

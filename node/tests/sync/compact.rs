@@ -241,6 +241,37 @@ async fn who_delivers_a_new_block_is_asked_to_announce_at_once_and_then_is_belie
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_tells_of_a_block_by_a_compact_one_need_not_know_that_it_is_invalid() {
+    let blocks = chain();
+    let mut scene = Scene::set(&blocks).await;
+    let claim = Amount::from_sat(50 * 100_000_000 + 1);
+    let greedy = mine_paying(&tip_header(&blocks), 107, 1, claim);
+    let greedy = remine(greedy, Vec::new(), now() - 20);
+    let bytes = pulse_primitives::bitcoin::consensus::serialize(&greedy);
+    let pong = |message: &Message| matches!(message, Message::Pong(7)).then_some(());
+    // Told before it is refused, and after.
+    scene
+        .peer
+        .send(NetworkMessage::Headers(vec![greedy.header]))
+        .await;
+    scene.peer.until(wanted).await;
+    scene.peer.send(compact(&greedy)).await;
+    let refused = async || scene.node.handle.submit_local(bytes.clone()).await.is_err();
+    while !refused().await {}
+    for _ in 0..2 {
+        scene.peer.send(compact(&greedy)).await;
+        scene.peer.send(NetworkMessage::Ping(7)).await;
+        scene.peer.until(pong).await;
+    }
+    // Who builds on it is told apart.
+    assert_eq!(scene.node.handle.report().peers_dropped, 0);
+    let behind = remine(mine(&greedy.header, 108, 1), Vec::new(), now() - 10);
+    scene.peer.send(compact(&behind)).await;
+    scene.peer.until_closed().await;
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_compact_block_that_nobody_asked_for_counts_as_a_header() {
     let blocks = chain();
     let next = next_block(&blocks);

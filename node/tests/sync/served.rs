@@ -169,22 +169,46 @@ async fn a_new_block_goes_out_compact_before_it_is_connected_and_whole_only_afte
     wire.send(ask(blocks[3].block_hash())).await;
     wire.until(block).await;
 
-    // It claims a satoshi too much, which is seen when it is connected, not before.
-    let claim = Amount::from_sat(50 * 100_000_000 + 1);
-    let greedy = mine_paying(&tip_header(&blocks), 5, 1, claim);
-    let greedy = remine(greedy, Vec::new(), now() - 30);
-    let _ = node.handle.submit_local(serialize(&greedy)).await;
-    assert_eq!(wire.until(compact).await.header, greedy.header);
+    // It claims a satoshi too much, which is seen when it is connected, not before. Who is not told
+    // of it by then is not told at all, which on a busy machine happens: then the next one.
+    let mut told = None;
+    while told.is_none() {
+        let height = u32::try_from(blocks.len()).unwrap() + 1;
+        assert!(height < 30, "no block was sent before it was connected");
+        let claim = Amount::from_sat(50 * 100_000_000 + 1);
+        let greedy = mine_paying(&tip_header(&blocks), height, 1, claim);
+        let greedy = remine(greedy, Vec::new(), now() - 50 + height);
+        assert!(node.handle.submit_local(serialize(&greedy)).await.is_err());
+        // Behind it, nobody has lost anything.
+        let next = remine(
+            mine(&tip_header(&blocks), height, 1),
+            Vec::new(),
+            now() - 50 + height,
+        );
+        node.handle.submit_local(serialize(&next)).await.unwrap();
+        let first = wire.until(compact).await;
+        if first.header == greedy.header {
+            told = Some(greedy);
+            assert_eq!(wire.until(compact).await.header, next.header);
+        } else {
+            assert_eq!(first.header, next.header);
+        }
+        wire.send(ask(next.block_hash())).await;
+        assert_eq!(wire.until(block).await, next);
+        blocks.push(next);
+    }
+
+    let greedy = told.unwrap();
+    // What is missing of a compact block is answered, whatever has become of it (BIP 152).
+    wire.send(get_txs(&greedy, vec![0])).await;
+    let transactions = |message: &Message| match message {
+        Message::BlockTxn(answer) => Some(answer.transactions.clone()),
+        _ => None,
+    };
+    assert_eq!(wire.until(transactions).await, greedy.txdata);
     wire.send(ask(greedy.block_hash())).await;
     let not_found = |message: &Message| matches!(message, Message::NotFound(_)).then_some(());
     wire.until(not_found).await;
-
-    // Nobody has lost anything by that.
-    let next = remine(mine(&tip_header(&blocks), 5, 1), Vec::new(), now() - 20);
-    node.handle.submit_local(serialize(&next)).await.unwrap();
-    assert_eq!(wire.until(compact).await.header, next.header);
-    wire.send(ask(next.block_hash())).await;
-    assert_eq!(wire.until(block).await, next);
     node.stop().await;
 }
 

@@ -196,8 +196,8 @@ impl Manager {
     }
 
     /// A block is invalid: its sender goes, and unless only the body was wrong, so does
-    /// every chain with it and every peer that follows such a chain. Who announced it as
-    /// a compact block stays, as long as its chain ends there: it need not have known.
+    /// every chain with it and every peer that follows such a chain. Who told of it by a
+    /// compact block stays, as long as its chain ends there: it need not have known.
     pub(super) fn on_invalid(&mut self, invalid: &InvalidBlock, from: Option<PeerId>) {
         let InvalidBlock {
             hash,
@@ -234,7 +234,10 @@ impl Manager {
             .headers
             .bests()
             .filter(|(_, best)| self.sync.store.is_invalid(best))
-            .filter(|(_, best)| !(lenient && best == hash))
+            .filter(|(peer, best)| {
+                let is_excused = lenient || self.told_compact.get(peer) == Some(hash);
+                !(is_excused && best == hash)
+            })
             .map(|(peer, _)| peer)
             .collect();
         for peer in followers {

@@ -77,7 +77,8 @@ impl Manager {
         let hash = compact.header.block_hash();
         let expected = self.announcers.contains(peer) || self.window.owes(peer, &hash);
         let header = compact.header;
-        self.queue_headers(peer, vec![header], expected.then(|| Box::new(compact)));
+        self.told_compact.insert(peer, hash);
+        self.queue_compact(peer, header, expected.then(|| Box::new(compact)));
     }
 
     /// The header of a compact block is stored; this could be made of the rest.

@@ -49,14 +49,35 @@ impl Manager {
         self.send(peer, message);
     }
 
-    /// Puts headers into the row of those that are to be judged. `compact`: the compact
-    /// block that the only header came with.
-    pub(super) fn queue_headers(
+    /// Puts headers into the row of those that are to be judged.
+    pub(super) fn queue_headers(&mut self, peer: PeerId, headers: Vec<Header>) {
+        self.queue(HeadersMessage {
+            peer,
+            headers,
+            is_compact: false,
+            compact: None,
+            presync: None,
+        });
+    }
+
+    /// The same with the header of a compact block. `compact`: the block, if it is of use.
+    pub(super) fn queue_compact(
         &mut self,
         peer: PeerId,
-        headers: Vec<Header>,
+        header: Header,
         compact: Option<Box<HeaderAndShortIds>>,
     ) {
+        self.queue(HeadersMessage {
+            peer,
+            headers: vec![header],
+            is_compact: true,
+            compact,
+            presync: None,
+        });
+    }
+
+    fn queue(&mut self, message: HeadersMessage) {
+        let peer = message.peer;
         let waiting = self
             .waiting_headers
             .iter()
@@ -64,19 +85,14 @@ impl Manager {
         if waiting.count() >= MAX_WAITING_HEADERS {
             if self.is_sibling(peer) {
                 // One that gets many blocks at once tells of each; it is asked for them then.
-                let last = headers.last().map(|header| header.block_hash());
+                let last = message.headers.last().map(|header| header.block_hash());
                 self.on_inv(peer, last.into_iter());
                 return;
             }
             self.drop_peer(peer, Fault::Misbehaved("headers_flood"));
             return;
         }
-        self.waiting_headers.push_back(HeadersMessage {
-            peer,
-            headers,
-            compact,
-            presync: None,
-        });
+        self.waiting_headers.push_back(message);
     }
 
     pub(super) fn judge_headers(&mut self) {
@@ -100,6 +116,7 @@ impl Manager {
             peer,
             count,
             outcome,
+            compact_header,
             was_presync,
             presync,
             assembly,
@@ -127,6 +144,10 @@ impl Manager {
             }
             Intake::Unconnected if presync_lost => self.headers.presync_lost(peer),
             Intake::Unconnected => self.headers.unconnected(peer),
+            Intake::Refused { reason } if self.is_excused(compact_header) => {
+                debug!(%peer, reason, "compact block of no use");
+                return Ok(());
+            }
             Intake::Refused { reason } => {
                 warn!(%peer, reason, "headers refused");
                 self.drop_peer(peer, Fault::Misbehaved("invalid_headers"));
@@ -140,6 +161,15 @@ impl Manager {
             Next::Done => {}
         }
         Ok(())
+    }
+
+    /// Whether nothing is wrong with a header but its block, which BIP 152 lets peers pass on as a
+    /// compact one before they find out.
+    fn is_excused(&self, compact_header: Option<Header>) -> bool {
+        let store = &self.sync.store;
+        compact_header.is_some_and(|header| {
+            store.is_invalid(&header.block_hash()) && !store.is_invalid(&header.prev_blockhash)
+        })
     }
 
     /// The peer has told of the chain that ends in `last`, of which `new` headers were not

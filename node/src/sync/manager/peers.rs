@@ -32,7 +32,7 @@ impl Manager {
 
     fn on_message(&mut self, peer: PeerId, message: Message) {
         match message {
-            Message::Headers(headers) => self.queue_headers(peer, headers, None),
+            Message::Headers(headers) => self.queue_headers(peer, headers),
             Message::Inv(entries) => self.on_inv(peer, blocks(&entries)),
             Message::Block(block) => self.on_block(peer, block),
             Message::CompactBlock(compact) => self.on_compact_block(peer, *compact),
@@ -85,6 +85,7 @@ impl Manager {
         self.waiting_headers.retain(|message| message.peer != id);
         self.presyncs.remove(&id);
         self.compact_peers.remove(&id);
+        self.told_compact.remove(&id);
         self.announcers.remove_peer(id);
         self.laggards.remove_peer(id);
         self.forget_pending();
