@@ -6,7 +6,7 @@
 //! ```
 //!
 //! # Correctness
-//! A chunk leaves the queue for good only when it has met its hash and is written; whatever
+//! A chunk leaves the queue for good only when it has met its hash and is on the disk; whatever
 //! else happens to it, it goes back. What comes over a stream is of exactly the length that
 //! the manifest says, or it is not read.
 //!
@@ -121,7 +121,7 @@ struct Job {
     staging: Arc<Staging>,
     manifest: ChunkHash,
     queue: Mutex<VecDeque<(usize, usize)>>,
-    /// Chunks that are not in place.
+    /// Chunks that are not on the disk in their place.
     left: AtomicUsize,
     progress: Arc<Progress>,
 }
@@ -223,7 +223,7 @@ impl SnapshotClient {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut looked, mut busy) = (None::<Instant>, Instant::now());
-        let (mut left, mut moved) = (job.left.load(Ordering::Acquire), Instant::now());
+        let (mut received, mut moved) = (job.progress.now().1, Instant::now());
         while job.left.load(Ordering::Acquire) > 0 {
             tokio::select! {
                 Some(ended) = streams.join_next() => {
@@ -260,8 +260,8 @@ impl SnapshotClient {
                     }
                     self.employ(&job, &mut sources, &mut streams);
                     // Whoever takes streams and gives nothing is no source.
-                    if job.left.load(Ordering::Acquire) != left {
-                        (left, moved) = (job.left.load(Ordering::Acquire), Instant::now());
+                    if job.progress.now().1 != received {
+                        (received, moved) = (job.progress.now().1, Instant::now());
                     } else if moved.elapsed() >= STALLED {
                         return Err(FetchError::NoSource);
                     }
@@ -339,18 +339,16 @@ impl SnapshotClient {
                 None => Err(End::Lost(io::ErrorKind::ConnectionAborted.into())),
             };
             // The disk takes this one while the next one comes.
-            let before = written.on_disk(job).await;
-            match fetched {
-                Ok(used) => buffer = used,
-                Err(end) => {
-                    job.queue.lock().push_front(chunk);
-                    return end;
+            let end = match (written.on_disk(job).await, fetched) {
+                (Ok(()), Ok(used)) => {
+                    buffer = used;
+                    written.begin(job, chunk);
+                    continue;
                 }
-            }
-            if let Err(end) = before {
-                return end;
-            }
-            written.begin(job, chunk.0);
+                (Err(end), _) | (Ok(()), Err(end)) => end,
+            };
+            job.queue.lock().push_front(chunk);
+            return end;
         }
     }
 
@@ -430,26 +428,31 @@ impl SnapshotClient {
 
 /// The chunk of a stream that the disk is taking.
 #[derive(Default)]
-struct Written(Option<JoinHandle<Result<(), SnapshotError>>>);
+struct Written(Option<((usize, usize), JoinHandle<Result<(), SnapshotError>>)>);
 
 impl Written {
-    /// A chunk of this file has been written.
-    fn begin(&mut self, job: &Job, file: usize) {
+    /// A chunk has been written.
+    fn begin(&mut self, job: &Job, chunk: (usize, usize)) {
         let staging = Arc::clone(&job.staging);
-        self.0 = Some(spawn_blocking(move || staging.sync(file)));
+        let syncing = spawn_blocking(move || staging.sync(chunk.0));
+        self.0 = Some((chunk, syncing));
     }
 
     /// Waits until it is on the disk, and counts it.
     async fn on_disk(&mut self, job: &Job) -> Result<(), End> {
-        let Some(syncing) = self.0.take() else {
+        let Some((chunk, syncing)) = self.0.take() else {
             return Ok(());
         };
-        syncing
-            .await
-            .map_err(io::Error::from)?
-            .map_err(End::Failed)?;
-        job.left.fetch_sub(1, Ordering::AcqRel);
-        Ok(())
+        let end = match syncing.await {
+            Ok(Ok(())) => {
+                job.left.fetch_sub(1, Ordering::AcqRel);
+                return Ok(());
+            }
+            Ok(Err(err)) => End::Failed(err),
+            Err(err) => End::Lost(err.into()),
+        };
+        job.queue.lock().push_front(chunk);
+        Err(end)
     }
 }
 
