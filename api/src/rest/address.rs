@@ -85,10 +85,13 @@ pub(super) fn chain_txs(
     let at = Snapshot::take(state)?;
     at.require_synced()?;
     let page = match (after, cursor) {
-        (Some(after), None) => match at.view.history_page_after(&of.hash, after, limit)? {
-            Some(page) => page,
-            None => return List::new(outlet, Cache::Short, None).finish(),
-        },
+        (Some(after), None) => {
+            let page = (at.view).history_page_after(&of.hash, heights, after, limit)?;
+            match page {
+                Some(page) => page,
+                None => return List::new(outlet, Cache::Short, None).finish(),
+            }
+        }
         (_, cursor) => (at
             .view
             .history_page(&of.hash, heights, cursor.as_ref(), limit)?)
@@ -206,7 +209,8 @@ pub(super) fn describe(paths: &mut Paths) {
             .about(
                 "The unconfirmed ones by their arrival, oldest first; the confirmed ones newest \
                  first. `limit` counts confirmed ones, and with a `cursor` no others go before \
-                 them. `max_txs` and `after_txid` ask for one list of both kinds.",
+                 them. `max_txs` and `after_txid` ask for one list of both kinds, for which the \
+                 other parameters do not count.",
             )
             .max_txs(50, MOST_TXS)
             .after_txid()

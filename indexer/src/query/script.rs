@@ -116,12 +116,7 @@ impl View<'_> {
                 None => return Ok(None),
             },
         };
-        let Some(range) = self.txnums(heights)? else {
-            return self.page_of(Vec::new(), limit).map(Some);
-        };
-        let end = before.min(range.end);
-        self.history_within(script, range.start..end, limit)
-            .map(Some)
+        self.page_before(script, heights, before, limit).map(Some)
     }
 
     /// As [`View::history_page`], after a transaction. `None` if that is not in the history.
@@ -131,12 +126,30 @@ impl View<'_> {
     pub fn history_page_after(
         &self,
         script: &ScriptHash,
+        heights: Heights,
         after: &Txid,
         limit: usize,
     ) -> Result<Option<HistoryPage>, QueryError> {
         match self.history_txnum(script, after)? {
-            Some(txnum) => self.history_within(script, 0..txnum, limit).map(Some),
+            Some(txnum) => self.page_before(script, heights, txnum, limit).map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// Of a script in the blocks of `heights`, what comes before a transaction of the chain.
+    fn page_before(
+        &self,
+        script: &ScriptHash,
+        heights: Heights,
+        before: TxNum,
+        limit: usize,
+    ) -> Result<HistoryPage, QueryError> {
+        match self.txnums(heights)? {
+            Some(range) => {
+                let end = before.min(range.end);
+                self.history_within(script, range.start..end, limit)
+            }
+            None => self.page_of(Vec::new(), limit),
         }
     }
 

@@ -82,6 +82,23 @@ async fn lists_can_be_about_some_blocks() {
         let answer = world.get(&format!("{path}/{list}{query}")).await;
         assert_eq!(heights(&answer), wanted, "{list}{query}");
     }
+    // Behind a transaction of the list.
+    let newest = world.get(&format!("{path}/txs/chain?limit=1")).await.json();
+    let newest = newest[0]["txid"].as_str().unwrap();
+    for (query, wanted) in [
+        (String::new(), vec![at(3), at(2), at(1), at(0)]),
+        (
+            format!("?from_height={}&to_height={}", first + 1, first + 2),
+            vec![at(2), at(1)],
+        ),
+        (format!("?from_height={}", first + 4), vec![]),
+        (format!("?from_height={}", first + 5), vec![]),
+    ] {
+        let answer = world
+            .get(&format!("{path}/txs/chain/{newest}{query}"))
+            .await;
+        assert_eq!(heights(&answer), wanted, "after {newest}{query}");
+    }
     // By pages.
     for list in ["txs", "utxo"] {
         let query = format!("?from_height={}&to_height={}", first + 1, first + 3);
