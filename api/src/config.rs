@@ -63,8 +63,21 @@ pub struct ApiConfig {
     pub queue_wait_secs: NonZeroU64,
     /// Seconds that a query may take before its client gets a 503. Default 30.
     pub request_timeout_secs: NonZeroU64,
+    /// How the reason is written why a transaction is refused. Default `blockstream`.
+    pub broadcast_errors: BroadcastErrors,
     /// Who may ask how often.
     pub access: AccessConfig,
+}
+
+/// A form of the refusals of Bitcoin Core's methods: clients look for the reason in either.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BroadcastErrors {
+    /// `sendrawtransaction RPC error -26: REASON`, as Blockstream's server has it.
+    #[default]
+    Blockstream,
+    /// `sendrawtransaction RPC error: {"code":-26,"message":"REASON"}`, as mempool's has it.
+    Mempool,
 }
 
 impl Default for ApiConfig {
@@ -91,6 +104,7 @@ impl Default for ApiConfig {
             max_queries: const { count(16) },
             queue_wait_secs: const { secs(5) },
             request_timeout_secs: const { secs(30) },
+            broadcast_errors: BroadcastErrors::default(),
             access: AccessConfig::default(),
         }
     }

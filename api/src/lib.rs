@@ -36,7 +36,7 @@ mod together;
 mod trace;
 
 pub use crate::access::{AccessConfig, KeyUse};
-pub use crate::config::{ApiConfig, CorsOrigin};
+pub use crate::config::{ApiConfig, BroadcastErrors, CorsOrigin};
 pub use crate::fallback::{Fallback, FallbackError, FallbackUrl};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics, trust as record_trust};
 pub use crate::opening::{Door, Opening};

@@ -81,6 +81,16 @@ pub(crate) enum RestError {
         /// Its text.
         message: String,
     },
+    /// The same, in the words of mempool/electrs.
+    #[error("{method} RPC error: {}", serde_json::json!({"code": code, "message": message}))]
+    RpcObject {
+        /// Name of Bitcoin Core's method.
+        method: &'static str,
+        /// Its error code.
+        code: i32,
+        /// Its text.
+        message: String,
+    },
     /// The mempool does not build upon the index's tip, for longer than a request waits.
     #[error("the mempool is catching up; try again")]
     MempoolBehind,
@@ -206,6 +216,7 @@ impl RestError {
             | Self::InvalidTxSize { .. }
             | Self::InvalidTxHex { .. }
             | Self::Rpc { .. }
+            | Self::RpcObject { .. }
             | Self::BodyUnreadable { .. } => StatusCode::BAD_REQUEST,
             Self::NoEndpoint { .. }
             | Self::BlockNotFound

@@ -22,7 +22,7 @@ use super::{
     reply::{Cache, Reply},
     snapshot::Snapshot,
 };
-use crate::state::ApiState;
+use crate::{BroadcastErrors, state::ApiState};
 
 /// Most transactions of a package or a test.
 const MAX_TXS: usize = 25;
@@ -39,13 +39,13 @@ type Answer = Result<Reply, RestError>;
 
 /// T9: the transaction in the body, as hex.
 pub(super) fn tx(state: &ApiState, _query: Option<&str>, body: &[u8]) -> Answer {
-    one(submitter(state)?, text(body)?)
+    one(state, text(body)?)
 }
 
 /// T10: the transaction in the query, as hex.
 pub(super) fn broadcast(state: &ApiState, query: Option<&str>, _body: &[u8]) -> Answer {
-    let submitter = submitter(state)?;
-    one(submitter, &value(query, "tx").ok_or(RestError::MissingTx)?)
+    submitter(state)?;
+    one(state, &value(query, "tx").ok_or(RestError::MissingTx)?)
 }
 
 /// The mempool of a synced node.
@@ -55,7 +55,31 @@ fn submitter(state: &ApiState) -> Result<&dyn TxSubmitter, RestError> {
     Ok(&*mempool.submitter)
 }
 
-fn one(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
+fn one(state: &ApiState, hex: &str) -> Answer {
+    let submitter = submitter(state)?;
+    in_form(state, submit(submitter, hex))
+}
+
+/// With a refusal as the operator wants it to be written.
+fn in_form<T>(state: &ApiState, answer: Result<T, RestError>) -> Result<T, RestError> {
+    answer.map_err(|err| match (state.config().broadcast_errors, err) {
+        (
+            BroadcastErrors::Mempool,
+            RestError::Rpc {
+                method,
+                code,
+                message,
+            },
+        ) => RestError::RpcObject {
+            method,
+            code,
+            message,
+        },
+        (_, err) => err,
+    })
+}
+
+fn submit(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
     const METHOD: &str = "sendrawtransaction";
     let bytes = Vec::<u8>::from_hex(hex.trim()).ok();
     let tx = bytes.and_then(|bytes| deserialize::<Transaction>(&bytes).ok());
@@ -76,15 +100,16 @@ fn one(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
 pub(super) fn package(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
     const METHOD: &str = "submitpackage";
     let submitter = submitter(state)?;
-    let (txs, limits) = list(METHOD, query, body)?;
-    let outcome = (submitter.submit_package(txs, limits)).map_err(|err| rejected(METHOD, &err))?;
+    let (txs, limits) = in_form(state, list(METHOD, query, body))?;
+    let outcome = submitter.submit_package(txs, limits);
+    let outcome = in_form(state, outcome.map_err(|err| rejected(METHOD, &err)))?;
     Ok(Reply::json(&PackageJson::from(&outcome), Cache::Short))
 }
 
 /// X4: verdicts without accepting anything.
 pub(super) fn test(state: &ApiState, query: Option<&str>, body: &[u8]) -> Answer {
     let submitter = submitter(state)?;
-    let (txs, limits) = list("testmempoolaccept", query, body)?;
+    let (txs, limits) = in_form(state, list("testmempoolaccept", query, body))?;
     let outcome = submitter.test(txs, limits);
     Ok(Reply::json(&test_json(&outcome), Cache::Short))
 }

@@ -60,7 +60,11 @@ impl ErrorText {
 
     /// A refusal in the words of one of Bitcoin Core's methods.
     pub(crate) fn rpc(method: &str) -> Self {
-        Self::pattern(400, &format!("^{method} RPC error -?[0-9]+: .+"))
+        let object = r#"\{"code":-?[0-9]+,"message":".+"\}$"#;
+        Self::pattern(
+            400,
+            &format!("^{method} RPC error( -?[0-9]+: .+|: {object})"),
+        )
     }
 }
 

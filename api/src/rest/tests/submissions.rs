@@ -11,6 +11,7 @@ use pulse_primitives::{
 use serde_json::json;
 
 use super::{Answer, World, fakes::accepted, script, scripthash, spend};
+use crate::BroadcastErrors;
 
 const DECODE_FAILED: &str =
     "sendrawtransaction RPC error -22: TX decode failed. Make sure the tx has at least one input.";
@@ -94,6 +95,41 @@ async fn a_refused_transaction_gets_code_and_reason() {
             .mempool
             .change(|pool| pool.submission = Some(Err(err)));
         post(&world, "/tx", hex.clone()).await.is_error(400, want);
+    }
+    // As other clients look for it.
+    let world_of_mempool = World::with(
+        |config| config.broadcast_errors = BroadcastErrors::Mempool,
+        true,
+    );
+    let err = refused(-26, "min relay fee not met", "120 < 141");
+    world_of_mempool
+        .mempool
+        .change(|pool| pool.submission = Some(Err(err)));
+    for (path, body, want) in [
+        (
+            "/tx",
+            hex.clone(),
+            r#"sendrawtransaction RPC error: {"code":-26,"message":"min relay fee not met, 120 < 141"}"#,
+        ),
+        (
+            "/tx",
+            "zz".to_owned(),
+            r#"sendrawtransaction RPC error: {"code":-22,"message":"TX decode failed. Make sure the tx has at least one input."}"#,
+        ),
+        (
+            "/txs/package",
+            "[]".to_owned(),
+            r#"submitpackage RPC error: {"code":-8,"message":"Array must contain between 1 and 25 transactions."}"#,
+        ),
+        (
+            "/txs/package",
+            "[\"zz\"]".to_owned(),
+            "Invalid transaction size for item 0",
+        ),
+    ] {
+        post(&world_of_mempool, path, body)
+            .await
+            .is_error(400, want);
     }
     for body in ["", "zz", "0", "00", &hex[2..], &format!("{hex}00")] {
         post(&world, "/tx", body.to_owned())
