@@ -125,6 +125,36 @@ fn a_synced_node_answers_for_one_that_syncs_until_that_has_caught_up() {
     assert_eq!(ask(&node, &format!("/tx/{UNKNOWN}"), &[]).1, None);
 }
 
+/// Answers of two chains would be mixed otherwise.
+#[test]
+fn a_server_on_another_branch_or_behind_is_not_asked() {
+    let mut chain = ChainBuilder::new(params(Network::Regtest));
+    chain.mine_empty_blocks(60);
+    let mut other = ChainBuilder::new(params(Network::Regtest));
+    other.not_before(chain.blocks()[60].header.time);
+    other.mine_empty_blocks(70);
+    for blocks in [other.blocks(), &chain.blocks()[..4]] {
+        let peer = ScriptedPeer::honest(served(Network::Regtest, blocks));
+        let mut synced = start("regtest", &[peer.addr()]);
+        synced.wait_synced_to_hash(blocks.last().unwrap().block_hash(), DEADLINE);
+        let halting = served(Network::Regtest, chain.blocks());
+        let halting = ScriptedPeer::start(halting, &[Behaviour::StallAfter(20)]);
+        let mut node = with_fallback(&synced.api_url(), &[halting.addr()]);
+        node.wait_until("some blocks are indexed", DEADLINE, |node| {
+            node.get_json::<Value>("/stats")["index_tip"]["height"].as_u64() >= Some(5)
+        });
+        // As long as it has no blocks itself any server of its network will do.
+        let path = "/blocks/tip/hash";
+        node.wait_until("the other is looked at", DEADLINE, |node| {
+            ask(node, path, &[]).0 == 503
+        });
+        for _ in 0..30 {
+            assert_not_synced(&node, path);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 /// What a server does with a path: answers so, or (`None`) never.
 type Answers = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
