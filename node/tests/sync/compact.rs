@@ -248,7 +248,6 @@ async fn who_tells_of_a_block_by_a_compact_one_need_not_know_that_it_is_invalid(
     let greedy = mine_paying(&tip_header(&blocks), 107, 1, claim);
     let greedy = remine(greedy, Vec::new(), now() - 20);
     let bytes = pulse_primitives::bitcoin::consensus::serialize(&greedy);
-    let pong = |message: &Message| matches!(message, Message::Pong(7)).then_some(());
     // Told before it is refused, and after.
     scene
         .peer
@@ -260,11 +259,12 @@ async fn who_tells_of_a_block_by_a_compact_one_need_not_know_that_it_is_invalid(
     while !refused().await {}
     for _ in 0..2 {
         scene.peer.send(compact(&greedy)).await;
-        scene.peer.send(NetworkMessage::Ping(7)).await;
-        scene.peer.until(pong).await;
     }
-    // Who builds on it is told apart.
+    // Judged after them, and asked for.
+    let good = remine(mine(&tip_header(&blocks), 107, 1), Vec::new(), now() - 15);
+    scene.announce(&good).await;
     assert_eq!(scene.node.handle.report().peers_dropped, 0);
+    // Who builds on it is told apart.
     let behind = remine(mine(&greedy.header, 108, 1), Vec::new(), now() - 10);
     scene.peer.send(compact(&behind)).await;
     scene.peer.until_closed().await;
