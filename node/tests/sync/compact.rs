@@ -260,9 +260,16 @@ async fn who_tells_of_a_block_by_a_compact_one_need_not_know_that_it_is_invalid(
     for _ in 0..2 {
         scene.peer.send(compact(&greedy)).await;
     }
-    // Judged after them, and asked for.
+    // Judged after them, and asked for, whole or compact.
     let good = remine(mine(&tip_header(&blocks), 107, 1), Vec::new(), now() - 15);
-    scene.announce(&good).await;
+    let headers = NetworkMessage::Headers(vec![good.header]);
+    scene.peer.send(headers).await;
+    let entries = scene.peer.until(wanted).await;
+    let hash = good.block_hash();
+    let is_good = |entry: &Inventory| {
+        *entry == Inventory::WitnessBlock(hash) || *entry == Inventory::CompactBlock(hash)
+    };
+    assert!(entries.iter().all(is_good), "{entries:?}");
     assert_eq!(scene.node.handle.report().peers_dropped, 0);
     // Who builds on it is told apart.
     let behind = remine(mine(&greedy.header, 108, 1), Vec::new(), now() - 10);
