@@ -428,22 +428,27 @@ impl SnapshotClient {
 
 /// The chunk of a stream that the disk is taking.
 #[derive(Default)]
-struct Written(Option<((usize, usize), JoinHandle<Result<(), SnapshotError>>)>);
+struct Written(Option<Syncing>);
+
+struct Syncing {
+    chunk: (usize, usize),
+    task: JoinHandle<Result<(), SnapshotError>>,
+}
 
 impl Written {
     /// A chunk has been written.
     fn begin(&mut self, job: &Job, chunk: (usize, usize)) {
         let staging = Arc::clone(&job.staging);
-        let syncing = spawn_blocking(move || staging.sync(chunk.0));
-        self.0 = Some((chunk, syncing));
+        let task = spawn_blocking(move || staging.sync(chunk.0));
+        self.0 = Some(Syncing { chunk, task });
     }
 
     /// Waits until it is on the disk, and counts it.
     async fn on_disk(&mut self, job: &Job) -> Result<(), End> {
-        let Some((chunk, syncing)) = self.0.take() else {
+        let Some(Syncing { chunk, task }) = self.0.take() else {
             return Ok(());
         };
-        let end = match syncing.await {
+        let end = match task.await {
             Ok(Ok(())) => {
                 job.left.fetch_sub(1, Ordering::AcqRel);
                 return Ok(());
