@@ -8,9 +8,9 @@
 //!
 //! # Correctness
 //! The kernel alone decides what is valid. It runs on one thread of its own; its
-//! callbacks only collect. Blocks and undo data are read from its files without it,
-//! and every read is proven; it is asked only whose undo data is whose, among blocks
-//! with the same parent.
+//! callbacks only collect, and tell of a new tip and of a block that is about to be it.
+//! Blocks and undo data are read from its files without it, and every read is proven; it is
+//! asked only whose undo data is whose, among blocks with the same parent.
 
 mod active;
 mod blockfiles;
