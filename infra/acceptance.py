@@ -2,8 +2,9 @@
 """The acceptance run of the self-hosted plan (infra/docs/topologies.md, B): against a node that
 serves, through whatever stands before it.
 
-    acceptance.py URL [--reference URL] [--secs 60]
+    acceptance.py URL [--reference URL] [--secs 60] [--without-push]
 
+- Push is switched on, unless `--without-push` says otherwise.
 - Every route of the node's own /openapi.json is asked, with blocks, transactions and addresses of
   its chain, and answers as that document says. Routes that this does not know fail it.
 - A wallet of 30 addresses: what each has is what its transactions and unspent outputs say, asked
@@ -16,6 +17,7 @@ The numbers stand in infra/environments.json. Uptime is an alarm's to watch, not
 """
 
 import argparse
+import base64
 import hashlib
 import http.client
 import json
@@ -36,6 +38,8 @@ MAY_REFUSE = {
     "/tx": {400}, "/broadcast": {400}, "/tx/{txid}/cpfp": {404}, "/tx/{txid}/replacement": {404},
     "/tx/{txid}/removed": {404}, "/address-prefix/{prefix}": {400}, "/block-template": {403},
 }
+# Routes that open a stream, with what its beginning must hold.
+STREAMS = {"/events": b"event: hello", "/ws": b'"type":"hello"'}
 # The generator's key, which no network calls its own.
 DESCRIPTOR = "wpkh(0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798)"
 problems = []
@@ -48,16 +52,22 @@ class Client:
         self.base = urllib.parse.urlsplit(url)
         self.connection = None
 
+    def connect(self):
+        kind = http.client.HTTPSConnection if self.base.scheme == "https" else http.client.HTTPConnection
+        return kind(self.base.netloc, timeout=30)
+
+    def path(self, path):
+        return self.base.path.rstrip("/") + path
+
     def ask(self, method, path, body=None):
         """(status, body) of an answer; a connection that the other side has closed is tried again."""
-        kind = http.client.HTTPSConnection if self.base.scheme == "https" else http.client.HTTPConnection
         headers = {"content-type": "application/json"} if body is not None else {}
         for attempt in range(2):
             fresh = self.connection is None
             if fresh:
-                self.connection = kind(self.base.netloc, timeout=30)
+                self.connection = self.connect()
             try:
-                self.connection.request(method, self.base.path.rstrip("/") + path, body, headers)
+                self.connection.request(method, self.path(path), body, headers)
                 answer = self.connection.getresponse()
                 return answer.status, answer.read()
             except (http.client.HTTPException, OSError):
@@ -136,12 +146,16 @@ def world_hex(world):
     return world[1][0]["hex"]
 
 
-def check_routes(client, world):
+def check_routes(client, world, with_push):
     document = client.json("/openapi.json")
     asked = 0
     for route, methods in document["paths"].items():
         for method, described in methods.items():
             if route in INSIDE:
+                continue
+            if route in STREAMS:
+                check_stream(client, route, with_push)
+                asked += 1
                 continue
             question = filled(route, method, world)
             if question is None:
@@ -157,6 +171,31 @@ def check_routes(client, world):
             elif status == 200 and "application/json" in described["responses"]["200"].get("content", {}):
                 json.loads(answer)
     print(f"acceptance: {asked} routes asked")
+
+
+def check_stream(client, route, with_push):
+    """Opens a stream and reads its beginning; 404 only where the node has them switched off."""
+    headers = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": base64.b64encode(random.randbytes(16)).decode(),
+    } if route == "/ws" else {}
+    connection = client.connect()
+    try:
+        connection.request("GET", client.path(route + "?channel=tips"), headers=headers)
+        with connection.getresponse() as answer:
+            if answer.status == 404 and not with_push:
+                return
+            # To this library an answer of 101 has no body.
+            stream = answer.fp if answer.status == 101 else answer
+            beginning = b""
+            while STREAMS[route] not in beginning and (more := stream.read1(4096)):
+                beginning += more
+            if answer.status not in (101, 200) or STREAMS[route] not in beginning:
+                problems.append(f"get {route}: {answer.status} {beginning[:100]!r}")
+    except (http.client.HTTPException, OSError) as failed:
+        problems.append(f"get {route}: {failed!r}")
+    finally:
+        connection.close()
 
 
 def check_wallet(client, wallet):
@@ -252,12 +291,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url")
     parser.add_argument("--reference")
+    parser.add_argument("--without-push", action="store_true")
     parser.add_argument("--secs", type=float, default=60)
     options = parser.parse_args()
     client = Client(options.url)
     world = sample(client, WANTED["addresses"])
     world[1][0]["hex"] = client.ask("GET", f"/tx/{world[1][0]['txid']}/hex")[1].decode()
-    check_routes(client, world)
+    check_routes(client, world, not options.without_push)
     check_wallet(client, world[2])
     check_load(options.url, world, WANTED["requests_per_sec"], options.secs)
     if options.reference:
