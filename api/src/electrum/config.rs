@@ -38,14 +38,14 @@ pub struct ElectrumConfig {
     pub banner: String,
     /// Where users may send money to the operator. Default: empty, nowhere.
     pub donation_address: String,
-    /// Most open connections; further ones wait in the backlog of the operating system.
-    /// Default 10000.
+    /// Most open connections; a further one is told so and closed. Default 10000.
     pub max_connections: NonZeroUsize,
-    /// Most connections of one address; 0 is no limit. Default 100.
+    /// Most connections of one address (here and below, of IPv6: of a /64 network), as above;
+    /// 0 is no limit. Default 100.
     pub max_connections_per_address: usize,
-    /// Most scripts that one connection subscribes to. Default 50000.
+    /// Most scripts and transactions that one connection subscribes to. Default 50000.
     pub max_subscriptions: usize,
-    /// Most scripts that the connections of one address subscribe to; 0 is no limit.
+    /// As above, of all connections of one address; 0 is no limit.
     /// Default 200000.
     pub max_subscriptions_per_address: usize,
     /// Most requests per second of one address, with those of ten seconds at once; 0 is

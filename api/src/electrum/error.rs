@@ -1,9 +1,10 @@
 //! The one place where errors become a JSON-RPC code and a text.
 //!
 //! # Correctness
-//! Wallets hang up over -32601, -32603, -101 and -102 in the background, so ordinary
-//! failures have other codes: 1 for requests that cannot be served as they are, 2 for
-//! those that may be served later, 3 and 4 for limits. Internal detail is logged, not sent.
+//! -32603 is for a node that has never been synced since its start, and for what is broken.
+//! Wallets give up such a server (and over -32601, -101 and -102), so ordinary failures have
+//! other codes: 1 for requests that cannot be served as they are, 2 for those that may be
+//! served later, 3 and 4 for limits. Internal detail is logged, not sent.
 
 use pulse_indexer::query::QueryError;
 use pulse_primitives::{Height, bitcoin::Txid};
@@ -55,6 +56,8 @@ pub(super) enum ElectrumError {
         "No such mempool or blockchain transaction. Use gettransaction for wallet transactions."
     )]
     NoTx,
+    #[error("No confirmed transaction matching the requested hash was found")]
+    NotConfirmed,
     #[error("tx {txid} not in block at height {height}")]
     NotInBlock { txid: Txid, height: Height },
     #[error("no tx at position {pos} in block at height {height}")]
@@ -74,17 +77,26 @@ pub(super) enum ElectrumError {
     ConnectionSubscriptions { limit: usize },
     #[error("Too many subscriptions from this address (limit: {limit})")]
     AddressSubscriptions { limit: usize },
+    #[error("Too many connections (limit: {limit})")]
+    Connections { limit: usize },
     #[error("Too many connections from this address (limit: {limit})")]
     AddressConnections { limit: usize },
     #[error("Too many requests from this address (limit: {limit} per second)")]
     RequestRate { limit: u32 },
-    /// A later block could change the answer.
+    /// A later block could change the answer, and the node has not been synced yet.
     #[error("unavailable index: {reason}")]
     NotSynced {
         /// One sentence for people.
         reason: String,
     },
-    /// The mempool does not build upon the index's tip for longer than a request waits.
+    /// As [`Self::NotSynced`], of a node that was synced: it is in a reorganisation, or was
+    /// without peers.
+    #[error("catching up: {reason}; try again")]
+    CatchingUp {
+        /// One sentence for people.
+        reason: String,
+    },
+    /// The mempool does not build upon the index's tip.
     #[error("the mempool is catching up; try again")]
     MempoolBehind,
     #[error("server is busy; try again")]
@@ -108,6 +120,8 @@ impl ElectrumError {
             Self::NotSynced { .. } | Self::Internal => -32603,
             Self::Query(QueryError::PositionRenewing { .. } | QueryError::NotInView { .. })
             | Self::NoTx
+            | Self::NotConfirmed
+            | Self::CatchingUp { .. }
             | Self::MempoolBehind
             | Self::Busy
             | Self::QueryTimeout => 2,
@@ -115,6 +129,7 @@ impl ElectrumError {
             Self::RequestRate { .. } => 3,
             Self::ConnectionSubscriptions { .. }
             | Self::AddressSubscriptions { .. }
+            | Self::Connections { .. }
             | Self::AddressConnections { .. } => 4,
             Self::LineTooLong { .. }
             | Self::Rpc(RpcError::BatchTooLong { .. })
@@ -131,6 +146,16 @@ impl ElectrumError {
         }
     }
 
+    /// Whether the node is only between two states: the same request has an answer soon.
+    pub(super) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::CatchingUp { .. }
+                | Self::MempoolBehind
+                | Self::Query(QueryError::NotInView { .. })
+        )
+    }
+
     /// Kind of a refusal because of a limit, for the metrics.
     pub(super) fn limit(&self) -> Option<&'static str> {
         Some(match self {
@@ -141,7 +166,7 @@ impl ElectrumError {
             Self::ConnectionSubscriptions { .. } | Self::AddressSubscriptions { .. } => {
                 "subscriptions"
             }
-            Self::AddressConnections { .. } => "connections",
+            Self::Connections { .. } | Self::AddressConnections { .. } => "connections",
             Self::RequestRate { .. } => "rate",
             Self::Busy => "queries",
             _ => return None,

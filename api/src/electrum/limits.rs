@@ -1,4 +1,5 @@
-//! What one address may take of the server: connections, subscriptions, requests.
+//! What one address (IPv6: a /64 network) may take of the server: connections, subscriptions,
+//! requests.
 //!
 //! # Limits
 //! An address is remembered while it has a connection, so there are at most as many

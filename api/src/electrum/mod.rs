@@ -1,16 +1,16 @@
 //! The Electrum server: protocol 1.4 to 1.6 over TCP, TLS and WebSocket.
 //!
 //! ```text
-//! listener -> server -> transport -> session -> rpc -> methods -> view -> query -> JSON
+//! listener -> server -> transport -> session -> patience -> methods -> view -> query -> JSON
 //! index and mempool -> notifier -> registry -> session
 //! ```
 //!
 //! # Correctness
 //! - Each answer is drawn from one snapshot of the index, and its unconfirmed part from the
 //!   mempool that builds upon the same block ([`view`]).
-//! - A subscriber hears of every script that a block, a reorganisation or the mempool has
-//!   touched ([`notifier`]), and only when its status is another than the last one sent
-//!   ([`session`]).
+//! - A subscriber hears of every script and transaction that a block, a reorganisation or the
+//!   mempool has touched ([`notifier`]), and only when its state is another than the last one
+//!   sent ([`session`]).
 //!
 //! # Limits
 //! Everything that a client can make grow has a limit ([`ElectrumConfig`]), which answers
@@ -24,6 +24,7 @@ mod limits;
 mod merkle;
 mod methods;
 mod notifier;
+mod patience;
 mod server;
 mod session;
 mod status;
@@ -33,7 +34,11 @@ mod view;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use pulse_primitives::{bitcoin::hashes::Hash, mempool::ScriptHash};
+use pulse_primitives::{
+    Height,
+    bitcoin::{Txid, hashes::Hash},
+    mempool::ScriptHash,
+};
 use pulse_request::rpc;
 use tokio::sync::Semaphore;
 
@@ -43,7 +48,8 @@ pub use notifier::run as run_notifier;
 pub use server::{ElectrumListener, serve};
 
 use self::{
-    error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree, status::Status,
+    error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree,
+    patience::Patience, status::Status,
 };
 use crate::{blocking::Blocking, registry, state::ApiState};
 
@@ -71,10 +77,25 @@ pub struct ElectrumAddrs {
 #[derive(Clone)]
 pub struct ElectrumState(Arc<Inner>);
 
-/// Who wants to hear of which script.
-type Registry = registry::Registry<ScriptHash, Status>;
+/// What clients subscribe to, besides tips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    Script(ScriptHash),
+    Tx(Txid),
+}
+
+/// What they are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Status(Status),
+    /// Of a transaction: 0 in the mempool, `None` if it is unknown.
+    Height(Option<Height>),
+}
+
+/// Who wants to hear of what.
+type Registry = registry::Registry<Topic, Told>;
 /// What a session has to tell its client.
-type Outbox = registry::Outbox<ScriptHash, Status>;
+type Outbox = registry::Outbox<Topic, Told>;
 
 struct Inner {
     api: ApiState,
@@ -85,7 +106,10 @@ struct Inner {
     header_tree: HeaderTree,
     shares: Arc<Shares>,
     blocking: Blocking,
+    /// One permit for each connection that is served.
     connections: Arc<Semaphore>,
+    /// One for each that is told why it is not.
+    refusals: Arc<Semaphore>,
 }
 
 impl ElectrumState {
@@ -99,7 +123,9 @@ impl ElectrumState {
             shares: Arc::default(),
             blocking: Blocking::new(config.max_queries, QUEUE_WAIT, QUERY_TIMEOUT),
             connections: Arc::new(Semaphore::new(config.max_connections.get())),
-            api,
+            refusals: Arc::new(Semaphore::new(server::REFUSALS)),
+            // Who waits for the mempool waits without a slot.
+            api: api.impatient(),
             config,
             addrs,
         }))
@@ -108,11 +134,36 @@ impl ElectrumState {
     /// Result of `work`, which reads the index.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, ElectrumError> + Send + 'static,
+        patience: &Patience,
+        work: impl Fn(&Inner) -> Result<T, ElectrumError> + Send + Sync + 'static,
     ) -> Result<T, ElectrumError> {
-        let state = self.clone();
-        let done = self.0.blocking.run(move || work(&state.0)).await;
-        done.unwrap_or_else(|error| Err(error.into()))
+        self.run(&self.0.blocking, patience, work).await
+    }
+
+    /// Result of `work`, which hands in transactions unless the node is between two states.
+    async fn submit<T: Send + 'static>(
+        &self,
+        patience: &Patience,
+        work: impl Fn(&Inner) -> Result<T, ElectrumError> + Send + Sync + 'static,
+    ) -> Result<T, ElectrumError> {
+        self.run(self.0.api.submitting(), patience, work).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        slots: &Blocking,
+        patience: &Patience,
+        work: impl Fn(&Inner) -> Result<T, ElectrumError> + Send + Sync + 'static,
+    ) -> Result<T, ElectrumError> {
+        let work = Arc::new(work);
+        let attempt = || {
+            let (state, work) = (self.clone(), Arc::clone(&work));
+            async move {
+                let done = slots.run(move || work(&state.0)).await;
+                done.unwrap_or_else(|error| Err(error.into()))
+            }
+        };
+        patience.result(attempt).await
     }
 }
 

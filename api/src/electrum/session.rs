@@ -6,13 +6,13 @@
 //! ```
 //!
 //! # Correctness
-//! A script is registered before its status is computed, so no change falls between. The
-//! notifier and a request may compute a status at the same time; whichever is told last
+//! A topic is registered before its state is computed, so no change falls between. The
+//! notifier and a request may compute a state at the same time; whichever is told last
 //! may be the older one, but then the notifier tells the newer one next.
 //!
 //! # Limits
-//! While an answer is computed or written nothing more is read, so a client has one
-//! request or batch at work. A client that takes nothing for the write time-out, or that
+//! While an answer is computed, waited for or written nothing more is read, so a client has
+//! one request or batch at work. A client that takes nothing for the write time-out, or that
 //! asks nothing for the idle time-out, is disconnected. Neither holds up anybody else.
 
 use std::{
@@ -22,26 +22,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_primitives::mempool::ScriptHash;
 use serde_json::Value;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    ElectrumState, Outbox, SOFTWARE,
+    ElectrumState, Inner, Outbox, SOFTWARE, Told, Topic,
     error::{ElectrumError, reply},
     limits::Admission,
     methods::{self, Answer, Method},
     name_of,
+    patience::Patience,
     rpc::{self, BadCall, Call, Message, Params, json},
-    status::Status,
     transport::{Incoming, Transport},
     version::{OLDEST, Version},
     view,
 };
 use crate::metrics;
 
+const SUBSCRIBE_SCRIPT: &str = "blockchain.scripthash.subscribe";
+const SUBSCRIBE_TX: &str = "blockchain.transaction.subscribe";
 /// Longest part of what a client sent that is sent back in an error.
 const ECHO_CHARS: usize = 64;
 
@@ -52,12 +53,14 @@ struct Session {
     outbox: Arc<Outbox>,
     /// What is spoken, once the client has asked.
     version: Option<Version>,
-    /// The status that the client was told last of each script that it subscribed to.
-    scripts: HashMap<ScriptHash, Status>,
+    /// What the client was told last of each topic that it subscribed to.
+    topics: HashMap<Topic, Told>,
     /// The tip that it was told last, if it subscribed to tips.
     header: Option<Arc<str>>,
     /// Whether it asked for a version that is not spoken, after which it has to go.
     is_refused: bool,
+    /// How long the message in hand may wait.
+    patience: Patience,
 }
 
 /// What happened.
@@ -81,9 +84,10 @@ pub(super) async fn run(
         state,
         admission,
         version: None,
-        scripts: HashMap::new(),
+        topics: HashMap::new(),
         header: None,
         is_refused: false,
+        patience: Patience::new(&stop),
     };
     if let Err(err) = session.serve(&mut transport, &stop).await {
         debug!(%err, "electrum connection ended");
@@ -116,7 +120,10 @@ impl Session {
                     let reply = match incoming? {
                         Incoming::Closed => return Ok(()),
                         Incoming::TooLong => Some(self.too_long()),
-                        Incoming::Text(line) => self.answer(&line).await,
+                        Incoming::Text(line) => {
+                            self.patience = Patience::new(stop);
+                            self.answer(&line).await
+                        }
                     };
                     asked = tokio::time::Instant::now();
                     if let Some(reply) = reply {
@@ -144,19 +151,18 @@ impl Session {
                 .send(rpc::notification("blockchain.headers.subscribe", &params))
                 .await?;
         }
-        for (script, status) in news.states {
-            match self.scripts.get_mut(&script) {
-                Some(told) if *told != status => *told = status,
+        for (topic, now) in news.states {
+            match self.topics.get_mut(&topic) {
+                Some(told) if *told != now => *told = now,
                 _ => continue,
             }
-            let params = format!(r#"["{}",{}]"#, name_of(&script), json(&status));
+            let (method, name) = match topic {
+                Topic::Script(script) => (SUBSCRIBE_SCRIPT, name_of(&script)),
+                Topic::Tx(txid) => (SUBSCRIBE_TX, txid.to_string()),
+            };
+            let params = format!(r#"["{name}",{}]"#, now.json());
             metrics::electrum_notified();
-            transport
-                .send(rpc::notification(
-                    "blockchain.scripthash.subscribe",
-                    &params,
-                ))
-                .await?;
+            transport.send(rpc::notification(method, &params)).await?;
         }
         Ok(())
     }
@@ -233,13 +239,15 @@ impl Session {
                 "blockchain.headers.unsubscribe",
                 Ok(self.unsubscribe_headers()),
             ),
-            "blockchain.scripthash.subscribe" => (
-                "blockchain.scripthash.subscribe",
-                self.subscribe(&params).await,
-            ),
+            SUBSCRIBE_SCRIPT => (SUBSCRIBE_SCRIPT, self.subscribe(script(&params)).await),
+            SUBSCRIBE_TX => (SUBSCRIBE_TX, self.subscribe(tx(&params)).await),
             "blockchain.scripthash.unsubscribe" => (
                 "blockchain.scripthash.unsubscribe",
-                self.unsubscribe(&params),
+                self.unsubscribe(script(&params)),
+            ),
+            "blockchain.transaction.unsubscribe" => (
+                "blockchain.transaction.unsubscribe",
+                self.unsubscribe(tx(&params)),
             ),
             other => match methods::find(other, version) {
                 Some(method) => (method.name, self.read(method, version, params).await),
@@ -252,15 +260,11 @@ impl Session {
     }
 
     async fn read(&self, method: Method, version: Version, params: Params) -> Answer {
-        if !method.submits {
-            return (self.state)
-                .read(move |state| (method.answer)(state, version, &params))
-                .await;
+        let work = move |state: &Inner| (method.answer)(state, version, &params);
+        match method.submits {
+            false => self.state.read(&self.patience, work).await,
+            true => self.state.submit(&self.patience, work).await,
         }
-        let state = self.state.clone();
-        let work = move || (method.answer)(&state.0, version, &params);
-        let done = self.state.0.api.submitting().run(work).await;
-        done.unwrap_or_else(|error| Err(error.into()))
     }
 
     fn negotiate(&mut self, params: &Params) -> Answer {
@@ -277,7 +281,7 @@ impl Session {
     async fn subscribe_headers(&mut self) -> Answer {
         self.state.0.registry.subscribe_headers(&self.outbox);
         let header = (self.state)
-            .read(|state| {
+            .read(&self.patience, |state| {
                 let at = view::index(&state.api)?;
                 methods::tip_json(&at.view, at.tip)
             })
@@ -299,42 +303,43 @@ impl Session {
         json(&self.header.take().is_some())
     }
 
-    async fn subscribe(&mut self, params: &Params) -> Answer {
-        let script = methods::script_param(params)?;
-        let is_new = !self.scripts.contains_key(&script);
+    async fn subscribe(&mut self, topic: Result<Topic, ElectrumError>) -> Answer {
+        let topic = topic?;
+        let is_new = !self.topics.contains_key(&topic);
         if is_new {
             self.admission.subscribe(&self.state.0.config)?;
-            self.scripts.insert(script, None);
-            self.state.0.registry.subscribe(script, &self.outbox);
+            self.topics.insert(topic, Told::nothing(topic));
+            self.state.0.registry.subscribe(topic, &self.outbox);
             metrics::electrum_subscriptions(1);
         }
-        let status = (self.state)
-            .read(move |state| methods::statuses(state, &[script])?.remove(0))
+        let now = (self.state)
+            .read(&self.patience, move |state| {
+                methods::states(state, &[topic])?.remove(0)
+            })
             .await;
-        match status {
-            Ok(status) => {
-                self.scripts.insert(script, status);
-                Ok(json(&status))
+        match now {
+            Ok(now) => {
+                self.topics.insert(topic, now);
+                Ok(now.json())
             }
             Err(error) => {
                 if is_new {
-                    self.forget(&script);
+                    self.forget(&topic);
                 }
                 Err(error)
             }
         }
     }
 
-    fn unsubscribe(&mut self, params: &Params) -> Answer {
-        let script = methods::script_param(params)?;
-        Ok(json(&self.forget(&script)))
+    fn unsubscribe(&mut self, topic: Result<Topic, ElectrumError>) -> Answer {
+        Ok(json(&self.forget(&topic?)))
     }
 
     /// Whether it was subscribed to.
-    fn forget(&mut self, script: &ScriptHash) -> bool {
-        let was_there = self.scripts.remove(script).is_some();
+    fn forget(&mut self, topic: &Topic) -> bool {
+        let was_there = self.topics.remove(topic).is_some();
         if was_there {
-            self.state.0.registry.unsubscribe([script], &self.outbox);
+            self.state.0.registry.unsubscribe([topic], &self.outbox);
             self.admission.unsubscribe();
             metrics::electrum_subscriptions(-1);
         }
@@ -342,12 +347,37 @@ impl Session {
     }
 }
 
+impl Told {
+    /// What a client has been told of a topic that it asks about for the first time.
+    fn nothing(topic: Topic) -> Self {
+        match topic {
+            Topic::Script(_) => Self::Status(None),
+            Topic::Tx(_) => Self::Height(None),
+        }
+    }
+
+    fn json(&self) -> String {
+        match self {
+            Self::Status(status) => json(status),
+            Self::Height(height) => json(height),
+        }
+    }
+}
+
+fn script(params: &Params) -> Result<Topic, ElectrumError> {
+    methods::script_param(params).map(Topic::Script)
+}
+
+fn tx(params: &Params) -> Result<Topic, ElectrumError> {
+    methods::tx_param(params).map(Topic::Tx)
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         let registry = &self.state.0.registry;
-        registry.unsubscribe(self.scripts.keys(), &self.outbox);
+        registry.unsubscribe(self.topics.keys(), &self.outbox);
         registry.unsubscribe_headers(&self.outbox);
-        let count = i32::try_from(self.scripts.len()).unwrap_or(i32::MAX);
+        let count = i32::try_from(self.topics.len()).unwrap_or(i32::MAX);
         metrics::electrum_subscriptions(-count);
     }
 }

@@ -3,7 +3,7 @@
 //! # Correctness
 //! As for the REST API: what has an unconfirmed part is drawn from index and mempool at the
 //! same block ([`together::join`]). Anything that a later block could change needs a synced
-//! node.
+//! node. Nothing waits here; the session does ([`super::patience`]).
 
 use pulse_indexer::query::View;
 use pulse_primitives::{mempool::MempoolView, status::Readiness, tip::ChainTip};
@@ -41,13 +41,31 @@ pub(super) fn index(state: &ApiState) -> Result<At<'_>, ElectrumError> {
 /// The index of a synced node.
 ///
 /// # Errors
-/// [`ElectrumError::NotSynced`], or a failed read.
+/// [`ElectrumError::NotSynced`], [`ElectrumError::CatchingUp`], or a failed read.
 pub(super) fn synced(state: &ApiState) -> Result<At<'_>, ElectrumError> {
     let at = index(state)?;
     // Drawn after the view, so that it is never held against an older best header.
     match state.readiness(&at.view) {
         Readiness::Synced => Ok(at),
-        Readiness::NotSynced { reason } => Err(ElectrumError::NotSynced { reason }),
+        Readiness::NotSynced { reason } => Err(match state.was_synced() {
+            true => ElectrumError::CatchingUp { reason },
+            false => ElectrumError::NotSynced { reason },
+        }),
+    }
+}
+
+/// That the chain ends at `tip`, the one of a view in which something was not found. A node
+/// in its first sync serves what it has, so there it does.
+///
+/// # Errors
+/// [`ElectrumError::CatchingUp`] if it does not, or not yet again.
+pub(super) fn ends_at(state: &ApiState, tip: ChainTip) -> Result<(), ElectrumError> {
+    match synced(state) {
+        Ok(at) if at.tip != tip => Err(ElectrumError::CatchingUp {
+            reason: "the chain goes on".to_owned(),
+        }),
+        Err(error) if error.passes() => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -55,7 +73,7 @@ pub(super) fn synced(state: &ApiState) -> Result<At<'_>, ElectrumError> {
 /// copy if the node has no mempool.
 ///
 /// # Errors
-/// As [`synced`]; [`ElectrumError::MempoolBehind`] when the two do not meet in time.
+/// As [`synced`]; [`ElectrumError::MempoolBehind`] when the two do not meet.
 pub(super) fn with_mempool<T>(
     state: &ApiState,
     copy: impl Fn(&dyn MempoolView) -> T,

@@ -38,7 +38,10 @@ impl View<'_> {
     /// # Errors
     /// [`QueryError::Store`].
     pub fn block_hash_at(&self, height: Height) -> Result<Option<BlockHash>, QueryError> {
-        Ok(self.reader.block(height)?.map(|row| row.hash()))
+        match self.tip {
+            Some(tip) if height <= tip.height => Ok(Some(self.block_ref(height)?.hash)),
+            _ => Ok(None),
+        }
     }
 }
 

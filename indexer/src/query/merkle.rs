@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use pulse_primitives::{
-    Height,
-    bitcoin::{
-        MerkleBlock, Txid,
-        hashes::{Hash, HashEngine, sha256d},
-    },
+use pulse_primitives::bitcoin::{
+    MerkleBlock, Txid,
+    hashes::{Hash, HashEngine, sha256d},
 };
 
 use super::{
     QueryError, View,
-    model::{MerkleBlockProof, MerkleProof},
+    model::{BlockRef, MerkleBlockProof, MerkleProof},
     read::missing,
 };
-use crate::{
-    rows::{block::BlockRow, txpos::TxPos},
-    store::Family,
-};
+use crate::{rows::txpos::TxPos, store::Family};
 
 /// All nodes of a block's merkle tree: the txids, then the row above them, up to the root.
 #[derive(Debug)]
@@ -75,8 +69,7 @@ impl MerkleTree {
 
 /// Where a transaction is in its block.
 struct Place {
-    row: BlockRow,
-    height: Height,
+    block: BlockRef,
     tree: Arc<MerkleTree>,
     index: usize,
 }
@@ -92,25 +85,27 @@ impl View<'_> {
             return Ok(None);
         };
         Ok(Some(MerkleProof {
-            block_height: place.height,
+            block: place.block,
             merkle: place.tree.branch(place.index),
             pos: u32::try_from(place.index).map_err(|_| missing(Family::TxPos))?,
         }))
     }
 
-    /// Partial merkle tree matching exactly this transaction.
+    /// Partial merkle tree matching exactly this transaction, and the block.
     ///
     /// # Errors
     /// As [`View::merkle_proof`].
-    pub fn merkle_block(&self, txid: &Txid) -> Result<Option<MerkleBlockProof>, QueryError> {
+    pub fn merkle_block(
+        &self,
+        txid: &Txid,
+    ) -> Result<Option<(MerkleBlockProof, BlockRef)>, QueryError> {
         let Some(place) = self.find_in_block(txid)? else {
             return Ok(None);
         };
-        Ok(Some(MerkleBlock::from_header_txids_with_predicate(
-            &place.row.header,
-            place.tree.txids(),
-            |id| id == txid,
-        )))
+        let header = self.row(place.block.height)?.header;
+        let txids = place.tree.txids();
+        let proof = MerkleBlock::from_header_txids_with_predicate(&header, txids, |id| id == txid);
+        Ok(Some((proof, place.block)))
     }
 
     fn find_in_block(&self, txid: &Txid) -> Result<Option<Place>, QueryError> {
@@ -130,18 +125,13 @@ impl View<'_> {
 
     /// The place of the transaction at `pos`, if it has that id.
     fn place(&self, pos: TxPos, txid: &Txid) -> Result<Option<Place>, QueryError> {
-        let row = self.row(pos.height)?;
-        let tree = self.tree(pos.height, &row.hash())?;
-        let index = pos.txnum.checked_sub(row.first_txnum);
+        let block = self.block_ref(pos.height)?;
+        let tree = self.tree(pos.height, &block.hash)?;
+        let index = pos.txnum.checked_sub(self.row(pos.height)?.first_txnum);
         let index = index.and_then(|index| usize::try_from(index).ok());
         let index = index.ok_or_else(|| missing(Family::Blk))?;
         let found = tree.txids().get(index) == Some(txid);
-        Ok(found.then_some(Place {
-            row,
-            height: pos.height,
-            tree,
-            index,
-        }))
+        Ok(found.then_some(Place { block, tree, index }))
     }
 }
 

@@ -102,8 +102,8 @@ pub struct BalanceChange {
 /// Proof that a transaction is in a block (Electrum's form).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MerkleProof {
-    /// Height of the block.
-    pub block_height: Height,
+    /// The block.
+    pub block: BlockRef,
     /// Siblings from the leaf up.
     pub merkle: Vec<Txid>,
     /// Position of the transaction in the block.

@@ -344,7 +344,7 @@ fn of_two_transactions_with_the_same_id_the_later_answers() {
     let view = fixture.query.view().unwrap();
     assert_eq!(view.tx_block(&txid).unwrap().unwrap().height, 4);
     assert_eq!(view.tx(&txid).unwrap().unwrap().tx, coinbase);
-    assert_eq!(view.merkle_proof(&txid).unwrap().unwrap().block_height, 4);
+    assert_eq!(view.merkle_proof(&txid).unwrap().unwrap().block.height, 4);
     let coin = view
         .unspent(&[OutPoint { txid, vout: 0 }])
         .unwrap()

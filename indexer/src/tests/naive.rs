@@ -186,7 +186,7 @@ impl Naive {
 
         let proof = view.merkle_proof(txid).unwrap().unwrap();
         let block = &self.blocks[detail.block.height as usize];
-        assert_eq!(proof.block_height, detail.block.height);
+        assert_eq!(proof.block, detail.block);
         assert_eq!(block.txdata[proof.pos as usize].compute_txid(), *txid);
         let (mut node, mut at) = (*txid, proof.pos);
         for sibling in &proof.merkle {
@@ -201,7 +201,8 @@ impl Naive {
         }
         assert_eq!(node.to_raw_hash(), block.header.merkle_root.to_raw_hash());
 
-        let proof = view.merkle_block(txid).unwrap().unwrap();
+        let (proof, of_block) = view.merkle_block(txid).unwrap().unwrap();
+        assert_eq!(of_block, detail.block);
         let (mut matches, mut indexes) = (Vec::new(), Vec::new());
         proof.extract_matches(&mut matches, &mut indexes).unwrap();
         assert_eq!(proof.header, block.header);

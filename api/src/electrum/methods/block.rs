@@ -40,7 +40,11 @@ pub(in crate::electrum) fn tip_json(
     Ok(header_json(tip.height, &header_at(view, tip.height)?))
 }
 
-fn header_at(view: &View<'_>, height: Height) -> Result<Header, ElectrumError> {
+/// The header at `height`.
+///
+/// # Errors
+/// [`ElectrumError::NoBlock`], or a failed read.
+pub(super) fn header_at(view: &View<'_>, height: Height) -> Result<Header, ElectrumError> {
     let headers = view.headers(height..height.saturating_add(1))?;
     headers
         .first()
@@ -55,6 +59,9 @@ fn proof(
     cp_height: Height,
 ) -> Result<HeaderProof, ElectrumError> {
     if height > cp_height || cp_height > at.tip.height {
+        if height <= cp_height {
+            view::ends_at(&state.api, at.tip)?;
+        }
         return Err(ElectrumError::CheckpointRange {
             height,
             cp_height,
@@ -74,7 +81,8 @@ pub(super) fn header(state: &Inner, _: Version, params: &Params) -> Answer {
     let cp_height = params.number_or(1, "cp_height", 0)?;
     let at = view::index(&state.api)?;
     if cp_height == 0 {
-        return Ok(text(&serialize_hex(&header_at(&at.view, height)?)));
+        let header = known(state, &at, header_at(&at.view, height))?;
+        return Ok(text(&serialize_hex(&header)));
     }
     let proof = proof(state, &at, height, cp_height)?;
     Ok(text(&json!({
@@ -91,12 +99,25 @@ pub(super) fn header_get(state: &Inner, _: Version, params: &Params) -> Answer {
         Some(Value::String(_)) => {
             let hash: BlockHash = params.hash(0, "height")?;
             let block = at.view.block_by_hash(&hash)?;
-            let block = block.ok_or_else(|| ElectrumError::params("unknown block"))?;
-            block.height
+            let block = block.ok_or_else(|| ElectrumError::params("unknown block"));
+            known(state, &at, block)?.height
         }
         _ => params.number(0, "height")?,
     };
-    Ok(header_json(height, &header_at(&at.view, height)?))
+    let header = known(state, &at, header_at(&at.view, height))?;
+    Ok(header_json(height, &header))
+}
+
+/// What was `found` in `at`; that it is not there is said only if the chain ends there.
+fn known<T>(
+    state: &Inner,
+    at: &At<'_>,
+    found: Result<T, ElectrumError>,
+) -> Result<T, ElectrumError> {
+    if found.is_err() {
+        view::ends_at(&state.api, at.tip)?;
+    }
+    found
 }
 
 pub(super) fn headers(state: &Inner, version: Version, params: &Params) -> Answer {
@@ -104,7 +125,12 @@ pub(super) fn headers(state: &Inner, version: Version, params: &Params) -> Answe
     let count = params.number(1, "count")?.min(MAX_HEADERS);
     let cp_height = params.number_or(2, "cp_height", 0)?;
     let at = view::index(&state.api)?;
-    let headers = at.view.headers(start..start.saturating_add(count))?;
+    let end = start.saturating_add(count);
+    if end > at.tip.height.saturating_add(1) {
+        // Wallets take a row for the last one if it is shorter than what they asked for.
+        view::ends_at(&state.api, at.tip)?;
+    }
+    let headers = at.view.headers(start..end)?;
     let mut answer = format!(r#"{{"count":{},"#, headers.len());
     let (open, between, close) = match version.is_1_6() {
         true => (r#""headers":[""#, "\",\"", r#""],"#),

@@ -29,8 +29,8 @@ fn btc(sat: u64) -> f64 {
     u32::try_from(sat).map_or(f64::MAX, f64::from) / COIN
 }
 
-/// BTC per 1000 vB for confirmation within some blocks, -1 if there is no estimate. The
-/// mode (1.6) is checked, but there is one kind of estimate only.
+/// BTC per 1000 vB for confirmation within some blocks, -1 if there is no estimate, as in a
+/// node that is not synced. The mode (1.6) is checked, but there is one kind of estimate only.
 pub(super) fn estimate(state: &Inner, _: Version, params: &Params) -> Answer {
     let target = params.number(0, "number")?;
     match params.get(1, "mode") {
@@ -40,7 +40,14 @@ pub(super) fn estimate(state: &Inner, _: Version, params: &Params) -> Answer {
                 .contains(&mode.to_ascii_lowercase().as_str()) => {}
         Some(_) => return Err(ElectrumError::params("unknown mode")),
     }
-    let estimates = source(state)?.fee_estimates();
+    let estimates = match source(state) {
+        Ok(source) => source.fee_estimates(),
+        // Wallets ask every minute, and hang up over an error.
+        Err(ElectrumError::NotSynced { .. } | ElectrumError::CatchingUp { .. }) => {
+            return Ok("-1".to_owned());
+        }
+        Err(error) => return Err(error),
+    };
     let mut within = estimates.by_target.iter();
     // One for fewer blocks holds for more. For the very next block there is none anywhere:
     // Bitcoin Core answers with that for two, and so is it here.

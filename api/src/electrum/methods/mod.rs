@@ -8,10 +8,51 @@ mod script;
 mod server;
 mod tx;
 
-use super::{Inner, error::ElectrumError, rpc::Params, version::Version};
+use super::{Inner, Told, Topic, error::ElectrumError, rpc::Params, version::Version};
 
 pub(super) use block::tip_json;
-pub(super) use script::{script_param, statuses};
+pub(super) use script::script_param;
+pub(super) use tx::tx_param;
+
+use script::statuses;
+use tx::heights;
+
+/// The state of each topic.
+///
+/// # Errors
+/// That of the index and mempool as a whole, or of each topic.
+#[allow(
+    clippy::type_complexity,
+    reason = "a name would hide more than it tells"
+)]
+pub(super) fn states(
+    state: &Inner,
+    topics: &[Topic],
+) -> Result<Vec<Result<Told, ElectrumError>>, ElectrumError> {
+    let (mut scripts, mut txids) = (Vec::new(), Vec::new());
+    for topic in topics {
+        match topic {
+            Topic::Script(script) => scripts.push(*script),
+            Topic::Tx(txid) => txids.push(*txid),
+        }
+    }
+    let mut statuses = match scripts.is_empty() {
+        true => Vec::new(),
+        false => statuses(state, &scripts)?,
+    }
+    .into_iter();
+    let mut heights = match txids.is_empty() {
+        true => Vec::new(),
+        false => heights(state, &txids)?,
+    }
+    .into_iter();
+    let missing = "each has its state";
+    let states = topics.iter().map(|topic| match topic {
+        Topic::Script(_) => statuses.next().expect(missing).map(Told::Status),
+        Topic::Tx(_) => heights.next().expect(missing).map(Told::Height),
+    });
+    Ok(states.collect())
+}
 
 /// Answers with JSON.
 pub(super) type Answer = Result<String, ElectrumError>;

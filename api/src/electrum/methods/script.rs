@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt::Write};
 
 use pulse_primitives::{
     Height,
-    bitcoin::{OutPoint, Txid, hashes::Hash},
+    bitcoin::{BlockHash, OutPoint, Txid, hashes::Hash},
     mempool::{ScriptHash, ScriptMempoolTotals},
 };
 use serde::Serialize;
@@ -162,19 +162,20 @@ pub(super) fn mempool(state: &Inner, _: Version, params: &Params) -> Answer {
     Ok(text(&entries))
 }
 
-/// The first block that touches it, or null.
+/// The first transaction that touches it, or null. As Fulcrum has it: of those in the mempool
+/// any one, with height 0 and a hash of zeros.
 pub(super) fn first_use(state: &Inner, _: Version, params: &Params) -> Answer {
     let script = script_param(params)?;
-    let at = view::synced(&state.api)?;
+    let (at, waiting) = view::with_mempool(&state.api, |mempool| mempool.script_txs(&script, 1))?;
     let history = state.histories.confirmed(&at, &script)?;
-    let Some((height, txid)) = history.first() else {
-        return Ok("null".to_owned());
+    let (hash, height, txid) = match (history.first(), waiting.unwrap_or_default().first()) {
+        (Some((height, txid)), _) => (at.view.block_hash_at(*height)?, *height, *txid),
+        (None, Some(entry)) => (Some(BlockHash::all_zeros()), 0, entry.txid),
+        (None, None) => return Ok("null".to_owned()),
     };
-    Ok(text(&json!({
-        "block_hash": at.view.block_hash_at(*height)?,
-        "height": height,
-        "tx_hash": txid,
-    })))
+    Ok(text(
+        &json!({"block_hash": hash, "height": height, "tx_hash": txid}),
+    ))
 }
 
 #[derive(Serialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pulse_indexer::query::{QueryError, View};
 use pulse_primitives::{
     Height,
     bitcoin::{
@@ -14,7 +15,7 @@ use pulse_primitives::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Answer;
+use super::{Answer, block::header_at};
 use crate::electrum::{
     Inner, core_json,
     error::ElectrumError,
@@ -62,6 +63,21 @@ fn find(state: &Inner, txid: &Txid) -> Result<Found, ElectrumError> {
     Ok(Found::Unconfirmed((*waiting.tx).clone()))
 }
 
+/// What is found in the index as it is, or else in that of a synced node, with the view in
+/// which it was: an index on its way may lack what a later block holds.
+fn find_confirmed<T>(
+    state: &Inner,
+    find: impl Fn(&View<'_>) -> Result<Option<T>, QueryError>,
+) -> Result<Option<(At<'_>, T)>, ElectrumError> {
+    let at = view::index(&state.api)?;
+    if let Some(found) = find(&at.view)? {
+        return Ok(Some((at, found)));
+    }
+    drop(at);
+    let at = view::synced(&state.api)?;
+    Ok(find(&at.view)?.map(|found| (at, found)))
+}
+
 pub(super) fn get(state: &Inner, _: Version, params: &Params) -> Answer {
     let txid: Txid = params.hash(0, "tx_hash")?;
     let verbose = params.flag(1, "verbose")?;
@@ -76,37 +92,64 @@ pub(super) fn get(state: &Inner, _: Version, params: &Params) -> Answer {
     Ok(text(&core_json::transaction(&tx, confirmation, network)))
 }
 
-/// Its height; 0 or -1 in the mempool; null if it is unknown.
-pub(super) fn height(state: &Inner, _: Version, params: &Params) -> Answer {
-    let txid: Txid = params.hash(0, "tx_hash")?;
-    let at = view::index(&state.api)?;
-    if let Some(block) = at.view.tx_block(&txid)? {
-        return Ok(block.height.to_string());
-    }
-    drop(at);
-    let (at, waiting) = view::with_mempool(&state.api, |mempool| {
-        let found = mempool.tx(&txid)?;
-        Some(mempool.has_unconfirmed_parents(&found.txid))
-    })?;
-    Ok(match (at.view.tx_block(&txid)?, waiting.flatten()) {
-        (Some(block), _) => block.height.to_string(),
-        (None, Some(true)) => "-1".to_owned(),
-        (None, Some(false)) => "0".to_owned(),
-        (None, None) => "null".to_owned(),
-    })
+/// The transaction that a request names.
+///
+/// # Errors
+/// [`ElectrumError::Rpc`].
+pub(in crate::electrum) fn tx_param(params: &Params) -> Result<Txid, ElectrumError> {
+    Ok(params.hash(0, "tx_hash")?)
 }
 
-/// Its block, or null.
+/// Height of each transaction; 0 in the mempool, whatever it spends, as Fulcrum has it; `None`
+/// if it is unknown.
+///
+/// # Errors
+/// As [`view::with_mempool`], or of each one a failed read.
+#[allow(
+    clippy::type_complexity,
+    reason = "a name would hide more than it tells"
+)]
+pub(super) fn heights(
+    state: &Inner,
+    txids: &[Txid],
+) -> Result<Vec<Result<Option<Height>, ElectrumError>>, ElectrumError> {
+    let (at, waiting) = view::with_mempool(&state.api, |mempool| {
+        let txids = txids.iter();
+        txids
+            .map(|txid| mempool.tx(txid).is_some())
+            .collect::<Vec<_>>()
+    })?;
+    let waiting = waiting.unwrap_or_else(|| vec![false; txids.len()]);
+    let heights = txids.iter().zip(waiting).map(|(txid, waits)| {
+        let block = at.view.tx_block(txid)?;
+        Ok(block.map(|block| block.height).or(waits.then_some(0)))
+    });
+    Ok(heights.collect())
+}
+
+pub(super) fn height(state: &Inner, _: Version, params: &Params) -> Answer {
+    let txid = tx_param(params)?;
+    // What is confirmed is found without asking the mempool, synced or not.
+    if let Some(block) = view::index(&state.api)?.view.tx_block(&txid)? {
+        return Ok(block.height.to_string());
+    }
+    let heights = heights(state, &[txid])?;
+    let height = heights.into_iter().next().unwrap_or(Ok(None));
+    Ok(text(&height?))
+}
+
+/// Its block, with the header if that is wanted. As Fulcrum has it, an error if there is none.
 pub(super) fn blockhash(state: &Inner, _: Version, params: &Params) -> Answer {
     let txid: Txid = params.hash(0, "tx_hash")?;
-    let at = view::index(&state.api)?;
-    let Some(block) = at.view.tx_block(&txid)? else {
-        view::synced(&state.api)?;
-        return Ok("null".to_owned());
-    };
-    Ok(text(
-        &json!({"block_hash": block.hash, "block_height": block.height}),
-    ))
+    let with_header = params.flag(1, "include_header")?;
+    let block = find_confirmed(state, |view| view.tx_block(&txid))?;
+    let (at, block) = block.ok_or(ElectrumError::NotConfirmed)?;
+    let mut answer = json!({"block_hash": block.hash, "block_height": block.height});
+    if with_header {
+        let header = header_at(&at.view, block.height)?;
+        answer["block_header"] = json!(serialize_hex(&header));
+    }
+    Ok(text(&answer))
 }
 
 pub(super) fn merkle(state: &Inner, _: Version, params: &Params) -> Answer {
@@ -115,19 +158,18 @@ pub(super) fn merkle(state: &Inner, _: Version, params: &Params) -> Answer {
         None => None,
         Some(_) => Some(params.number(1, "height")?),
     };
-    let at = view::index(&state.api)?;
-    let proof = at.view.merkle_proof(&txid)?;
-    let proof = proof.filter(|proof| asked.is_none_or(|height| height == proof.block_height));
-    let Some(proof) = proof else {
-        // A later block may hold it.
-        view::synced(&state.api)?;
+    let proof = find_confirmed(state, |view| {
+        let proof = view.merkle_proof(&txid)?;
+        Ok(proof.filter(|proof| asked.is_none_or(|height| height == proof.block.height)))
+    })?;
+    let Some((_, proof)) = proof else {
         return Err(match asked {
             Some(height) => ElectrumError::NotInBlock { txid, height },
             None => ElectrumError::NoTx,
         });
     };
     Ok(text(&json!({
-        "block_height": proof.block_height,
+        "block_height": proof.block.height,
         "merkle": proof.merkle,
         "pos": proof.pos,
     })))
@@ -138,8 +180,10 @@ pub(super) fn id_from_pos(state: &Inner, _: Version, params: &Params) -> Answer 
     let pos = params.number(1, "tx_pos")?;
     let with_proof = params.flag(2, "merkle")?;
     let at = view::index(&state.api)?;
-    let block = at.view.block_at(height)?;
-    let block = block.ok_or(ElectrumError::NoBlock { height })?;
+    let Some(block) = at.view.block_at(height)? else {
+        view::ends_at(&state.api, at.tip)?;
+        return Err(ElectrumError::NoBlock { height });
+    };
     let txids = at.view.block_txids(&block)?;
     let index = usize::try_from(pos).unwrap_or(usize::MAX);
     let txid = txids

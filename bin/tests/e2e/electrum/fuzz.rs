@@ -52,6 +52,8 @@ fn seeds(scene: &Scene) -> Vec<Value> {
         ("blockchain.transaction.get_merkle", json!([txid, 1])),
         ("blockchain.transaction.id_from_pos", json!([1, 0, true])),
         ("blockchain.transaction.get_height", json!([txid])),
+        ("blockchain.transaction.subscribe", json!([txid])),
+        ("blockchain.transaction.unsubscribe", json!([txid])),
         (
             "blockchain.transaction.get_confirmed_blockhash",
             json!([txid]),

@@ -11,12 +11,13 @@ use super::{Scene, raw::Client, scripthash};
 
 const SUBSCRIBE: &str = "blockchain.scripthash.subscribe";
 
-fn other(n: u8) -> ScriptBuf {
+/// A script of nobody.
+pub fn other(n: u8) -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([n; 20]))
 }
 
 /// The status by its definition.
-fn status(history: &[(Txid, i32)]) -> Value {
+pub fn status(history: &[(Txid, i32)]) -> Value {
     if history.is_empty() {
         return Value::Null;
     }
@@ -44,7 +45,7 @@ fn assert_told(client: &mut Client, script: &ScriptBuf, history: &[(Txid, i32)])
     assert_eq!(found, history);
 }
 
-fn broadcast(client: &mut Client, tx: &Transaction) -> Txid {
+pub fn broadcast(client: &mut Client, tx: &Transaction) -> Txid {
     let txid = tx.compute_txid();
     let told = client.call(
         "blockchain.transaction.broadcast",
@@ -101,7 +102,7 @@ fn subscribers_are_told_of_the_mempool_of_blocks_and_of_reorganisations() {
     assert!(detail.get("blockhash").is_none());
     assert_eq!(
         client.call("blockchain.transaction.get_height", json!([child_id])),
-        -1
+        0
     );
 
     // Only the parent is mined: the child has no unconfirmed parents any more.
@@ -209,4 +210,53 @@ fn a_stop_tells_what_is_pending_and_closes() {
     client.call("blockchain.headers.subscribe", json!([]));
     assert!(scene.node.terminate(super::DEADLINE).status.success());
     assert_eq!(client.line(), None);
+}
+
+#[test]
+fn subscribers_of_a_transaction_are_told_of_its_height() {
+    const SUBSCRIBE_TX: &str = "blockchain.transaction.subscribe";
+    let mut scene = Scene::new();
+    scene.fund();
+    let coinbase = scene.chain.blocks()[2].txdata[0].compute_txid();
+    let parent = scene.pay(&other(9), 10_000_000);
+    let child = scene.pay_all_from(&parent, &other(8));
+    let [parent_id, child_id] = [&parent, &child].map(Transaction::compute_txid);
+    let mut client = Client::speaking(scene.addr(), "1.6");
+    assert_eq!(client.call(SUBSCRIBE_TX, json!([coinbase])), 2);
+    for txid in [parent_id, child_id] {
+        assert_eq!(client.call(SUBSCRIBE_TX, json!([txid])), Value::Null);
+    }
+    let mut bystander = scene.client();
+    assert_eq!(bystander.call(SUBSCRIBE_TX, json!([coinbase])), 2);
+    let told = |client: &mut Client, txid: Txid, height: Value| {
+        let expected = json!({"jsonrpc": "2.0", "method": SUBSCRIBE_TX, "params": [txid, height]});
+        assert_eq!(client.notice(), expected);
+    };
+
+    let mut other_client = scene.client();
+    broadcast(&mut other_client, &parent);
+    told(&mut client, parent_id, json!(0));
+    broadcast(&mut other_client, &child);
+    told(&mut client, child_id, json!(0));
+    // That its parent is in a block says nothing of the child.
+    scene.mine(vec![parent.clone()]);
+    told(&mut client, parent_id, json!(111));
+    scene.mine(vec![child.clone()]);
+    told(&mut client, child_id, json!(112));
+    scene.reorganise(110, 3);
+    let mut back = [client.notice(), client.notice()].map(|notice| notice["params"].clone());
+    back.sort_by_key(|params| params[0] == child_id.to_string());
+    assert_eq!(back, [json!([parent_id, 0]), json!([child_id, 0])]);
+
+    let unsubscribe = "blockchain.transaction.unsubscribe";
+    assert_eq!(client.call(unsubscribe, json!([parent_id])), true);
+    assert_eq!(client.call(unsubscribe, json!([parent_id])), false);
+    scene.mine(vec![parent, child]);
+    told(&mut client, child_id, json!(114));
+    client.assert_silent();
+    bystander.assert_silent();
+    assert_eq!(
+        client.error(SUBSCRIBE_TX, json!(["11"])),
+        (-32602, "non-hex tx_hash".to_owned())
+    );
 }

@@ -321,11 +321,14 @@ fn transactions_come_as_bytes_in_detail_and_with_proofs() {
     );
     let height = client.call("blockchain.transaction.get_height", json!([unknown]));
     assert_eq!(height, Value::Null);
-    let block = client.call(
-        "blockchain.transaction.get_confirmed_blockhash",
-        json!([unknown]),
+    let none = "No confirmed transaction matching the requested hash was found";
+    assert_eq!(
+        client.error(
+            "blockchain.transaction.get_confirmed_blockhash",
+            json!([unknown])
+        ),
+        (2, none.to_owned())
     );
-    assert_eq!(block, Value::Null);
     assert_eq!(
         client.call("blockchain.utxo.get_info", json!([unknown, 0])),
         Value::Null

@@ -1,11 +1,13 @@
 //! The Electrum server from outside: every method and error, subscriptions through blocks,
 //! the mempool and reorganisations, and real clients.
 
+mod between;
 mod clients;
 mod fuzz;
 mod golden;
 mod limits;
 mod live;
+mod lookups;
 mod methods;
 pub mod raw;
 mod sockets;
@@ -115,10 +117,15 @@ impl Scene {
             .find(|(_, output)| self.wallet.is_mine(output.script_pubkey.clone()))
             .map(|(vout, _)| OutPoint::new(parent.compute_txid(), vout))
             .unwrap();
+        self.pay_all_of(change, to)
+    }
+
+    /// A signed payment of one output of the wallet, all of it to `to`.
+    pub fn pay_all_of(&mut self, coin: OutPoint, to: &ScriptBuf) -> Transaction {
         let mut builder = self.wallet.build_tx();
         builder
             .manually_selected_only()
-            .add_utxo(change)
+            .add_utxo(coin)
             .unwrap()
             .drain_to(to.clone())
             .fee_rate(FeeRate::from_sat_per_vb(5).unwrap());

@@ -119,6 +119,13 @@ impl World {
         world
     }
 
+    /// Where a confirmed transaction stands in the chain.
+    pub fn position(&self, txid: &str) -> Option<usize> {
+        self.confirmed
+            .iter()
+            .position(|confirmed| confirmed == txid)
+    }
+
     pub fn block(&self, rng: &mut StdRng) -> String {
         match rng.gen_range(0..10) {
             0 => (*pick(rng, HASHES)).to_owned(),
