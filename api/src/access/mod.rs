@@ -25,7 +25,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -52,6 +52,8 @@ const MANY_ADDRESSES: usize = 100_000;
 /// Most addresses that are remembered.
 const MOST_ADDRESSES: usize = 1_000_000;
 
+/// Before a key among the subprotocols of a WebSocket.
+const KEY_PROTOCOL: &str = "pulse-key.";
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -111,22 +113,31 @@ impl<C: Clock + Clone> Access<C> {
         headers: &HeaderMap,
         from: Option<IpAddr>,
     ) -> Result<(), RestError> {
-        // Monitors must not be told that the node is ill because they are many.
-        if matches!(path, "/health" | "/health/live") {
+        if is_monitor(path) {
             return Ok(());
         }
-        let sent = match self.config.api_keys {
+        let from = from.map(|from| client(headers, from, &self.config.trusted_proxies));
+        self.count(self.sent_key(headers), from)
+    }
+
+    /// The key that a client has sent, if keys are looked at.
+    fn sent_key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        match self.config.api_keys {
             KeyUse::Off => None,
             KeyUse::Optional | KeyUse::Required => key_of(headers),
-        };
+        }
+    }
+
+    /// Counts a request of `client` with the key that it has `sent`.
+    fn count(&self, sent: Option<&str>, client: Option<IpAddr>) -> Result<(), RestError> {
         if let Some(key) = sent
             && let Some(key) = self.keys.get().and_then(|keys| keys.find_key(key))
         {
             metrics::key_used(&key.id);
             return self.count_key(&key);
         }
-        if let Some(from) = from {
-            self.count_address(client(headers, from, &self.config.trusted_proxies))?;
+        if let Some(client) = client {
+            self.count_address(client)?;
         }
         match (sent, self.config.api_keys) {
             (Some(_), _) => Err(RestError::WrongApiKey),
@@ -185,21 +196,74 @@ impl<C: Clock + Clone> Access<C> {
     }
 }
 
+/// Whose limit the messages on a connection count for that stays open.
+#[derive(Clone)]
+pub(crate) struct Meter {
+    access: Arc<Access>,
+    key: Option<String>,
+    client: Option<IpAddr>,
+}
+
+impl Meter {
+    fn new(access: &Arc<Access>, headers: &HeaderMap, from: Option<IpAddr>) -> Self {
+        let trusted = &access.config.trusted_proxies;
+        Self {
+            key: access.sent_key(headers).map(str::to_owned),
+            client: from.map(|from| client(headers, from, trusted)),
+            access: Arc::clone(access),
+        }
+    }
+
+    /// Whether the connection may stay open: its key has not been revoked.
+    pub(crate) fn is_admitted(&self) -> bool {
+        let is_known = |key: &String| {
+            let keys = self.access.keys.get();
+            keys.is_some_and(|keys| keys.find_key(key).is_some())
+        };
+        self.key.as_ref().is_none_or(is_known)
+    }
+
+    /// Counts a message like a request.
+    ///
+    /// # Errors
+    /// [`RestError::TooManyRequests`], [`RestError::WrongApiKey`] once the key is revoked.
+    pub(crate) fn count(&self) -> Result<(), RestError> {
+        let counted = self.access.count(self.key.as_deref(), self.client);
+        counted.inspect_err(refused)
+    }
+}
+
+/// Whether a path is one that monitors ask: they must not be told that the node is ill because
+/// clients are many.
+pub(crate) fn is_monitor(path: &str) -> bool {
+    matches!(path, "/health" | "/health/live")
+}
+
 fn quota(per_second: u32) -> Option<Quota> {
     let rate = NonZeroU32::new(per_second)?;
     let burst = NonZeroU32::new(per_second.saturating_mul(BURST_SECS))?;
     Some(Quota::per_second(rate).allow_burst(burst))
 }
 
-/// The key that a client has sent.
-fn key_of(headers: &HeaderMap) -> Option<&str> {
+/// The key that a client has sent. A page can give a WebSocket no header but its subprotocols.
+fn key_of<'a>(headers: &'a HeaderMap) -> Option<&'a str> {
     if let Some(key) = headers.get(API_KEY) {
         // One that is no text is wrong, too.
         return Some(key.to_str().unwrap_or_default());
     }
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, key) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    let bearer = |value: &'a HeaderValue| {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    };
+    let bearer = headers.get(header::AUTHORIZATION).and_then(bearer);
+    bearer.or_else(|| subprotocols(headers).find_map(|name| name.strip_prefix(KEY_PROTOCOL)))
+}
+
+/// The subprotocols that a client of a WebSocket offers.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let names = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
+    names.map(str::trim)
 }
 
 /// Whom a request is from: the last in `X-Forwarded-For` that is no trusted proxy, if it came
@@ -228,23 +292,34 @@ fn address(text: &str) -> Option<IpAddr> {
 /// The layer.
 pub(crate) async fn layer(
     State(access): State<Arc<Access>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let from = request.extensions().get::<Client>();
     let from = from.map(|client| client.addr);
     let path = request.uri().path();
     match access.admit(path, request.headers(), from) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => {
-            metrics::access_refused(match refused {
-                RestError::NoApiKey => "no_key",
-                RestError::WrongApiKey => "wrong_key",
-                _ => "too_many",
-            });
-            refused.into_response()
+        Ok(()) => {
+            let headers = request.headers();
+            if headers.contains_key(header::UPGRADE) || access.sent_key(headers).is_some() {
+                let meter = Meter::new(&access, request.headers(), from);
+                request.extensions_mut().insert(meter);
+            }
+            next.run(request).await
+        }
+        Err(error) => {
+            refused(&error);
+            error.into_response()
         }
     }
+}
+
+fn refused(error: &RestError) {
+    metrics::access_refused(match error {
+        RestError::NoApiKey => "no_key",
+        RestError::WrongApiKey => "wrong_key",
+        _ => "too_many",
+    });
 }
 
 #[cfg(test)]

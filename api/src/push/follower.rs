@@ -182,6 +182,12 @@ impl Follower {
         // Drawn after the view, so that it is never held against an older best header.
         let readiness = push.api.readiness(&view);
         let is_synced = readiness == Readiness::Synced;
+        // In a reorganisation the index goes back before it goes on. Clients are told of both at
+        // once.
+        let best = push.api.status().report_without_peers().best_header.height;
+        let goes_back = |told: &ChainTip| tip.height < told.height.min(best);
+        let kept = self.tip.filter(goes_back);
+        let tip = kept.unwrap_or(tip);
         if !is_synced && push.is_idle() {
             push.hub.forget();
             (self.tip, self.chain) = (None, Remembered::default());
@@ -208,6 +214,9 @@ impl Follower {
         if let Some(error) = failed {
             self.pending.all = true;
             return Err(error.into());
+        }
+        if kept.is_some() {
+            return Ok(0);
         }
         if is_synced && !push.is_idle() {
             self.tell_mempool(push);

@@ -41,7 +41,7 @@ use super::{
     request::{self, Action, BadRequest, Label, Name, Named, Wishes},
     state::{Key, State, states},
 };
-use crate::{metrics, rest::error::RestError};
+use crate::{access::Meter, metrics, rest::error::RestError};
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) enum End {
     TooLong,
     /// The node is not followed any more.
     NotSynced,
+    /// The key that it has sent is good no more.
+    KeyRevoked,
 }
 
 impl End {
@@ -70,6 +72,7 @@ impl End {
             Self::Silent => "silent",
             Self::TooLong => "message_too_long",
             Self::NotSynced => "not_synced",
+            Self::KeyRevoked => "key_revoked",
         }
     }
 }
@@ -125,11 +128,13 @@ pub(super) struct Session {
     /// The state of the mempool that it was told last.
     mempool: Option<u64>,
     admission: Admission,
+    /// Counts its messages, and knows its key; `None` if it has none and sends none.
+    meter: Option<Meter>,
 }
 
 impl Session {
     /// A client that was let in.
-    pub(super) fn new(push: PushState, admission: Admission) -> Self {
+    pub(super) fn new(push: PushState, admission: Admission, meter: Option<Meter>) -> Self {
         Self {
             outbox: push.0.registry.outbox(),
             news: push.0.hub.watch(),
@@ -139,6 +144,7 @@ impl Session {
             keys: HashMap::new(),
             mempool: None,
             admission,
+            meter,
         }
     }
 
@@ -192,6 +198,9 @@ impl Session {
                     if heard.elapsed() > 2 * period && answers_pings(link) {
                         return Ok(End::Silent);
                     }
+                    if self.meter.as_ref().is_some_and(|meter| !meter.is_admitted()) {
+                        return Ok(End::KeyRevoked);
+                    }
                     link.ping().await?;
                 }
                 incoming = link.receive() => {
@@ -204,7 +213,11 @@ impl Session {
                             let error = BadRequest::Malformed { reason };
                             link.send(vec![self.refused(None, &error)]).await?;
                         }
-                        Incoming::Text(text) => self.answer(link, &text).await?,
+                        Incoming::Text(text) => match self.count_message() {
+                            Ok(()) => self.answer(link, &text).await?,
+                            Err(RestError::WrongApiKey) => return Ok(End::KeyRevoked),
+                            Err(error) => link.send(vec![self.not_counted(&error)]).await?,
+                        },
                     }
                 }
             }
@@ -234,6 +247,17 @@ impl Session {
     fn refused(&self, label: Option<&Label>, error: &BadRequest) -> Message {
         metrics::push_refused(error.code());
         self.failed(label, error.code(), &error.to_string())
+    }
+
+    fn count_message(&self) -> Result<(), RestError> {
+        self.meter.as_ref().map_or(Ok(()), Meter::count)
+    }
+
+    /// What is said of a message that is not even read.
+    fn not_counted(&self, error: &RestError) -> Message {
+        const CODE: &str = "too_many_requests";
+        metrics::push_refused(CODE);
+        self.failed(None, CODE, &error.to_string())
     }
 
     fn failed(&self, label: Option<&Label>, code: &str, error: &str) -> Message {

@@ -106,7 +106,7 @@ async fn open(push: PushState, request: Parts) -> Result<Response, Box<Response>
         last_words: Arc::clone(&last_words),
         write_timeout: Duration::from_secs(push.0.config.write_timeout_secs.get()),
     };
-    let session = Session::new(push.clone(), admission);
+    let session = Session::new(push.clone(), admission, request.extensions.get().cloned());
     push.0.tracker.spawn(async move {
         let _open = metrics::Open::push("sse");
         session.run(link, Some((wishes, resume))).await;

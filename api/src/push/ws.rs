@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::{
     body::Body,
     extract::{Request, State},
+    http::{HeaderValue, header},
     response::Response,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -33,7 +34,11 @@ use super::{
     message::Message,
     session::{End, Incoming, Link, Session},
 };
-use crate::{metrics, rest::openapi::Paths};
+use crate::{
+    access::{self, Meter},
+    metrics,
+    rest::openapi::Paths,
+};
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 4 << 10;
@@ -42,18 +47,27 @@ const WRITE_BYTES: usize = 16 << 10;
 /// Time for the last words, and for the client's own.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The one subprotocol; a client need not offer it.
+const PROTOCOL: &str = "pulse";
+
 /// Answers the handshake, and serves the client from then on.
 pub(super) async fn upgrade(State(push): State<PushState>, mut request: Request) -> Response {
     let response = create_response_with_body(&request, Body::empty);
     let response = match response {
         Err(error) => Err(bad_request(format!("not a WebSocket handshake: {error}"))),
-        Ok(response) => {
+        Ok(mut response) => {
+            if access::subprotocols(request.headers()).any(|name| name == PROTOCOL) {
+                let protocol = HeaderValue::from_static(PROTOCOL);
+                (response.headers_mut()).insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+            }
             let from = request.extensions().get().copied();
+            let meter = request.extensions().get().cloned();
             match push.admit(&request.headers().clone(), from).await {
                 Err(refused) => Err(refused),
                 Ok(admission) => {
                     let socket = hyper::upgrade::on(&mut request);
-                    push.0.tracker.spawn(serve(push.clone(), socket, admission));
+                    let served = serve(push.clone(), socket, admission, meter);
+                    push.0.tracker.spawn(served);
                     Ok(response)
                 }
             }
@@ -78,7 +92,7 @@ pub(super) fn describe(paths: &mut Paths) {
     describe_errors(operation);
 }
 
-async fn serve(push: PushState, socket: OnUpgrade, admission: Admission) {
+async fn serve(push: PushState, socket: OnUpgrade, admission: Admission, meter: Option<Meter>) {
     let _open = metrics::Open::push("ws");
     let socket = match socket.await {
         Ok(socket) => TokioIo::new(socket),
@@ -100,7 +114,7 @@ async fn serve(push: PushState, socket: OnUpgrade, admission: Admission) {
         stream,
         write_timeout,
     };
-    Session::new(push, admission).run(link, None).await;
+    Session::new(push, admission, meter).run(link, None).await;
 }
 
 struct Socket {
@@ -153,7 +167,7 @@ impl Link for Socket {
         let code = match end {
             End::Left => return,
             End::Stop => CloseCode::Away,
-            End::Slow | End::Silent => CloseCode::Policy,
+            End::Slow | End::Silent | End::KeyRevoked => CloseCode::Policy,
             End::TooLong => CloseCode::Size,
             End::NotSynced => CloseCode::Again,
         };

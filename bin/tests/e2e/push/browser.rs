@@ -120,13 +120,24 @@ fn a_page_of_another_origin_asks_posts_and_listens() {
     closed.wait_until("the other node", DEADLINE, |node| {
         node.get("/health").status == 200
     });
+    let mut keyed = options("regtest")
+        .connect(scene.peer.addr())
+        .args(["--ops-addr", "127.0.0.1:0"])
+        .env("PULSE_HTTP__ACCESS__API_KEYS", "required")
+        .start();
+    keyed.wait_until("the node that wants keys", DEADLINE, |node| {
+        node.get("/health").status == 200
+    });
+    let key: Value = keyed.post_ops("/api-keys", r#"{"name":"page"}"#).json();
     let page = PAGE
         .replace(
             "TRANSACTION",
             &serialize_hex(&spend(scene.coin(1), &other(9), 1_000)),
         )
         .replace("OPEN_NODE", &scene.node.http_addr().to_string())
-        .replace("CLOSED_NODE", &closed.http_addr().to_string());
+        .replace("CLOSED_NODE", &closed.http_addr().to_string())
+        .replace("KEYED_NODE", &keyed.http_addr().to_string())
+        .replace("API_KEY", key["key"].as_str().unwrap());
     let (addr, reports) = serve_page(page);
     let Some(_browser) = Browser::open(&format!("http://{addr}/")) else {
         return;
@@ -137,6 +148,7 @@ fn a_page_of_another_origin_asks_posts_and_listens() {
         "posted": [200, true],
         "socket": ["hello", "subscribed", "tip"],
         "stream": ["hello", "subscribed", "tip"],
+        "keyed": {"with": ["hello", "subscribed", "tip"], "without": "refused"},
         "closed": {"fetch": "refused", "socket": "refused", "stream": "refused"},
     });
     assert_eq!(report, expected);

@@ -6,7 +6,7 @@ use pulse_testkit::{Answer, PulseNode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Scene, address, other, socket::Client};
+use super::{Scene, address, other, socket::Client, stream};
 use crate::e2e::common::{DEADLINE, scripthash};
 
 fn names(count: u32) -> Vec<String> {
@@ -140,6 +140,56 @@ fn a_client_address_has_its_share_of_connections_and_subscriptions() {
     };
     third.send(&subscribe(1));
     assert_eq!(third.next_of("subscribed")["subscriptions"], 1);
+}
+
+#[test]
+fn messages_count_for_the_key_that_a_page_has_offered_as_a_subprotocol() {
+    let scene = Scene::with(|options| {
+        options
+            .args(["--ops-addr", "127.0.0.1:0"])
+            .env("PULSE_HTTP__ACCESS__API_KEYS", "optional")
+            .env("PULSE_PUSH__PING_INTERVAL_SECS", "1")
+    });
+    let addr = scene.node.http_addr();
+    let made = (scene.node).post_ops("/api-keys", r#"{"name":"page","requests_per_second":1}"#);
+    let made: Value = made.json();
+    let offered = format!("pulse, pulse-key.{}", made["key"].as_str().unwrap());
+    let open = |offered: &str| {
+        Client::try_connect_with(addr, "/ws", [("sec-websocket-protocol", offered)])
+    };
+    let refused = open("pulse, pulse-key.wrong").err();
+    assert_eq!(refused, Some((401, "Invalid API key".to_owned())));
+
+    // These are the first two of ten requests at once.
+    let key = format!("x-api-key: {}", made["key"].as_str().unwrap());
+    let mut events = stream::open(&scene.node, "/events?channel=tips", &[&key]);
+    events.until("tip");
+    let mut client = open(&offered).unwrap();
+    let codes: Vec<_> = (0..30)
+        .map(|_| {
+            client.send_text(r#"{"type":"ping"}"#);
+            client.until(|message| message["type"] != "hello")
+        })
+        .filter(|answer| answer["type"] == "error")
+        .map(|error| {
+            assert_eq!(error["error"], "Too many requests");
+            error["code"].clone()
+        })
+        .collect();
+    assert!((1..=22).contains(&codes.len()), "{codes:?}");
+    assert!(codes.iter().all(|code| code == "too_many_requests"));
+    let refused = open(&offered).err();
+    assert_eq!(refused, Some((429, "Too many requests".to_owned())));
+    // Others are not in its way, and what it has subscribed to is told.
+    let mut other = scene.client();
+    assert_eq!(other.drain(), Vec::<Value>::new());
+
+    // Once a key is revoked nothing more is told to those who had it.
+    let id = made["id"].as_str().unwrap();
+    let revoked = scene.node.delete_ops(&format!("/api-keys/{id}"));
+    assert_eq!(revoked.status, 200, "{}", revoked.text());
+    assert_eq!(client.next_of("closing")["reason"], "key_revoked");
+    assert_eq!(events.until("closing").data["reason"], "key_revoked");
 }
 
 #[test]

@@ -11,6 +11,40 @@ fn kinds(messages: &[Value]) -> Vec<&str> {
 }
 
 #[test]
+fn a_block_that_gives_way_to_two_is_one_reorganisation() {
+    let mut scene = Scene::new();
+    let mut client = scene.client();
+    client.send(&json!({"type": "subscribe", "channels": ["tips", "reorgs"]}));
+    client.next_of("tip");
+    for height in (111..119).step_by(2) {
+        scene.mine(vec![]);
+        let before = client.next().unwrap();
+        assert_eq!(
+            (&before["type"], &before["tip"]["height"]),
+            (&json!("tip"), &json!(height))
+        );
+        let removed = scene.place(height);
+        scene.reorganise(u32::try_from(height).unwrap() - 1, 2);
+        let reorg = client.next().unwrap();
+        assert_eq!(
+            (&reorg["type"], &reorg["fork"]),
+            (&json!("reorg"), &scene.place(height - 1))
+        );
+        assert_eq!(reorg["removed"], json!([removed]));
+        // Of the two blocks the first may be told by itself.
+        let last = scene.place(height + 1)["hash"].clone();
+        while let tip = client.next().unwrap()
+            && tip["tip"]["hash"] != last
+        {
+            assert_eq!(
+                (&tip["type"], &tip["tip"]["height"]),
+                (&json!("tip"), &json!(height))
+            );
+        }
+    }
+}
+
+#[test]
 fn followers_of_the_chain_are_told_of_each_block_and_of_what_is_taken_back() {
     let mut scene = Scene::new();
     let mut all = scene.client();

@@ -85,7 +85,10 @@ impl Scene {
         scene.wait_told(110);
         // Scenes count connections.
         (scene.node).wait_until("the stream is gone", DEADLINE, |node| {
-            let metrics = node.get("/metrics");
+            let metrics = match node.ops_addr() {
+                Some(_) => node.get_ops("/metrics"),
+                None => node.get("/metrics"),
+            };
             (metrics.text()).contains("pulse_push_connections{transport=\"sse\"} 0")
         });
         scene

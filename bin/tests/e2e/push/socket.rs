@@ -33,12 +33,22 @@ impl Client {
         path: &str,
         origin: Option<&str>,
     ) -> Result<Self, (u16, String)> {
+        let origin = origin.map(|origin| ("origin", origin));
+        Self::try_connect_with(addr, path, origin)
+    }
+
+    /// The same with headers.
+    pub fn try_connect_with<'h>(
+        addr: SocketAddr,
+        path: &str,
+        headers: impl IntoIterator<Item = (&'static str, &'h str)>,
+    ) -> Result<Self, (u16, String)> {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut request = format!("ws://{addr}{path}").into_client_request().unwrap();
-        if let Some(origin) = origin {
-            let origin = HeaderValue::from_str(origin).unwrap();
-            request.headers_mut().insert("origin", origin);
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().insert(name, value);
         }
         match client(request, stream) {
             Ok((socket, _)) => Ok(Self {
