@@ -16,6 +16,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Request, header},
     response::Response,
 };
+use http_body_util::BodyExt;
 use tower::{ServiceExt, service_fn};
 use tower_http::{
     CompressionLevel,
@@ -46,7 +47,8 @@ pub(crate) async fn apply(accepted: Option<HeaderValue>, mut response: Response)
     request
         .headers_mut()
         .insert(header::ACCEPT_ENCODING, accepted);
-    let mut response = Some(response);
+    // The encoders ask once more after the end, which a stream need not bear.
+    let mut response = Some(response.map(|body| Body::new(body.fuse())));
     let answer = service_fn(move |_: Request<()>| {
         let response = response.take().unwrap_or_default();
         ready(Ok::<_, Infallible>(response))
@@ -90,7 +92,8 @@ fn weaken(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
+    use axum::body::Bytes;
+    use futures_util::stream;
 
     use super::*;
 
@@ -147,6 +150,26 @@ mod tests {
             assert_eq!(headers.contains_key(header::VARY), varies, "{kind}");
             assert_eq!(headers[header::ETAG], "\"1\"");
             assert_eq!(sent, len);
+        }
+    }
+
+    /// A stream of this kind panics when it is asked after its end.
+    #[tokio::test]
+    async fn an_answer_that_is_made_while_it_is_sent_ends_where_it_ends() {
+        for accept in ["gzip", "zstd"] {
+            for pieces in [0, 1, 3] {
+                let pieces = stream::unfold(pieces, |left: usize| async move {
+                    let piece = Bytes::from_static(b"piece");
+                    (left > 0).then(|| (Ok::<_, Infallible>(piece), left - 1))
+                });
+                let mut response = Response::new(Body::from_stream(pieces));
+                let kind = HeaderValue::from_static("application/jsonl");
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                let accepted = Some(HeaderValue::from_static(accept));
+                let response = apply(accepted, response).await;
+                assert_eq!(response.headers()[header::CONTENT_ENCODING], accept);
+                assert!(response.into_body().collect().await.is_ok());
+            }
         }
     }
 }

@@ -36,8 +36,7 @@ pub struct ApiConfig {
     /// Most unspent outputs in one answer; an address with more gets a 400 unless it asks
     /// for pages. Default 100000.
     pub utxos_limit: usize,
-    /// Most open connections of a listener; further ones wait in the backlog of the
-    /// operating system. Default 1024.
+    /// Most open connections of a listener; requests on further ones get a 503. Default 1024.
     pub max_connections: NonZeroUsize,
     /// Most open connections of one address (IPv6: of a /64 network) on a listener; a
     /// request on a further one gets a 429. 0 is no limit. Default 0, since behind a proxy
@@ -46,6 +45,8 @@ pub struct ApiConfig {
     /// Most requests that are being answered at the same time on a listener; a further one
     /// gets a 503. Default 4096.
     pub max_requests: NonZeroUsize,
+    /// Seconds in which a request body must arrive, else its client gets a 408. Default 30.
+    pub body_timeout_secs: NonZeroU64,
     /// Write a line to the log for each answer: method, route, status, bytes and time, and
     /// nothing of who asked for what. Default false.
     pub access_log: bool,
@@ -65,6 +66,8 @@ pub struct ApiConfig {
     pub request_timeout_secs: NonZeroU64,
     /// How the reason is written why a transaction is refused. Default `blockstream`.
     pub broadcast_errors: BroadcastErrors,
+    /// How the kinds of scripts are called. Default `blockstream`.
+    pub script_types: ScriptTypes,
     /// Who may ask how often.
     pub access: AccessConfig,
 }
@@ -77,6 +80,18 @@ pub enum BroadcastErrors {
     #[default]
     Blockstream,
     /// `sendrawtransaction RPC error: {"code":-26,"message":"REASON"}`, as mempool's has it.
+    Mempool,
+}
+
+/// Names of the kinds of scripts: clients switch on either.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScriptTypes {
+    /// Those of Blockstream's server.
+    #[default]
+    Blockstream,
+    /// Also `anchor`, `multisig` and `provably_unspendable` of mempool's, and the script that a
+    /// spend of taproot by its script reveals, as `inner_witnessscript_asm`.
     Mempool,
 }
 
@@ -98,6 +113,7 @@ impl Default for ApiConfig {
             max_connections: const { count(1024) },
             max_connections_per_address: 0,
             max_requests: const { count(4096) },
+            body_timeout_secs: const { secs(30) },
             access_log: false,
             tls_cert: None,
             tls_key: None,
@@ -105,6 +121,7 @@ impl Default for ApiConfig {
             queue_wait_secs: const { secs(5) },
             request_timeout_secs: const { secs(30) },
             broadcast_errors: BroadcastErrors::default(),
+            script_types: ScriptTypes::default(),
             access: AccessConfig::default(),
         }
     }
@@ -164,6 +181,7 @@ mod tests {
         for key in [
             "max_connections",
             "max_requests",
+            "body_timeout_secs",
             "max_queries",
             "queue_wait_secs",
             "request_timeout_secs",

@@ -18,16 +18,16 @@ use tokio::{
     time::timeout,
 };
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, debug};
+use tracing::Instrument;
 
 use crate::{
     access::{self, Access},
     access_log::{self, Line},
     compress,
-    config::CorsOrigin,
+    config::{ApiConfig, CorsOrigin},
     metrics,
     rest::error::RestError,
-    server::Client,
+    server::{Client, Refused},
     trace,
 };
 
@@ -37,12 +37,30 @@ const BODY_LIMIT_BYTES: u64 = 1_000_000;
 const DRAINED_BYTES: u64 = 4_000_000;
 /// Most KiB of request bodies that are in memory at the same time.
 const BODIES_LIMIT_KIB: usize = 64 << 10;
-/// Time in which a request body must arrive.
+/// Time in which a request body must arrive before the node is open.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Template of the route that answered, as an extension of the response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteTemplate(pub(crate) &'static str);
+
+/// Limits of the requests of one listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestLimits {
+    /// Requests that may be answered at the same time.
+    pub(crate) max_requests: usize,
+    /// Time in which a request body must arrive.
+    pub(crate) body_timeout: Duration,
+}
+
+impl From<&ApiConfig> for RequestLimits {
+    fn from(config: &ApiConfig) -> Self {
+        Self {
+            max_requests: config.max_requests.get(),
+            body_timeout: Duration::from_secs(config.body_timeout_secs.get()),
+        }
+    }
+}
 
 /// What all requests of a listener share.
 #[derive(Clone)]
@@ -51,24 +69,31 @@ struct Bounds {
     memory: Arc<Semaphore>,
     /// Requests that may be answered at the same time.
     requests: Arc<Semaphore>,
+    /// Time in which a request body must arrive.
+    body_timeout: Duration,
 }
 
 /// `router` behind all layers, with up to `max_requests` at a time.
 pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Router {
-    wrap_for(router, cors, max_requests, Arc::new(Access::open()), false)
+    let limits = RequestLimits {
+        max_requests,
+        body_timeout: BODY_TIMEOUT,
+    };
+    wrap_for(router, cors, limits, Arc::new(Access::open()), false)
 }
 
 /// The same for clients that `access` admits; with a line in the log for each answer if `log`.
 pub(crate) fn wrap_for(
     router: Router,
     cors: CorsOrigin,
-    max_requests: usize,
+    limits: RequestLimits,
     access: Arc<Access>,
     log: bool,
 ) -> Router {
     let bounds = Bounds {
         memory: Arc::new(Semaphore::new(BODIES_LIMIT_KIB)),
-        requests: Arc::new(Semaphore::new(max_requests)),
+        requests: Arc::new(Semaphore::new(limits.max_requests)),
+        body_timeout: limits.body_timeout,
     };
     // The last layer is the outermost.
     router
@@ -146,26 +171,31 @@ fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     RestError::Internal.into_response()
 }
 
-/// Lets a request in that comes within the limits of its listener and of its address.
+/// Lets a request in that comes within the limits of its listener and of its address. Monitors
+/// are answered on any connection, and however many requests there are: the node is not ill because its clients are many.
 async fn admit(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+    if access::is_monitor(request.uri().path()) {
+        return bound_body(&bounds, request, next).await;
+    }
     let client = request.extensions().get::<Client>();
-    if let Some(client) = client.filter(|client| client.over_share) {
-        debug!(addr = %client.addr, "more connections than an address may have");
-        let mut response = RestError::TooManyConnections.into_response();
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-        return response;
+    if let Some(refused) = client.and_then(|client| client.refused) {
+        let (error, limit) = match refused {
+            Refused::Full => (RestError::Busy, "listener"),
+            Refused::OverShare => (RestError::TooManyConnections, "address"),
+        };
+        metrics::connection_refused(limit);
+        return error.into_response();
     }
     let Ok(_slot) = bounds.requests.try_acquire() else {
         return RestError::Busy.into_response();
     };
-    bound_body(Arc::clone(&bounds.memory), request, next).await
+    bound_body(&bounds, request, next).await
 }
 
-/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and [`BODY_TIMEOUT`]. That of a
+/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and the time for it. That of a
 /// POST is kept in memory until it is answered, within [`BODIES_LIMIT_KIB`] together with
 /// all others; no other method has a use for one.
-async fn bound_body(memory: Arc<Semaphore>, request: Request, next: Next) -> Response {
+async fn bound_body(bounds: &Bounds, request: Request, next: Next) -> Response {
     let keep = request.method() == Method::POST;
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
@@ -173,10 +203,10 @@ async fn bound_body(memory: Arc<Semaphore>, request: Request, next: Next) -> Res
     }
     let mut kept = Kept {
         bytes: Vec::new(),
-        memory: keep.then_some(memory),
+        memory: keep.then(|| Arc::clone(&bounds.memory)),
         taken: None,
     };
-    let read = timeout(BODY_TIMEOUT, kept.read(body)).await;
+    let read = timeout(bounds.body_timeout, kept.read(body)).await;
     if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
         return error.into_response();
     }

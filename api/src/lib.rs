@@ -36,7 +36,7 @@ mod together;
 mod trace;
 
 pub use crate::access::{AccessConfig, KeyUse};
-pub use crate::config::{ApiConfig, BroadcastErrors, CorsOrigin};
+pub use crate::config::{ApiConfig, BroadcastErrors, CorsOrigin, ScriptTypes};
 pub use crate::fallback::{Fallback, FallbackError, FallbackUrl};
 pub use crate::metrics::{SECONDS_BUCKETS, describe as describe_metrics, trust as record_trust};
 pub use crate::opening::{Door, Opening};
@@ -69,7 +69,7 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
         router = router.merge(ops::metrics_route());
     }
     router = router.merge(rest::openapi::routes());
-    let (cors, max) = (state.config().cors.clone(), state.config().max_requests);
+    let (cors, limits) = (state.config().cors.clone(), state.config().into());
     let (access, log) = (state.access(), state.config().access_log);
     let router = router.fallback(rest::handle);
     let router = router.layer(from_fn_with_state(state.clone(), at_height::layer));
@@ -77,7 +77,7 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
     if let Some(push) = push {
         router = router.merge(push::routes(push));
     }
-    layers::wrap_for(router, cors, max.get(), access, log)
+    layers::wrap_for(router, cors, limits, access, log)
 }
 
 /// Everything of the operator's listener: `/metrics`, `/health`, `/health/live`,
@@ -85,7 +85,7 @@ pub fn main_router(state: ApiState, push: Option<push::PushState>) -> Router {
 /// them. Sends no CORS header, so that web
 /// pages cannot read it.
 pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>, books: OperatorBooks) -> Router {
-    let (max, log) = (state.config().max_requests, state.config().access_log);
+    let (limits, log) = (state.config().into(), state.config().access_log);
     let router = ops::health_routes()
         .merge(ops::metrics_route())
         .merge(rest::openapi::operator_routes());
@@ -94,5 +94,5 @@ pub fn ops_router(state: ApiState, control: Arc<dyn PeerControl>, books: Operato
     let router = router.merge(ops::label_routes(books.labels));
     let router = router.merge(ops::key_routes(books.api_keys));
     let access = Arc::new(access::Access::open());
-    layers::wrap_for(router, CorsOrigin::none(), max.get(), access, log)
+    layers::wrap_for(router, CorsOrigin::none(), limits, access, log)
 }

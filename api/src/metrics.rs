@@ -16,6 +16,7 @@ const REQUEST_SECONDS: &str = "pulse_rest_request_seconds";
 const IN_FLIGHT: &str = "pulse_rest_requests_in_flight";
 const CONNECTIONS: &str = "pulse_rest_connections";
 const REFUSED: &str = "pulse_rest_queries_refused_total";
+const CONNECTIONS_REFUSED: &str = "pulse_rest_connections_refused_total";
 const KNOWN_BEFORE: &str = "pulse_rest_known_before_total";
 const PANICS: &str = "pulse_rest_handler_panics_total";
 const FALLBACK: &str = "pulse_rest_fallback_total";
@@ -63,6 +64,10 @@ pub fn describe() {
     describe_counter!(
         REFUSED,
         "Requests answered with 503 because no query slot became free in time"
+    );
+    describe_counter!(
+        CONNECTIONS_REFUSED,
+        "Requests refused and connections closed because of too many connections, of the listener or of an address"
     );
     describe_counter!(KEY_REQUESTS, "Requests with an API key, by its id");
     describe_counter!(
@@ -124,6 +129,8 @@ pub fn describe() {
     // There from the first scrape on: `rate` does not see how something begins.
     for counter in [
         counter!(REFUSED),
+        counter!(CONNECTIONS_REFUSED, "limit" => "listener"),
+        counter!(CONNECTIONS_REFUSED, "limit" => "address"),
         counter!(PANICS),
         counter!(ELECTRUM_NOTIFICATIONS),
         counter!(PUSH_MESSAGES),
@@ -192,6 +199,11 @@ pub(crate) fn request(route: &'static str, status: StatusCode, elapsed: Duration
     let histogram = metrics::histogram!(REQUEST_SECONDS, "route" => route, "status" => label);
     histogram.record(elapsed);
     REQUESTS.write().insert((route, status), histogram);
+}
+
+/// A request came on a connection beyond a limit: of the `listener`, or of an `address`.
+pub(crate) fn connection_refused(limit: &'static str) {
+    counter!(CONNECTIONS_REFUSED, "limit" => limit).increment(1);
 }
 
 pub(crate) fn query_refused() {

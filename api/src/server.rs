@@ -8,15 +8,18 @@
 //! connection tells which. HTTP/2 is chosen inside TLS (ALPN) only.
 //!
 //! # Limits
-//! A connection costs a slot; with all slots taken, new ones wait in the backlog of the
-//! operating system. A client that does not finish its handshake or its headers, or that
-//! does not take its answer, is cut off. Connections beyond the share of their address are
-//! told so (429) and closed. One over HTTP/2 may be idle for [`H2_AGE`].
+//! A connection costs a place ([`slots`]). One too many is told so and closed with its first
+//! answer, or after [`REFUSAL`]. A client that does not finish its handshake or its headers, or
+//! that does not take its answer, is cut off. One over HTTP/2 may be idle for [`H2_AGE`]; as long
+//! as it answers pings, and takes nothing, it keeps its place like one that listens to events.
+
+mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -33,11 +36,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -46,6 +47,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::slots::Places;
+pub(crate) use self::slots::{Refused, network};
 use crate::{
     config::ApiConfig,
     metrics,
@@ -54,6 +57,8 @@ use crate::{
 
 /// Longest request head: request line and headers, in bytes.
 const HEAD_LIMIT_BYTES: usize = 64 * 1024;
+/// Longest life of a connection that is told why it is not served.
+const REFUSAL: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// First byte of a TLS connection: a record of the handshake (RFC 8446, 5.1). No method of
@@ -110,8 +115,8 @@ impl From<&ApiConfig> for ServerLimits {
 pub(crate) struct Client {
     /// Where it comes from: a proxy, if there is one.
     pub(crate) addr: IpAddr,
-    /// Whether its address has more connections than it may.
-    pub(crate) over_share: bool,
+    /// Why nothing is answered on its connection.
+    pub(crate) refused: Option<Refused>,
 }
 
 /// What a listener speaks besides plain HTTP.
@@ -138,41 +143,42 @@ pub async fn serve(
     limits: ServerLimits,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let shares = Arc::new(Shares::default());
+    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
     let mut connections = JoinSet::new();
-
-    let next = async |slots: Arc<Semaphore>| {
-        let slot = slots.acquire_owned().await;
-        let slot = slot.expect("the semaphore is never closed");
-        (slot, accept(&listener).await)
-    };
     loop {
-        let (slot, (stream, addr)) = tokio::select! {
+        let next = async {
+            let (stream, addr) = accept(&listener).await;
+            Some((stream, addr, places.find(addr).await?))
+        };
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = next(slots.clone()) => accepted,
+            accepted = next => accepted,
         };
-        let share = shares.take(addr);
-        let limit = limits.max_connections_per_address;
-        let service = Served {
-            inner: TowerToHyperService::new(router.clone()),
-            client: Client {
-                addr,
-                over_share: limit > 0 && share.count > limit,
-            },
+        let Some((stream, addr, place)) = accepted else {
+            metrics::connection_refused("address");
+            continue;
         };
+        let refused = place.refused;
         let connection = Connection {
-            service,
+            service: Served {
+                inner: TowerToHyperService::new(router.clone()),
+                client: Client { addr, refused },
+            },
             limits: limits.clone(),
             stop: stop.clone(),
         };
         let https = https.clone();
         connections.spawn(async move {
             let _open = metrics::Open::connection();
-            if let Err(err) = connection.run(stream, https).await {
+            let connection = connection.run(stream, https);
+            let ended = match refused {
+                Some(_) => timeout(REFUSAL, connection).await.unwrap_or(Ok(())),
+                None => connection.await,
+            };
+            if let Err(err) = ended {
                 debug!(err = &*err, "http connection ended");
             }
-            drop((slot, share));
+            drop(place);
         });
         while connections.try_join_next().is_some() {}
     }
@@ -226,6 +232,7 @@ impl Connection {
     async fn http1(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Ended {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
+            .keep_alive(self.service.client.refused.is_none())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(HEAD_LIMIT_BYTES);
         let connection = http.serve_connection(TokioIo::new(stream), self.service);
@@ -291,55 +298,6 @@ impl Service<Request<Incoming>> for Served {
     }
 }
 
-/// Connections of each address.
-#[derive(Default)]
-struct Shares(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection of an address, until it is dropped.
-struct Share {
-    shares: Arc<Shares>,
-    network: IpAddr,
-    /// How many the address had with this one.
-    count: usize,
-}
-
-impl Shares {
-    fn take(self: &Arc<Self>, addr: IpAddr) -> Share {
-        let network = network(addr);
-        let mut counts = self.0.lock();
-        let count = counts.entry(network).or_default();
-        *count += 1;
-        Share {
-            shares: Arc::clone(self),
-            network,
-            count: *count,
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut counts = self.shares.0.lock();
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
-    }
-}
-
-/// What counts as one address: of IPv6 a customer has a /64 network at least.
-pub(crate) fn network(addr: IpAddr) -> IpAddr {
-    match addr.to_canonical() {
-        IpAddr::V6(addr) => {
-            let network = u128::from(addr) >> 64 << 64;
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        v4 => v4,
-    }
-}
-
 /// The next connection, whatever happens to others before it.
 async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
@@ -358,212 +316,5 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
                 sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::routing::get;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        sync::Notify,
-        task::JoinHandle,
-        time::Instant,
-    };
-
-    use super::*;
-    use crate::{config::CorsOrigin, layers};
-
-    /// Longest time that a test waits for anything.
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    struct Server {
-        addr: std::net::SocketAddr,
-        stop: CancellationToken,
-        task: JoinHandle<()>,
-        /// Notified when a request to `/slow` or `/never` is being answered.
-        entered: Arc<Notify>,
-    }
-
-    async fn start(limits: ServerLimits) -> Server {
-        let entered = Arc::new(Notify::new());
-        let (slow, never) = (entered.clone(), entered.clone());
-        let slow = move || async move {
-            slow.notify_one();
-            sleep(Duration::from_millis(300)).await;
-            "done"
-        };
-        let never = move || async move {
-            never.notify_one();
-            std::future::pending::<&'static str>().await
-        };
-        let router = Router::new()
-            .route("/", get(|| async { "hello" }))
-            .route("/slow", get(slow))
-            .route("/never", get(never))
-            .route("/huge", get(|| async { vec![0_u8; 64 << 20] }));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let router = layers::wrap(router, CorsOrigin::none(), 1024);
-        let task = tokio::spawn(serve(listener, None, router, limits, stop.clone()));
-        Server {
-            addr,
-            stop,
-            task,
-            entered,
-        }
-    }
-
-    async fn send(server: &Server, text: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(server.addr).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
-        stream
-    }
-
-    /// Everything until the server closes the connection.
-    async fn read_to_close(mut stream: TcpStream) -> String {
-        let mut bytes = Vec::new();
-        let read = timeout(DEADLINE, stream.read_to_end(&mut bytes)).await;
-        // A reset is a close, too.
-        drop(read.expect("the server closes in time"));
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    #[tokio::test]
-    async fn one_connection_serves_several_requests() {
-        let server = start(ServerLimits::default()).await;
-        let stream = send(
-            &server,
-            "GET / HTTP/1.1\r\nhost: x\r\n\r\nHEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        let text = read_to_close(stream).await;
-        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
-        assert_eq!(text.matches("content-length: 5").count(), 2, "{text}");
-        assert_eq!(text.matches("hello").count(), 1, "{text}");
-    }
-
-    #[tokio::test]
-    async fn headers_that_do_not_arrive_close_the_connection() {
-        let limits = ServerLimits {
-            header_timeout: Duration::from_millis(100),
-            ..ServerLimits::default()
-        };
-        let server = start(limits).await;
-        let stream = send(&server, "GET / HTTP/1.1\r\nhost:").await;
-        assert!(!read_to_close(stream).await.contains("200 OK"));
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_is_closed_like_one_without_headers() {
-        let limits = ServerLimits {
-            header_timeout: Duration::from_millis(100),
-            ..ServerLimits::default()
-        };
-        let server = start(limits).await;
-        let stream = send(&server, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(read_to_close(stream).await.ends_with("hello"));
-    }
-
-    #[tokio::test]
-    async fn a_chunked_body_over_the_limit_is_refused_while_it_arrives() {
-        let server = start(ServerLimits::default()).await;
-        let head = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-        let mut stream = send(&server, head).await;
-        let chunk = format!("{:x}\r\n{}\r\n", 250_001, "0".repeat(250_001));
-        for _ in 0..4 {
-            // The server may close before it has read all.
-            if stream.write_all(chunk.as_bytes()).await.is_err() {
-                break;
-            }
-        }
-        let mut start = [0; 12];
-        let read = timeout(DEADLINE, stream.read_exact(&mut start)).await;
-        read.unwrap().unwrap();
-        assert_eq!(&start, b"HTTP/1.1 413");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_cut_off() {
-        let limits = ServerLimits {
-            max_connections: 1,
-            write_timeout: Duration::from_millis(200),
-            ..ServerLimits::default()
-        };
-        let server = start(limits).await;
-        let stuck = send(&server, "GET /huge HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        // With one slot, the second client is served only when the first is gone.
-        let next = send(
-            &server,
-            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        assert!(read_to_close(next).await.ends_with("hello"));
-        drop(stuck);
-    }
-
-    #[tokio::test]
-    async fn an_address_with_too_many_connections_is_told_so() {
-        let limits = ServerLimits {
-            max_connections_per_address: 1,
-            ..ServerLimits::default()
-        };
-        let server = start(limits).await;
-        let first = TcpStream::connect(server.addr).await.unwrap();
-        let ask = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-        let refused = read_to_close(send(&server, ask).await).await;
-        assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
-        assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
-        drop(first);
-        // The server notices after a moment that the first one is gone.
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let mut stream = send(&server, ask).await;
-            let mut start = [0; 12];
-            stream.read_exact(&mut start).await.unwrap();
-            if &start == b"HTTP/1.1 200" {
-                break;
-            }
-            assert!(Instant::now() < deadline);
-        }
-    }
-
-    #[test]
-    fn addresses_of_one_customer_count_as_one() {
-        let of = |text: &str| network(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    }
-
-    #[tokio::test]
-    async fn a_stop_lets_open_requests_end() {
-        let server = start(ServerLimits::default()).await;
-        let idle = TcpStream::connect(server.addr).await.unwrap();
-        let open = send(&server, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        timeout(DEADLINE, server.entered.notified()).await.unwrap();
-        server.stop.cancel();
-        assert!(read_to_close(open).await.ends_with("done"));
-        timeout(DEADLINE, server.task).await.unwrap().unwrap();
-        assert_eq!(read_to_close(idle).await, "");
-        assert!(TcpStream::connect(server.addr).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_stop_does_not_wait_longer_than_its_time() {
-        let limits = ServerLimits {
-            stop_timeout: Duration::from_millis(200),
-            ..ServerLimits::default()
-        };
-        let server = start(limits).await;
-        let open = send(&server, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        timeout(DEADLINE, server.entered.notified()).await.unwrap();
-        let started = Instant::now();
-        server.stop.cancel();
-        timeout(DEADLINE, server.task).await.unwrap().unwrap();
-        assert!(started.elapsed() < DEADLINE / 2);
-        assert_eq!(read_to_close(open).await, "");
     }
 }

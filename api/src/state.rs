@@ -21,11 +21,11 @@ use pulse_primitives::{
     ports::NodeStatus,
     status::{Readiness, TrustReport},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    access::Access, blocking::Blocking, config::ApiConfig, fallback::Fallback,
-    ops::sampler::Sampler,
+    access::Access, at_height, blocking::Blocking, config::ApiConfig, fallback::Fallback,
+    ops::sampler::Sampler, rest::script::Rendering,
 };
 
 /// Submissions at the same time. They have slots of their own, so that script checks do
@@ -86,6 +86,8 @@ struct Inner {
     blocking: Blocking,
     submitting: Blocking,
     sampler: Sampler,
+    was_synced: AtomicBool,
+    waiting: Semaphore,
     started: Instant,
 }
 
@@ -119,6 +121,8 @@ impl ApiState {
             config,
             prometheus,
             sampler: Sampler::default(),
+            was_synced: AtomicBool::new(false),
+            waiting: Semaphore::new(at_height::MOST_WAITING),
             started: Instant::now(),
         };
         Self {
@@ -235,7 +239,17 @@ impl ApiState {
     pub(crate) fn readiness(&self, view: &View<'_>) -> Readiness {
         let hash = |height| view.block_hash_at(height).ok().flatten();
         let report = self.status().report_without_peers();
-        report.readiness(view.tip(), hash)
+        let readiness = report.readiness(view.tip(), hash);
+        if readiness == Readiness::Synced {
+            self.inner.was_synced.store(true, Ordering::Release);
+        }
+        readiness
+    }
+
+    /// Whether answers were complete once since the start: what is not so now will be
+    /// again soon.
+    pub(crate) fn was_synced(&self) -> bool {
+        self.inner.was_synced.load(Ordering::Acquire)
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {
@@ -248,6 +262,19 @@ impl ApiState {
 
     pub(crate) fn params(&self) -> &ChainParams {
         &self.inner.params
+    }
+
+    /// Places of requests that wait for a block.
+    pub(crate) fn waiting(&self) -> &Semaphore {
+        &self.inner.waiting
+    }
+
+    /// How transactions are written.
+    pub(crate) fn rendering(&self) -> Rendering {
+        Rendering {
+            network: self.params().network,
+            types: self.config().script_types,
+        }
     }
 
     pub(crate) fn prometheus(&self) -> &PrometheusHandle {

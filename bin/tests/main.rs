@@ -23,7 +23,8 @@ mod e2e {
     mod golden;
     mod hostile;
     mod http;
-    mod https;
+    pub mod https;
+    mod limits;
     mod memory;
     mod openapi;
     mod operation;

@@ -10,8 +10,12 @@
 //! - An answer is either all ours or all of the other server, never put together; the header
 //!   says which. What is indexed here is answered from here.
 //! - It is asked only while its genesis block is ours, its chain has our tip at our height, and
-//!   its tip is not below ours; this is looked at again every [`CHECKED_FOR`]. So when this
-//!   node takes over, its tip is not behind what clients were told, but for that time.
+//!   its tip is not below ours; this is looked at again every [`CHECKED_FOR`]. When this node
+//!   takes over, its tip may be behind what clients were told by the two blocks that a synced
+//!   node may lack: who must not see that asks with a least height.
+//! - A server that says with an answer how far its index had come (`X-Tip-Height`, as this node
+//!   does) is held to that, too: nothing older than our tip, or than the client asks for, is
+//!   passed on. Of others the height counts that they told when they were looked at.
 //! - `/health` and everything else that tells the state of this node knows nothing of it.
 //!
 //! # Security
@@ -53,16 +57,18 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use parking_lot::Mutex;
-use pulse_primitives::{bitcoin::BlockHash, tip::ChainTip};
+use pulse_primitives::{Height, bitcoin::BlockHash, tip::ChainTip};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{sync::Semaphore, time::timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use url::FallbackUrl;
 
 use self::{answer::Form, breaker::Breaker};
-use crate::metrics;
+use crate::{at_height::TIP_HEIGHT, metrics};
 
+/// Blocks that it may have got since it was looked at.
+const NEW_BLOCKS: u64 = 3;
 /// Says that an answer is not this node's own.
 pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-pulse-source");
 /// How it names itself to the other server, and knows its like.
@@ -117,6 +123,9 @@ enum AskError {
     /// Nothing is wrong with it, but its chain is not one that ours is the beginning of.
     #[error("its chain does not go on from block {height}")]
     OtherChain { height: u32 },
+    /// Nor with this: it has not come far enough.
+    #[error("its tip is at height {tip}, below {wanted}")]
+    Behind { tip: u64, wanted: Height },
 }
 
 /// Another Esplora server.
@@ -126,15 +135,25 @@ pub struct Fallback {
     genesis: BlockHash,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
-    /// When its chain was looked at, and whether it goes on from ours. The lock is held while
-    /// one caller looks.
-    checked: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// When its chain was looked at, and what was seen. The lock is held while one caller looks.
+    checked: tokio::sync::Mutex<Option<(Instant, Seen)>>,
+}
+
+/// What a look at its chain has shown.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// Whether it goes on from ours.
+    goes_on: bool,
+    /// Height of its tip.
+    tip: u64,
 }
 
 /// An answer as it came.
 struct Raw {
     status: StatusCode,
     content_type: String,
+    /// How far its index had come, if it says so.
+    tip: Option<Height>,
     body: Bytes,
 }
 
@@ -183,12 +202,14 @@ impl Fallback {
     }
 
     /// Its answer to a GET of `path` (without `/api`), which belongs to a route; `ours` is the
-    /// tip of what is indexed here. `None` if it is not to be asked, or has none.
+    /// tip of what is indexed here, `wanted` the least height that the client takes. `None` if
+    /// it is not to be asked, or has none.
     pub(crate) async fn answer(
         &self,
         template: &str,
         path: &str,
         ours: Option<ChainTip>,
+        wanted: Option<Height>,
     ) -> Option<Response> {
         let form = Form::of(template).filter(|_| answer::is_plain(path))?;
         let Ok(_slot) = self.slots.try_acquire() else {
@@ -201,8 +222,16 @@ impl Fallback {
             return None;
         }
         let asked = async {
-            self.check(ours).await?;
+            let seen = self.check(ours).await?;
+            let wanted = wanted.max(ours.map(|tip| tip.height)).unwrap_or(0);
+            let reaches = |tip: u64| match tip < wanted.into() {
+                true => Err(AskError::Behind { tip, wanted }),
+                false => Ok(()),
+            };
+            // Not asked in vain for what it cannot have since it was looked at.
+            reaches(seen.tip + NEW_BLOCKS)?;
             let raw = self.get(path).await?;
+            reaches(raw.tip.map_or(seen.tip, u64::from))?;
             passed_on(form, raw, path)
         };
         let result = timeout(TIMEOUT, asked).await;
@@ -219,6 +248,11 @@ impl Fallback {
                 warn!(height, "the other server's chain does not go on from ours");
                 metrics::fallback("other_chain");
             }
+            Err(err @ AskError::Behind { .. }) => {
+                self.breaker.lock().succeeded();
+                debug!(%err, "the other server is behind");
+                metrics::fallback("behind");
+            }
             Err(err @ AskError::OtherNetwork(_)) => {
                 self.breaker.lock().refused(now);
                 error!(%err, genesis = %self.genesis, "the other server is of another network");
@@ -233,27 +267,27 @@ impl Fallback {
         None
     }
 
-    /// Whether its chain goes on from ours.
-    async fn check(&self, ours: Option<ChainTip>) -> Result<(), AskError> {
+    /// Sees to it that its chain goes on from ours.
+    async fn check(&self, ours: Option<ChainTip>) -> Result<Seen, AskError> {
         let height = ours.map_or(0, |tip| tip.height);
         let mut checked = self.checked.lock().await;
         let known = checked.filter(|(at, _)| at.elapsed() < CHECKED_FOR);
-        let goes_on = match known {
-            Some((_, goes_on)) => goes_on,
+        let seen = match known {
+            Some((_, seen)) => seen,
             None => {
                 *checked = None;
-                let goes_on = self.look(ours).await?;
-                *checked = Some((Instant::now(), goes_on));
-                goes_on
+                let seen = self.look(ours).await?;
+                *checked = Some((Instant::now(), seen));
+                seen
             }
         };
-        match goes_on {
-            true => Ok(()),
+        match seen.goes_on {
+            true => Ok(seen),
             false => Err(AskError::OtherChain { height }),
         }
     }
 
-    async fn look(&self, ours: Option<ChainTip>) -> Result<bool, AskError> {
+    async fn look(&self, ours: Option<ChainTip>) -> Result<Seen, AskError> {
         let genesis = self.text("/block-height/0", Form::Hash).await?;
         if genesis != Some(self.genesis.to_string()) {
             let genesis = genesis.unwrap_or_else(|| "none".to_owned());
@@ -266,15 +300,16 @@ impl Fallback {
                 .ok_or_else(|| AskError::Garbage {
                     path: path.to_owned(),
                 })?;
-        let Some(ours) = ours else {
-            return Ok(true);
+        let goes_on = match ours {
+            None => true,
+            Some(ours) if tip < ours.height.into() => false,
+            Some(ours) => {
+                let path = format!("/block-height/{}", ours.height);
+                let hash = self.text(&path, Form::Hash).await?;
+                hash == Some(ours.hash.to_string())
+            }
         };
-        if tip < ours.height.into() {
-            return Ok(false);
-        }
-        let path = format!("/block-height/{}", ours.height);
-        let hash = self.text(&path, Form::Hash).await?;
-        Ok(hash == Some(ours.hash.to_string()))
+        Ok(Seen { goes_on, tip })
     }
 
     /// A text; `None` if there is no such thing.
@@ -311,6 +346,7 @@ impl Fallback {
         Ok(Raw {
             status: parts.status,
             content_type: content_type(&parts.headers),
+            tip: tip_height(&parts.headers),
             body: body.map_err(|err| failed(&*err))?.to_bytes(),
         })
     }
@@ -342,6 +378,9 @@ fn passed_on(form: Form, raw: Raw, path: &str) -> Result<Response, AskError> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(SOURCE, HeaderValue::from_static("fallback"));
+    if let Some(height) = raw.tip {
+        headers.insert(TIP_HEIGHT, HeaderValue::from(height));
+    }
     if raw.status == StatusCode::OK {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -352,6 +391,11 @@ fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE);
     let text = value.and_then(|value| value.to_str().ok());
     text.unwrap_or_default().to_owned()
+}
+
+/// What it says of its index, if that is a height.
+fn tip_height(headers: &HeaderMap) -> Option<Height> {
+    headers.get(TIP_HEIGHT)?.to_str().ok()?.parse().ok()
 }
 
 /// An error with what is behind it.

@@ -16,7 +16,7 @@ pub(crate) async fn live() -> Response {
 }
 
 /// Whether answers are complete now.
-pub(super) fn readiness(state: &ApiState) -> Readiness {
+pub(crate) fn readiness(state: &ApiState) -> Readiness {
     if state.is_draining() {
         let reason = "the node is about to stop".to_owned();
         return Readiness::NotSynced { reason };

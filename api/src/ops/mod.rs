@@ -23,7 +23,7 @@ use serde::Serialize;
 use tracing::warn;
 
 pub(crate) use describe::{describe, describe_operator};
-pub(crate) use health::live;
+pub(crate) use health::{live, readiness};
 pub(crate) use keys::routes as key_routes;
 pub(crate) use labels::routes as label_routes;
 pub(crate) use peers::routes as peer_routes;
@@ -63,7 +63,7 @@ async fn recorded(State(state): State<ApiState>) -> Response {
     // Brings the fleet's best height up to date, also while this node is not synced.
     let _ = state.fleet().map(FleetStatus::report);
     metrics::trust(state.trust());
-    metrics::ready(health::readiness(&state) == Readiness::Synced);
+    metrics::ready(readiness(&state) == Readiness::Synced);
     rendered(state.prometheus())
 }
 

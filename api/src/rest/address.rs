@@ -114,7 +114,7 @@ fn confirmed(
         page.next().filter(|_| asked.is_some()),
     );
     for detail in at.view.page_txs(&of.hash, page) {
-        list.push(&TxJson::new(&detail?, at.network())?)?;
+        list.push(&TxJson::new(&detail?, at.rendering())?)?;
     }
     list.finish()
 }
@@ -130,7 +130,7 @@ pub(super) fn mempool_txs(state: &ApiState, of: &Subject, asked: &Asked) -> Answ
     let (at, unconfirmed) = with_mempool(state, |mempool| mempool.script_txs(&hash(of), limit))?;
     let unconfirmed = unconfirmed.unwrap_or_default();
     let txs = (unconfirmed.iter())
-        .map(|entry| TxJson::unconfirmed(entry, at.network()))
+        .map(|entry| TxJson::unconfirmed(entry, at.rendering()))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Reply::json(&txs, Cache::Short))
 }

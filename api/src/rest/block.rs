@@ -145,10 +145,10 @@ pub(super) fn txs(state: &ApiState, hash: &BlockHash, start: u32, outlet: Outlet
     }
     let details = at.view.block_txs(&block, start, TXS_PER_PAGE)?;
     let mut list = List::new(outlet, at.settled_at(block.height, block.hash), None);
-    let network = at.network();
+    let rendering = at.rendering();
     drop(at);
     for detail in details {
-        list.push(&TxJson::new(&detail, network)?)?;
+        list.push(&TxJson::new(&detail, rendering)?)?;
     }
     list.finish()
 }

@@ -320,11 +320,11 @@ pub(super) fn transactions(
             }),
             _ => {
                 if let Some(detail) = at.view.tx(txid)? {
-                    let tx = Some(TxJson::new(&detail, at.network())?);
+                    let tx = Some(TxJson::new(&detail, at.rendering())?);
                     return list.push(&Entry { tx, ..named });
                 }
                 let waiting = waiting.ok_or(RestError::TxNotFound)?;
-                let tx = Some(TxJson::unconfirmed(waiting, at.network())?);
+                let tx = Some(TxJson::unconfirmed(waiting, at.rendering())?);
                 list.push(&Entry { tx, ..named })
             }
         }

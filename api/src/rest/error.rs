@@ -11,9 +11,10 @@ use axum::{
 use pulse_indexer::query::QueryError;
 use pulse_primitives::bitcoin::Txid;
 use pulse_request::RequestError;
+use serde_json::json;
 use tracing::{debug, error, warn};
 
-use crate::{blocking::BlockingError, together::Apart};
+use crate::{BroadcastErrors, blocking::BlockingError, together::Apart};
 
 /// Why a request has no answer. What it displays is the body that the client gets.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +73,7 @@ pub(crate) enum RestError {
         index: usize,
     },
     /// What Bitcoin Core's RPC would refuse, in the words of servers that ask it.
-    #[error("{method} RPC error {code}: {message}")]
+    #[error("{method} RPC error{}", rpc_text(*form, *code, message))]
     Rpc {
         /// Name of Bitcoin Core's method.
         method: &'static str,
@@ -80,16 +81,8 @@ pub(crate) enum RestError {
         code: i32,
         /// Its text.
         message: String,
-    },
-    /// The same, in the words of mempool/electrs.
-    #[error("{method} RPC error: {}", serde_json::json!({"code": code, "message": message}))]
-    RpcObject {
-        /// Name of Bitcoin Core's method.
-        method: &'static str,
-        /// Its error code.
-        code: i32,
-        /// Its text.
-        message: String,
+        /// Which servers' words.
+        form: BroadcastErrors,
     },
     /// The mempool does not build upon the index's tip, for longer than a request waits.
     #[error("the mempool is catching up; try again")]
@@ -216,7 +209,6 @@ impl RestError {
             | Self::InvalidTxSize { .. }
             | Self::InvalidTxHex { .. }
             | Self::Rpc { .. }
-            | Self::RpcObject { .. }
             | Self::BodyUnreadable { .. } => StatusCode::BAD_REQUEST,
             Self::NoEndpoint { .. }
             | Self::BlockNotFound
@@ -319,6 +311,14 @@ impl IntoResponse for RestError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         response
+    }
+}
+
+/// Code and text of a refusal by Bitcoin Core's RPC.
+fn rpc_text(form: BroadcastErrors, code: i32, message: &str) -> String {
+    match form {
+        BroadcastErrors::Blockstream => format!(" {code}: {message}"),
+        BroadcastErrors::Mempool => format!(": {}", json!({"code": code, "message": message})),
     }
 }
 

@@ -203,11 +203,11 @@ impl History {
         for entry in &self.unconfirmed {
             // Whatever the mempool says, what is confirmed is listed once, as confirmed.
             if at.view.tx_block(&entry.txid)?.is_none() {
-                list.push(&TxJson::unconfirmed(entry, at.network())?)?;
+                list.push(&TxJson::unconfirmed(entry, at.rendering())?)?;
             }
         }
         for detail in at.view.page_txs(&self.script, &self.page) {
-            list.push(&TxJson::new(&detail?, at.network())?)?;
+            list.push(&TxJson::new(&detail?, at.rendering())?)?;
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub(super) fn block_txs(state: &ApiState, hash: &BlockHash, outlet: Outlet) -> A
     while start < block.tx_count {
         let details = at.view.block_txs(&block, start, STEP)?;
         for detail in &details {
-            list.push(&TxJson::new(detail, at.network())?)?;
+            list.push(&TxJson::new(detail, at.rendering())?)?;
         }
         start += STEP;
     }
@@ -77,9 +77,9 @@ pub(super) fn txs(state: &ApiState, body: &[u8], outlet: Outlet) -> Answer {
     for txid in &txids(body)? {
         let (at, found) = find(state, |view| view.tx(txid), |mempool| mempool.tx(txid))?;
         match found {
-            Some(Found::Confirmed(detail)) => list.push(&TxJson::new(&detail, at.network())?)?,
+            Some(Found::Confirmed(detail)) => list.push(&TxJson::new(&detail, at.rendering())?)?,
             Some(Found::Unconfirmed(entry)) => {
-                list.push(&TxJson::unconfirmed(&entry, at.network())?)?;
+                list.push(&TxJson::unconfirmed(&entry, at.rendering())?)?;
             }
             None => {}
         }
@@ -104,7 +104,7 @@ fn unconfirmed(state: &ApiState, txids: &[Txid], outlet: Outlet) -> Answer {
             step.iter().filter_map(|txid| view.tx(txid)).collect()
         };
         for entry in &entries {
-            list.push(&TxJson::unconfirmed(entry, state.params().network)?)?;
+            list.push(&TxJson::unconfirmed(entry, state.rendering())?)?;
         }
     }
     list.finish()

@@ -91,13 +91,13 @@ pub(super) fn txs(
     };
     let mut list = List::new(outlet, Cache::Short, None);
     for entry in &waiting {
-        list.push(&TxJson::unconfirmed(entry, at.network())?)?;
+        list.push(&TxJson::unconfirmed(entry, at.rendering())?)?;
     }
     let left = limit - waiting.len();
     let page = at.view.merged_page(of, cursor.as_ref(), left)?;
     let page = page.ok_or(RestError::AfterTxidNotFound)?;
     for detail in at.view.merged_txs(of, &page) {
-        list.push(&TxJson::new(&detail?, at.network())?)?;
+        list.push(&TxJson::new(&detail?, at.rendering())?)?;
     }
     list.finish()
 }

@@ -28,7 +28,7 @@ pub(crate) mod parts;
 mod relatives;
 mod reply;
 mod router;
-mod script;
+pub(crate) mod script;
 mod snapshot;
 mod submit;
 #[cfg(test)]
@@ -40,15 +40,15 @@ mod wallet;
 use std::sync::Arc;
 
 use axum::{
-    body::to_bytes,
+    body::{Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts},
     response::{Extension, IntoResponse, Response},
 };
 use pulse_primitives::status::Trust;
 use pulse_request::{body, path, query as params};
 
-use crate::{fallback, layers::RouteTemplate, metrics, state::ApiState};
+use crate::{at_height, fallback, layers::RouteTemplate, metrics, state::ApiState};
 use error::RestError;
 use params::Asked;
 use reply::Reply;
@@ -70,8 +70,7 @@ pub(crate) async fn handle_operator(State(state): State<ApiState>, request: Requ
 
 async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let found = router::find(tables, &parts.method, parts.uri.path())
-        .filter(|found| state.mempool().is_some() || !found.route.of_mempool);
+    let found = find(tables, state, &parts.method, &parts.uri);
     let Some(found) = found else {
         return no_endpoint(parts.uri).await.into_response();
     };
@@ -92,14 +91,15 @@ async fn route(tables: Tables, state: &ApiState, request: Request) -> Response {
     }
     let answer = answer(state, work).await;
     if let Err(RestError::NotSynced { .. }) = &answer
-        && let Some(answer) = elsewhere(state, template, &parts).await
+        && let Some(answer) = passed_on(state, template, Question::of(&parts)).await
     {
-        return (Extension(RouteTemplate(template)), answer).into_response();
+        return answer;
     }
     if let Err(error) = &answer {
         error.log(template);
     }
-    let answer = answer.map(|reply| reply.to(asked_path, query));
+    let types = state.config().script_types;
+    let answer = answer.map(|reply| reply.to(asked_path, query, types));
     let response = (Extension(RouteTemplate(template)), answer).into_response();
     reply::unless_known(&parts.headers, response)
 }
@@ -117,24 +117,73 @@ async fn known_before(state: &ApiState, found: &Found<'_>, request: &Parts) -> O
     // What goes wrong here goes wrong again, and is told, when the answer is made.
     let block = state.blocking().run_short(look).await.ok()?.ok()??;
     let path = path::matched_part(request.uri.path());
-    let tag = reply::settled_etag(path, request.uri.query(), &block);
+    let types = state.config().script_types;
+    let tag = reply::settled_etag(path, request.uri.query(), types, &block);
     let response = reply::if_named(&request.headers, tag)?;
     metrics::known_before();
     Some(response)
 }
 
-/// What another server answers for a node that is not synced, if there is one and the
-/// request may be passed on.
-async fn elsewhere(state: &ApiState, template: &'static str, request: &Parts) -> Option<Response> {
+/// The route of a request, if this node has it.
+fn find<'p>(tables: Tables, state: &ApiState, method: &Method, uri: &'p Uri) -> Option<Found<'p>> {
+    router::find(tables, method, uri.path())
+        .filter(|found| state.mempool().is_some() || !found.route.of_mempool)
+}
+
+/// What of a request another server may be asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'r> {
+    method: &'r Method,
+    uri: &'r Uri,
+    headers: &'r HeaderMap,
+}
+
+impl<'r> Question<'r> {
+    fn of(request: &'r Parts) -> Self {
+        Self {
+            method: &request.method,
+            uri: &request.uri,
+            headers: &request.headers,
+        }
+    }
+
+    pub(crate) fn of_request(request: &'r Request) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+        }
+    }
+}
+
+/// What another server answers to a question of the public listener, for a node that is not
+/// synced; `None` if there is no such server, or the request may not be passed on.
+pub(crate) async fn elsewhere(state: &ApiState, question: Question<'_>) -> Option<Response> {
+    let found = find(router::PUBLIC, state, question.method, question.uri)?;
+    // What cannot be read is nobody's question.
+    let work = found.work(state.params().network, None, &Asked::of(None), Bytes::new());
+    work.ok()?;
+    passed_on(state, found.route.template, question).await
+}
+
+/// The same for a request that belongs to a route.
+async fn passed_on(
+    state: &ApiState,
+    template: &'static str,
+    question: Question<'_>,
+) -> Option<Response> {
     let fallback = state.fallback()?;
-    let is_question = matches!(request.method, Method::GET | Method::HEAD);
-    let is_first = !fallback::was_passed_on(&request.headers);
-    if !is_question || !is_first || request.uri.query().is_some() {
+    let is_question = matches!(*question.method, Method::GET | Method::HEAD);
+    let is_first = !fallback::was_passed_on(question.headers);
+    let is_whole = (question.uri.query()).is_none_or(at_height::is_all_of);
+    if !is_question || !is_first || !is_whole {
         return None;
     }
     let ours = *state.query().tip_watch().borrow();
-    let path = path::matched_part(request.uri.path());
-    fallback.answer(template, path, ours).await
+    let wanted = at_height::wanted(question.headers, question.uri).ok()?;
+    let path = path::matched_part(question.uri.path());
+    let response = fallback.answer(template, path, ours, wanted).await?;
+    Some((Extension(RouteTemplate(template)), response).into_response())
 }
 
 /// The answer for a client that takes what is indexed so far for the whole.

@@ -7,7 +7,7 @@ use pulse_indexer::query::model::{
 use pulse_primitives::{
     Height,
     bitcoin::{
-        self, Address, Amount, BlockHash, Network, OutPoint, Script, TxMerkleNode, Txid, Witness,
+        self, Address, Amount, BlockHash, OutPoint, Script, TxMerkleNode, Txid, Witness,
         hashes::Hash,
     },
     mempool::{MempoolTx, ScriptMempoolTotals},
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::{
     error::RestError,
     params::{Subject, SubjectKind},
-    script,
+    script::{self, Rendering},
 };
 
 mod mempool;
@@ -144,13 +144,13 @@ impl<'a> TxJson<'a> {
     ///
     /// # Errors
     /// [`RestError::Inconsistent`] if the spent outputs cannot be those of the inputs.
-    pub(super) fn new(detail: &'a TxDetail, network: Network) -> Result<Self, RestError> {
+    pub(super) fn new(detail: &'a TxDetail, rendering: Rendering) -> Result<Self, RestError> {
         Self::render(
             &detail.tx,
             detail.txid,
             &detail.prevouts,
             Some(detail.block),
-            network,
+            rendering,
         )
     }
 
@@ -158,8 +158,11 @@ impl<'a> TxJson<'a> {
     ///
     /// # Errors
     /// As [`TxJson::new`].
-    pub(super) fn unconfirmed(entry: &'a MempoolTx, network: Network) -> Result<Self, RestError> {
-        Self::render(&entry.tx, entry.txid, &entry.prevouts, None, network)
+    pub(super) fn unconfirmed(
+        entry: &'a MempoolTx,
+        rendering: Rendering,
+    ) -> Result<Self, RestError> {
+        Self::render(&entry.tx, entry.txid, &entry.prevouts, None, rendering)
     }
 
     fn render(
@@ -167,7 +170,7 @@ impl<'a> TxJson<'a> {
         txid: Txid,
         prevouts: &'a [bitcoin::TxOut],
         block: Option<BlockRef>,
-        network: Network,
+        rendering: Rendering,
     ) -> Result<Self, RestError> {
         let inconsistent = |what| RestError::Inconsistent { txid, what };
         let is_coinbase = tx.is_coinbase();
@@ -191,10 +194,10 @@ impl<'a> TxJson<'a> {
             version: tx.version.0.cast_unsigned(),
             locktime: tx.lock_time.to_consensus_u32(),
             vin: (tx.input.iter().zip(spent))
-                .map(|(input, prevout)| InputJson::new(input, prevout, is_coinbase, network))
+                .map(|(input, prevout)| InputJson::new(input, prevout, is_coinbase, rendering))
                 .collect(),
             vout: (tx.output.iter())
-                .map(|output| OutputJson::new(output, network))
+                .map(|output| OutputJson::new(output, rendering))
                 .collect(),
             size: tx.total_size(),
             weight: tx.weight().to_wu(),
@@ -251,13 +254,14 @@ impl<'a> InputJson<'a> {
         input: &'a bitcoin::TxIn,
         prevout: Option<&'a bitcoin::TxOut>,
         is_coinbase: bool,
-        network: Network,
+        rendering: Rendering,
     ) -> Self {
-        let inner = prevout.map(|out| script::InnerScripts::of(input, &out.script_pubkey));
+        let inner =
+            prevout.map(|out| script::InnerScripts::of(input, &out.script_pubkey, rendering.types));
         Self {
             txid: input.previous_output.txid.into(),
             vout: input.previous_output.vout,
-            prevout: prevout.map(|out| OutputJson::new(out, network)),
+            prevout: prevout.map(|out| OutputJson::new(out, rendering)),
             scriptsig: &input.script_sig,
             scriptsig_asm: &input.script_sig,
             witness: Some(&input.witness).filter(|witness| !witness.is_empty()),
@@ -292,13 +296,13 @@ struct OutputJson<'a> {
 }
 
 impl<'a> OutputJson<'a> {
-    fn new(output: &'a bitcoin::TxOut, network: Network) -> Self {
+    fn new(output: &'a bitcoin::TxOut, rendering: Rendering) -> Self {
         let script = output.script_pubkey.as_script();
         Self {
             scriptpubkey: script,
             scriptpubkey_asm: script,
-            scriptpubkey_type: script::type_name(script),
-            scriptpubkey_address: script::address(script, network),
+            scriptpubkey_type: script::type_name(script, rendering.types),
+            scriptpubkey_address: script::address(script, rendering.network),
             value: output.value.to_sat(),
         }
     }
@@ -366,7 +370,7 @@ pub(super) struct MerkleProofJson {
 impl From<MerkleProof> for MerkleProofJson {
     fn from(proof: MerkleProof) -> Self {
         Self {
-            block_height: proof.block_height,
+            block_height: proof.block.height,
             merkle: proof.merkle.into_iter().map(Id::from).collect(),
             pos: proof.pos,
         }

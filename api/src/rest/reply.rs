@@ -18,6 +18,8 @@ use pulse_primitives::bitcoin::{BlockHash, hashes::Hash};
 use serde::Serialize;
 use siphasher::sip::SipHasher13;
 
+use crate::ScriptTypes;
+
 /// Where the next page of a list begins; absent on the last page.
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 const BINARY: &str = "application/octet-stream";
@@ -120,9 +122,9 @@ impl Reply {
     }
 
     /// As the answer to this question.
-    pub(super) fn to(mut self, path: &str, query: Option<&str>) -> Self {
+    pub(super) fn to(mut self, path: &str, query: Option<&str>, types: ScriptTypes) -> Self {
         if let Some(Tag::Block(block)) = self.tag {
-            self.tag = Some(Tag::Bytes(settled_etag(path, query, &block)));
+            self.tag = Some(Tag::Bytes(settled_etag(path, query, types, &block)));
         }
         self
     }
@@ -146,10 +148,20 @@ fn etag(body: &[u8]) -> HeaderValue {
 }
 
 /// The `ETag` of an answer that follows from `path` (without `/api`), `query` and `block`. Another
-/// version may write the same answer otherwise.
-pub(super) fn settled_etag(path: &str, query: Option<&str>, block: &BlockHash) -> HeaderValue {
+/// version may write the same answer otherwise, and so do nodes with other names of scripts.
+pub(super) fn settled_etag(
+    path: &str,
+    query: Option<&str>,
+    types: ScriptTypes,
+    block: &BlockHash,
+) -> HeaderValue {
     let mut hasher = SipHasher13::new();
-    for part in [env!("CARGO_PKG_VERSION"), path, query.unwrap_or_default()] {
+    let types = match types {
+        ScriptTypes::Blockstream => "",
+        ScriptTypes::Mempool => "mempool",
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    for part in [version, path, query.unwrap_or_default(), types] {
         hasher.write(part.as_bytes());
         // Occurs in none of them.
         hasher.write(b"\n");
@@ -284,14 +296,19 @@ mod tests {
 
     #[test]
     fn a_settled_answer_is_named_by_its_question_and_its_block() {
+        const B: ScriptTypes = ScriptTypes::Blockstream;
         let block = |byte| BlockHash::from_byte_array([byte; 32]);
         let tag = |path, query, byte, text: &str| {
-            let reply = Reply::text(text, Cache::Settled(block(byte))).to(path, query);
+            let reply = Reply::text(text, Cache::Settled(block(byte))).to(path, query, B);
             reply.into_response().headers()[header::ETAG].clone()
         };
         let known = tag("/a", None, 1, "abc");
         assert_eq!(known, tag("/a", None, 1, "abc"));
-        assert_eq!(known, settled_etag("/a", None, &block(1)));
+        assert_eq!(known, settled_etag("/a", None, B, &block(1)));
+        assert_ne!(
+            known,
+            settled_etag("/a", None, ScriptTypes::Mempool, &block(1))
+        );
         for other in [
             tag("/b", None, 1, "abc"),
             tag("/a", Some("b"), 1, "abc"),
@@ -299,7 +316,7 @@ mod tests {
         ] {
             assert_ne!(known, other);
         }
-        let list = Reply::list(Body::empty(), Cache::Settled(block(1)), None).to("/a", None);
+        let list = Reply::list(Body::empty(), Cache::Settled(block(1)), None).to("/a", None, B);
         assert_eq!(list.into_response().headers()[header::ETAG], known);
 
         let mut asked = HeaderMap::new();

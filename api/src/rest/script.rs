@@ -4,10 +4,26 @@
 //! reference servers send too; the tests here pin it.
 
 use pulse_primitives::bitcoin::{
-    Address, Network, Script, TxIn, opcodes::all::OP_RETURN, script::Instruction,
+    Address, Network, Script, TxIn,
+    opcodes::{
+        Class, ClassifyContext, Opcode,
+        all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_15, OP_RETURN},
+    },
+    script::Instruction,
 };
 
 use super::model::string_schema;
+use crate::ScriptTypes;
+
+/// The output of pay-to-anchor (BIP 433).
+const ANCHOR: [u8; 4] = [0x51, 0x02, 0x4e, 0x73];
+
+/// What the JSON of a script depends on besides the script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rendering {
+    pub(crate) network: Network,
+    pub(crate) types: ScriptTypes,
+}
 
 /// What [`type_name`] may say.
 pub(super) enum TypeName {}
@@ -22,14 +38,18 @@ string_schema!(TypeName, "ScriptType", "The kind of a script.", |string| {
         "v0_p2wpkh",
         "v0_p2wsh",
         "v1_p2tr",
+        "anchor",
+        "provably_unspendable",
+        "multisig",
         "unknown",
     ]))
 });
 
 /// Name of the kind of script, by the first test that holds.
 ///
-/// Bare multisig, pay-to-anchor and future witness versions are `unknown`.
-pub(super) fn type_name(script: &Script) -> &'static str {
+/// Future witness versions are `unknown`, and with the names of Blockstream's server also bare
+/// multisig and pay-to-anchor.
+pub(super) fn type_name(script: &Script, types: ScriptTypes) -> &'static str {
     if script.is_empty() {
         "empty"
     } else if script.as_bytes()[0] == OP_RETURN.to_u8() {
@@ -46,9 +66,40 @@ pub(super) fn type_name(script: &Script) -> &'static str {
         "v0_p2wsh"
     } else if script.is_p2tr() {
         "v1_p2tr"
+    } else if types == ScriptTypes::Blockstream {
+        "unknown"
+    } else if script.as_bytes() == ANCHOR {
+        "anchor"
+    } else if begins_illegally(script) {
+        "provably_unspendable"
+    } else if is_multisig(script) {
+        "multisig"
     } else {
         "unknown"
     }
+}
+
+/// Whether the first instruction is one that fails whatever follows.
+fn begins_illegally(script: &Script) -> bool {
+    let first = script.as_bytes().first().copied().map(Opcode::from);
+    let class = first.map(|first| first.classify(ClassifyContext::Legacy));
+    matches!(class, Some(Class::IllegalOp | Class::ReturnOp))
+}
+
+/// Whether it wants some of the signatures for several keys, without a hash around them. As
+/// mempool/electrs has it, keys are not looked at: some are data.
+fn is_multisig(script: &Script) -> bool {
+    /// One key of 33 bytes.
+    const SHORTEST: usize = 37;
+    let bytes = script.as_bytes();
+    let [required, .., keys, end] = *bytes else {
+        return false;
+    };
+    let few = OP_PUSHNUM_1.to_u8()..=OP_PUSHNUM_15.to_u8();
+    bytes.len() >= SHORTEST
+        && end == OP_CHECKMULTISIG.to_u8()
+        && few.contains(&keys)
+        && (OP_PUSHNUM_1.to_u8()..=keys).contains(&required)
 }
 
 /// The address of a script; `None` if it has none (also P2PK). Every witness program of
@@ -62,22 +113,26 @@ pub(super) fn address(script: &Script, network: Network) -> Option<Address> {
 pub(super) struct InnerScripts<'a> {
     /// Of P2SH: the last push of the scriptSig.
     pub(super) redeem: Option<&'a Script>,
-    /// Of P2WSH, bare or inside P2SH: the last witness item.
+    /// Of P2WSH, bare or inside P2SH: the last witness item. Of taproot spent by a script that
+    /// script, with mempool's names.
     pub(super) witness: Option<&'a Script>,
 }
 
 impl<'a> InnerScripts<'a> {
     /// The scripts that `input` reveals to spend an output with script `prevout`.
-    pub(super) fn of(input: &'a TxIn, prevout: &Script) -> Self {
+    pub(super) fn of(input: &'a TxIn, prevout: &Script, types: ScriptTypes) -> Self {
         let redeem = prevout
             .is_p2sh()
             .then(|| last_push(&input.script_sig))
             .flatten();
         let has_witness_script = prevout.is_p2wsh() || redeem.is_some_and(Script::is_p2wsh);
-        let witness = has_witness_script
-            .then(|| input.witness.last())
-            .flatten()
-            .map(Script::from_bytes);
+        let witness = if has_witness_script {
+            input.witness.last().map(Script::from_bytes)
+        } else if types == ScriptTypes::Mempool && prevout.is_p2tr() {
+            input.witness.taproot_leaf_script().map(|leaf| leaf.script)
+        } else {
+            None
+        };
         Self { redeem, witness }
     }
 }
@@ -192,9 +247,78 @@ mod tests {
             ("51", "unknown", None),
         ] {
             let script = script(hex);
-            assert_eq!(type_name(&script), name, "{hex}");
+            assert_eq!(type_name(&script, ScriptTypes::Blockstream), name, "{hex}");
+            let of_mempool = match hex {
+                "51024e73" => "anchor",
+                hex if hex == multisig => "multisig",
+                _ => name,
+            };
+            assert_eq!(
+                type_name(&script, ScriptTypes::Mempool),
+                of_mempool,
+                "{hex}"
+            );
             let address = address(&script, Network::Bitcoin).map(|a| a.to_string());
             assert_eq!(address.as_deref(), address_text, "{hex}");
+        }
+    }
+
+    #[test]
+    fn multisig_is_what_mempool_electrs_takes_for_it() {
+        let (short, long) = (
+            format!("21{}", "02".repeat(33)),
+            format!("41{}", "04".repeat(65)),
+        );
+        for (hex, is_multisig) in [
+            (format!("51{short}51ae"), true),
+            (format!("51{short}{long}{short}53ae"), true),
+            (format!("5f{}5fae", short.repeat(15)), true),
+            (format!("51{short}4e{}52ae", "00".repeat(70)), true),
+            (format!("60{}60ae", short.repeat(16)), false),
+            (format!("52{short}51ae"), false),
+            (format!("00{short}51ae"), false),
+            (format!("4f{short}51ae"), false),
+            (format!("51{short}52ae"), true),
+            (format!("51{short}51af"), false),
+            (format!("51{short}51aeae"), false),
+            (format!("51{short}51ae02ae"), false),
+            ("51020202 51ae".replace(' ', ""), false),
+            ("5151ae".to_owned(), false),
+            ("51ae".to_owned(), false),
+            (format!("51{}51ae", "00".repeat(300)), true),
+        ] {
+            let name = type_name(&script(&hex), ScriptTypes::Mempool);
+            assert_eq!(
+                name,
+                if is_multisig { "multisig" } else { "unknown" },
+                "{hex}"
+            );
+        }
+        for hex in ["7e", "65ac", "ff", "ba"] {
+            let name = type_name(&script(hex), ScriptTypes::Mempool);
+            assert_eq!(name, "provably_unspendable", "{hex}");
+        }
+    }
+
+    #[test]
+    fn a_script_of_taproot_is_shown_among_mempool_s_names_alone() {
+        let p2tr = script(&format!("5120{}", "44".repeat(32)));
+        let control = [0xc0_u8; 33];
+        for (items, wanted) in [
+            (vec![&[1_u8; 64][..]], None),
+            (vec![&[1; 64], &[0x50, 1]], None),
+            (vec![&[0x51], &control], Some("51")),
+            (vec![&[7], &[0x51], &control, &[0x50]], Some("51")),
+            (vec![], None),
+        ] {
+            let input = TxIn {
+                witness: Witness::from_slice(&items),
+                ..TxIn::default()
+            };
+            let found = InnerScripts::of(&input, &p2tr, ScriptTypes::Mempool);
+            assert_eq!(found.witness, wanted.map(script).as_deref(), "{items:?}");
+            let found = InnerScripts::of(&input, &p2tr, ScriptTypes::Blockstream);
+            assert_eq!(found.witness, None);
         }
     }
 
@@ -213,14 +337,17 @@ mod tests {
                 script_sig: script(script_sig),
                 ..TxIn::default()
             };
-            let of_p2sh = InnerScripts::of(&input, &p2sh);
+            let of_p2sh = InnerScripts::of(&input, &p2sh, ScriptTypes::Blockstream);
             assert_eq!(
                 of_p2sh.redeem,
                 redeem.map(script).as_deref(),
                 "{script_sig}"
             );
             assert_eq!(of_p2sh.witness, None);
-            assert_eq!(InnerScripts::of(&input, &p2wpkh).redeem, None);
+            assert_eq!(
+                InnerScripts::of(&input, &p2wpkh, ScriptTypes::Mempool).redeem,
+                None
+            );
         }
     }
 
@@ -233,15 +360,21 @@ mod tests {
             witness: Witness::from_slice(&[&[1_u8, 2][..], &[0x51]]),
             ..TxIn::default()
         };
-        let found = InnerScripts::of(&nested, &p2sh);
+        let found = InnerScripts::of(&nested, &p2sh, ScriptTypes::Mempool);
         assert_eq!(found.redeem, Some(&*p2wsh));
         assert_eq!(found.witness, Some(&*script("51")));
         assert_eq!(
-            InnerScripts::of(&nested, &p2wsh).witness,
+            InnerScripts::of(&nested, &p2wsh, ScriptTypes::Blockstream).witness,
             Some(&*script("51"))
         );
         let p2wpkh = script("0014751e76e8199196d454941c45d1b3a323f1433bd6");
-        assert_eq!(InnerScripts::of(&nested, &p2wpkh).witness, None);
-        assert_eq!(InnerScripts::of(&TxIn::default(), &p2wsh).witness, None);
+        assert_eq!(
+            InnerScripts::of(&nested, &p2wpkh, ScriptTypes::Blockstream).witness,
+            None
+        );
+        assert_eq!(
+            InnerScripts::of(&TxIn::default(), &p2wsh, ScriptTypes::Blockstream).witness,
+            None
+        );
     }
 }

@@ -9,7 +9,7 @@ use pulse_primitives::{
     tip::ChainTip,
 };
 
-use super::{error::RestError, reply::Cache, router::Basis};
+use super::{error::RestError, reply::Cache, router::Basis, script::Rendering};
 use crate::{state::ApiState, together::AtTip};
 
 /// Confirmations from which an answer counts as final for caches.
@@ -53,6 +53,10 @@ impl<'a> Snapshot<'a> {
 
     pub(super) fn network(&self) -> Network {
         self.state.params().network
+    }
+
+    pub(super) fn rendering(&self) -> Rendering {
+        self.state.rendering()
     }
 
     /// # Errors

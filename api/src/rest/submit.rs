@@ -62,20 +62,11 @@ fn one(state: &ApiState, hex: &str) -> Answer {
 
 /// With a refusal as the operator wants it to be written.
 fn in_form<T>(state: &ApiState, answer: Result<T, RestError>) -> Result<T, RestError> {
-    answer.map_err(|err| match (state.config().broadcast_errors, err) {
-        (
-            BroadcastErrors::Mempool,
-            RestError::Rpc {
-                method,
-                code,
-                message,
-            },
-        ) => RestError::RpcObject {
-            method,
-            code,
-            message,
-        },
-        (_, err) => err,
+    answer.map_err(|mut error| {
+        if let RestError::Rpc { form, .. } = &mut error {
+            *form = state.config().broadcast_errors;
+        }
+        error
     })
 }
 
@@ -83,10 +74,9 @@ fn submit(submitter: &dyn TxSubmitter, hex: &str) -> Answer {
     const METHOD: &str = "sendrawtransaction";
     let bytes = Vec::<u8>::from_hex(hex.trim()).ok();
     let tx = bytes.and_then(|bytes| deserialize::<Transaction>(&bytes).ok());
-    let tx = tx.ok_or_else(|| RestError::Rpc {
-        method: METHOD,
-        code: -22,
-        message: "TX decode failed. Make sure the tx has at least one input.".to_owned(),
+    let tx = tx.ok_or_else(|| {
+        let text = "TX decode failed. Make sure the tx has at least one input.";
+        refused(METHOD, -22, text)
     })?;
     let limits = SubmitLimits {
         max_fee_rate_sat_kvb: Some(MAX_FEE_RATE_SAT_KVB),
@@ -133,18 +123,12 @@ fn list(
         raw.push(Vec::<u8>::from_hex(hex).map_err(|_| RestError::InvalidTxHex { index })?);
     }
     if raw.is_empty() {
-        return Err(RestError::Rpc {
-            method,
-            code: -8,
-            message: format!("Array must contain between 1 and {MAX_TXS} transactions."),
-        });
+        let text = format!("Array must contain between 1 and {MAX_TXS} transactions.");
+        return Err(refused(method, -8, text));
     }
     let decoded = raw.iter().zip(&hexes).map(|(bytes, hex)| {
-        deserialize(bytes).map_err(|_| RestError::Rpc {
-            method,
-            code: -22,
-            message: format!("TX decode failed: {hex} Make sure the tx has at least one input."),
-        })
+        let text = || format!("TX decode failed: {hex} Make sure the tx has at least one input.");
+        deserialize(bytes).map_err(|_| refused(method, -22, text()))
     });
     Ok((decoded.collect::<Result<_, _>>()?, limits))
 }
@@ -177,10 +161,15 @@ fn btc(text: &str) -> Option<(f64, Amount)> {
 }
 
 fn rejected(method: &'static str, err: &TxRejected) -> RestError {
+    refused(method, err.code, err.to_string())
+}
+
+fn refused(method: &'static str, code: i32, message: impl Into<String>) -> RestError {
     RestError::Rpc {
         method,
-        code: err.code,
-        message: err.to_string(),
+        code,
+        message: message.into(),
+        form: BroadcastErrors::default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod memchain;
 mod acceptance;
 mod bulk;
 mod conditional;
+mod errors;
 mod fakes;
 mod fuzz;
 mod golden;

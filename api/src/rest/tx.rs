@@ -28,12 +28,12 @@ pub(super) fn info(state: &ApiState, txid: &Txid) -> Answer {
     let (at, found) = find(state, |view| view.tx(txid), |mempool| mempool.tx(txid))?;
     match found.ok_or(RestError::TxNotFound)? {
         Found::Confirmed(detail) => {
-            let tx = TxJson::new(&detail, at.network())?;
+            let tx = TxJson::new(&detail, at.rendering())?;
             let block = detail.block;
             Ok(Reply::json(&tx, at.settled_at(block.height, block.hash)))
         }
         Found::Unconfirmed(entry) => {
-            let tx = TxJson::unconfirmed(&entry, at.network())?;
+            let tx = TxJson::unconfirmed(&entry, at.rendering())?;
             Ok(Reply::json(&tx, Cache::Short))
         }
     }
@@ -76,20 +76,15 @@ pub(super) fn status(at: &Snapshot<'_>, txid: &Txid) -> Answer {
 /// T5: its merkle branch.
 pub(super) fn merkle_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
     let proof = (at.view.merkle_proof(txid)?).ok_or_else(|| at.absent(RestError::ProofNotFound))?;
-    let block = at.view.block_hash_at(proof.block_height)?;
-    let cache = block.map_or(Cache::Short, |block| {
-        at.settled_at(proof.block_height, block)
-    });
+    let cache = at.settled_at(proof.block.height, proof.block.hash);
     Ok(Reply::json(&MerkleProofJson::from(proof), cache))
 }
 
 /// T6: a `merkleblock` message (BIP 37) that matches exactly this transaction, as hex.
 pub(super) fn merkle_block_proof(at: &Snapshot<'_>, txid: &Txid) -> Answer {
-    let proof = (at.view.merkle_block(txid)?).ok_or_else(|| at.absent(RestError::ProofNotFound))?;
-    let cache = match at.view.block_by_hash(&proof.header.block_hash())? {
-        Some(block) => at.settled_at(block.height, block.hash),
-        None => Cache::Short,
-    };
+    let found = at.view.merkle_block(txid)?;
+    let (proof, block) = found.ok_or_else(|| at.absent(RestError::ProofNotFound))?;
+    let cache = at.settled_at(block.height, block.hash);
     Ok(Reply::text(serialize_hex(&proof), cache))
 }
 

@@ -1,18 +1,13 @@
 //! HTTPS on the listener of HTTP, asked by curl.
 
-use std::{
-    env, fs,
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{env, fs, net::SocketAddr, path::Path, process::Command};
 
 use super::common::{DEADLINE, options};
 
 /// Whether there is a curl. Where there is none the test is skipped, with a word on stderr;
 /// with `CI=true` it fails.
 #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn has_curl() -> bool {
+pub fn has_curl() -> bool {
     let found = Command::new("curl").arg("--version").output().is_ok();
     if !found {
         let required = env::var("CI").is_ok_and(|ci| ci == "true");
@@ -23,7 +18,7 @@ fn has_curl() -> bool {
 }
 
 /// Puts a new certificate where the node reads it.
-fn certify(dir: &Path) {
+pub fn certify(dir: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     for (name, text) in [
         ("key.pem", made.signing_key.serialize_pem()),
@@ -35,18 +30,18 @@ fn certify(dir: &Path) {
     }
 }
 
-fn curl(addr: SocketAddr, trusted: &Path, scheme: &str, path: &str, args: &[&str]) -> Output {
+/// Asks for a path, trusting one certificate; writes the body and `|` with the version of HTTP.
+pub fn curl(addr: SocketAddr, trusted: &Path, scheme: &str, path: &str) -> Command {
     let port = addr.port();
-    Command::new("curl")
+    let mut command = Command::new("curl");
+    command
         .args(["--silent", "--show-error", "--noproxy", "*"])
         .args(["--max-time", "20", "--write-out", "|%{http_version}"])
         .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
         .arg("--cacert")
         .arg(trusted)
-        .args(args)
-        .arg(format!("{scheme}://localhost:{port}{path}"))
-        .output()
-        .unwrap()
+        .arg(format!("{scheme}://localhost:{port}{path}"));
+    command
 }
 
 #[test]
@@ -70,21 +65,22 @@ fn one_listener_speaks_https_of_both_versions_and_http_and_reads_new_certificate
         ("https", &["--http1.1", "--tls-max", "1.2"], "ok|1.1"),
         ("http", &[], "ok|1.1"),
     ] {
-        let output = curl(addr, &first, scheme, "/health/live", args);
+        let mut asked = curl(addr, &first, scheme, "/health/live");
+        let output = asked.args(args).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(text, want, "{scheme} {args:?}: {err}");
     }
-    let plain = curl(addr, &first, "https", "/metrics", &[]).stdout;
-    let packed = curl(addr, &first, "https", "/metrics", &["--compressed"]).stdout;
-    for metrics in [plain, packed] {
-        assert!(metrics.starts_with(b"# HELP"));
+    for packed in [None, Some("--compressed")] {
+        let mut asked = curl(addr, &first, "https", "/metrics");
+        let output = asked.args(packed).output().unwrap();
+        assert!(output.stdout.starts_with(b"# HELP"));
     }
 
     certify(dir.path());
     let speaks = |trusted: &Path| {
-        let output = curl(addr, trusted, "https", "/health/live", &[]);
-        output.stdout.starts_with(b"ok")
+        let mut asked = curl(addr, trusted, "https", "/health/live");
+        asked.output().unwrap().stdout.starts_with(b"ok")
     };
     node.wait_until("the new certificate", DEADLINE, |_| speaks(&cert));
     assert!(!speaks(&first));

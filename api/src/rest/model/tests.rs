@@ -1,12 +1,13 @@
 //! Rendering, byte by byte, of the contract's vectors.
 
 use bitcoin::{
-    Amount, MerkleBlock, ScriptBuf, TxIn, TxOut,
+    Amount, MerkleBlock, Network, ScriptBuf, TxIn, TxOut,
     block::Header,
     consensus::encode::{deserialize_hex, serialize_hex},
 };
 
 use super::*;
+use crate::ScriptTypes;
 
 const HEADER: &str = "000000201111111111111111111111111111111111111111111111111111111111111111e129dfe02f567fc612d126596d43406144f40a771810ac7143421d2df3e5c1d000f15365ffff7f2002000000";
 const BLOCK: &str = "1c45a447627cbd0003b94a77a48f5746dac20551805150cfb23d2b2f9b5fbc53";
@@ -41,6 +42,15 @@ const GOLDEN_JSON: &str = r#"
    "scriptpubkey_asm":"OP_PUSHNUM_1 OP_PUSHBYTES_33 032222222222222222222222222222222222222222222222222222222222222222 OP_PUSHNUM_1 OP_CHECKMULTISIG",
    "scriptpubkey_type":"unknown","value":89000}],
  "size":369,"weight":1083,"fee":760,"status":{"confirmed":false}}"#;
+
+const MAINNET: Rendering = rendering(Network::Bitcoin);
+
+const fn rendering(network: Network) -> Rendering {
+    Rendering {
+        network,
+        types: ScriptTypes::Blockstream,
+    }
+}
 
 /// The compact form of JSON that was broken into lines between tokens.
 fn compact(text: &str) -> String {
@@ -81,7 +91,7 @@ fn the_golden_transaction_renders_as_in_the_contract() {
     let tx: bitcoin::Transaction = deserialize_hex(GOLDEN_TX).unwrap();
     let txid = tx.compute_txid();
     let prevouts = golden_prevouts();
-    let rendered = TxJson::render(&tx, txid, &prevouts, None, Network::Bitcoin).unwrap();
+    let rendered = TxJson::render(&tx, txid, &prevouts, None, MAINNET).unwrap();
     assert_eq!(json(&rendered), compact(GOLDEN_JSON));
 }
 
@@ -90,7 +100,8 @@ fn addresses_in_a_transaction_are_those_of_the_network() {
     let tx: bitcoin::Transaction = deserialize_hex(GOLDEN_TX).unwrap();
     let prevouts = golden_prevouts();
     let txid = tx.compute_txid();
-    let text = json(&TxJson::render(&tx, txid, &prevouts, None, Network::Regtest).unwrap());
+    let text =
+        json(&TxJson::render(&tx, txid, &prevouts, None, rendering(Network::Regtest)).unwrap());
     assert!(
         text.contains(r#""scriptpubkey_address":"bcrt1pfees"#),
         "{text}"
@@ -104,9 +115,9 @@ fn spent_outputs_that_do_not_fit_are_an_error_and_never_a_wrong_fee() {
     let txid = tx.compute_txid();
     let mut prevouts = golden_prevouts();
     prevouts[0].value = Amount::from_sat(1);
-    assert!(TxJson::render(&tx, txid, &prevouts, None, Network::Bitcoin).is_err());
+    assert!(TxJson::render(&tx, txid, &prevouts, None, MAINNET).is_err());
     prevouts.truncate(1);
-    assert!(TxJson::render(&tx, txid, &prevouts, None, Network::Bitcoin).is_err());
+    assert!(TxJson::render(&tx, txid, &prevouts, None, MAINNET).is_err());
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn a_coinbase_has_no_spent_output_and_no_fee() {
         prevouts: Vec::new(),
         block: block_ref(),
     };
-    let rendered = TxJson::new(&detail, Network::Bitcoin).unwrap();
+    let rendered = TxJson::new(&detail, MAINNET).unwrap();
     let want = compact(
         r#"{"txid":"0000000000000000000000000000000000000000000000000000000000000000","vout":4294967295,"prevout":null,
         "scriptsig":"022c0300","scriptsig_asm":"OP_PUSHBYTES_2 2c03 OP_0",
@@ -279,7 +290,11 @@ fn merkle_proofs_render_as_in_the_contract() {
     .map(|id| id.parse::<Txid>().unwrap());
     let sibling = "55766b905b9b12c5b1ea831fa5ffb90e1cdf3941230d52c7bce2eb38bc83be4b";
     let proof = MerkleProof {
-        block_height: 812,
+        block: BlockRef {
+            height: 812,
+            hash: BLOCK.parse().unwrap(),
+            time: 1_700_000_000,
+        },
         merkle: vec![ids[2], sibling.parse().unwrap()],
         pos: 2,
     };

@@ -181,7 +181,8 @@ fn add_tip_height(response: &mut Value) {
     if response.get("$ref").is_none() {
         response["headers"]["X-Tip-Height"] = json!({
             "description": "Height of the newest indexed block when the question was taken up; \
-                            absent before the first.",
+                            absent before the first, and where another server has answered \
+                            that does not say it.",
             "schema": {"type": "integer", "minimum": 0},
         });
     }

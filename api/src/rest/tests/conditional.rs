@@ -6,9 +6,11 @@ use axum::{
     body::Body,
     http::{Method, Request, header},
 };
+use pulse_primitives::bitcoin::ScriptBuf;
 use tower::ServiceExt;
 
 use super::{Answer, World, spend};
+use crate::ScriptTypes;
 
 impl World {
     async fn get_unless(&self, path: &str, known: &str) -> Answer {
@@ -42,6 +44,32 @@ fn settled(world: &World) -> Vec<String> {
     let of_block = of_block.map(|tail| format!("/block/{hash}/{tail}"));
     let of_tx = of_tx.map(|tail| format!("/tx/{txid}{tail}"));
     of_block.into_iter().chain(of_tx).collect()
+}
+
+#[tokio::test]
+async fn nodes_that_name_scripts_differently_do_not_take_each_other_s_answers() {
+    let answer = async |types| {
+        let world = World::with(|config| config.script_types = types, true);
+        let anchor = ScriptBuf::from_hex("51024e73").unwrap();
+        let tx = spend(&world.coins()[0], &anchor, 0);
+        world.confirm(&[&tx.tx], 70);
+        (71..83).for_each(|nonce| world.confirm(&[], nonce));
+        world.follow_index();
+        world.follow_mempool();
+        let path = format!("/tx/{}", tx.txid);
+        (path.clone(), world.get(&path).await, world)
+    };
+    let (path, ours, _) = answer(ScriptTypes::Blockstream).await;
+    let (same, others, world) = answer(ScriptTypes::Mempool).await;
+    assert_eq!(path, same);
+    let types =
+        [&ours, &others].map(|answer| answer.json()["vout"][0]["scriptpubkey_type"].clone());
+    assert_eq!(types, ["unknown", "anchor"]);
+    assert_ne!(ours.tag(), others.tag());
+    let known = ours.tag().unwrap();
+    assert_eq!(world.get_unless(&path, known).await.status, 200);
+    let known = others.tag().unwrap();
+    assert_eq!(world.get_unless(&path, known).await.status, 304);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

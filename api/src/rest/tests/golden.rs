@@ -26,6 +26,17 @@ const HEADERS: [&str; 8] = [
     "x-indexed-height",
 ];
 
+/// What is no address, in each way that has a text of its own.
+pub(super) const NO_ADDRESSES: [&str; 5] = [
+    "abc",
+    // Longer than any in base58, and of another length.
+    "bc1pg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zq8ss0kg",
+    "11111111111111111111116iowaD",
+    // Of Litecoin, in base58 and in bech32.
+    "LVuDpNCSSj6pQ7t9Pv6d6sUkLKoqDEVUnJ",
+    "ltc1qw508d6qejxtdg4y5r3zarvary0c5xw7kgmn4n9",
+];
+
 /// Requests and their answers, as text.
 #[derive(Default)]
 struct Record(String);
@@ -253,17 +264,29 @@ async fn errors() {
         format!("/tx/{unknown}/merkle-proof"),
         format!("/tx/{unknown}/merkleblock-proof"),
         format!("/tx/{unknown}/removed"),
+        format!("/tx/{unknown}/replacement"),
+        format!("/tx/{unknown}/cpfp"),
+        "/txs/outspends".to_owned(),
+        "/txs/outspends?txids=".to_owned(),
         "/scripthash/abc".to_owned(),
-        "/address/abc".to_owned(),
         "/address/bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4".to_owned(),
         format!("/scripthash/{unknown}/txs/chain/{funding}"),
         format!("/scripthash/{unknown}/txs?after_txid={unknown}"),
         format!("/scripthash/{unknown}/txs?limit=0"),
         format!("/scripthash/{unknown}/utxo?cursor=x"),
+        format!("/scripthash/{unknown}/txs?from_height=x"),
+        format!("/scripthash/{unknown}/txs/summary/{unknown}"),
+        format!("/scripthash/{unknown}/balance?height=99999"),
+        format!("/scripthash/{unknown}/balance?height=x"),
+        "/mempool/txids/page/abc".to_owned(),
+        "/blocks?min_height=x".to_owned(),
         "/address-prefix/bc1q".to_owned(),
         "/block-template".to_owned(),
     ] {
         record.get(&world, &path).await;
+    }
+    for text in NO_ADDRESSES {
+        record.get(&world, &format!("/address/{text}")).await;
     }
     for (method, path, body) in [
         (Method::POST, "/blocks", ""),
@@ -273,9 +296,32 @@ async fn errors() {
         (Method::HEAD, "/blocks/tip/height", ""),
         (Method::HEAD, "/nonsense", ""),
         (Method::POST, "/addresses/txs", "x"),
+        (Method::POST, "/bulk/txs", "[1]"),
+        (Method::POST, "/descriptors", "{}"),
+        (Method::POST, "/descriptors", r#"{"descriptors":[]}"#),
+        (Method::POST, "/descriptors", r#"{"descriptors":["x"]}"#),
+        (
+            Method::POST,
+            "/descriptors",
+            r#"{"descriptors":["x"],"gap_limit":0}"#,
+        ),
     ] {
         record.call(&world, method, path, body).await;
     }
+    for (path, what, count) in [
+        ("/addresses/txs", "addresses", 301),
+        ("/scripthashes/txs/summary", "scripthashes", 301),
+        ("/bulk/txs", "txids", 1_001),
+        ("/bulk/addresses/utxo", "addresses", 1_001),
+    ] {
+        let many = format!("[{}]", vec!["\"\""; count].join(","));
+        let answer = world.call(Method::POST, path, many).await;
+        record.add(&Method::POST, path, &format!("({count} {what})"), &answer);
+    }
+    let txids = vec![unknown.as_str(); 51].join(",");
+    let path = format!("/txs/outspends?txids={txids}");
+    let answer = world.get(&path).await;
+    record.add(&Method::GET, "/txs/outspends?txids=", "(51 txids)", &answer);
     let too_large = Body::from(vec![b'0'; 1_000_001]);
     let answer = world.call(Method::POST, "/tx", too_large).await;
     record.add(&Method::POST, "/tx", "(1,000,001 bytes)", &answer);

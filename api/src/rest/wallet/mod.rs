@@ -178,11 +178,11 @@ pub(super) fn txs(state: &ApiState, body: &[u8], page: &Asked, outlet: Outlet) -
     let mut list = List::within(outlet, Cache::Private, page.next(), &wallet.head, "txs");
     for entry in unconfirmed {
         if at.view.tx_block(&entry.txid)?.is_none() {
-            list.push(&TxJson::unconfirmed(entry, at.network())?)?;
+            list.push(&TxJson::unconfirmed(entry, at.rendering())?)?;
         }
     }
     for detail in at.view.merged_txs(&scripts, &page) {
-        list.push(&TxJson::new(&detail?, at.network())?)?;
+        list.push(&TxJson::new(&detail?, at.rendering())?)?;
     }
     list.finish()
 }
