@@ -4,7 +4,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use pulse_fleet::{FleetConfig, FleetHandle};
-use pulse_meta::MetaStore;
+use pulse_meta::identity::Keypair;
 use pulse_primitives::{
     Height,
     bitcoin::{
@@ -91,7 +91,6 @@ struct BadSibling {
     handle: FleetHandle,
     stop: CancellationToken,
     runtime: Option<Runtime>,
-    _dir: tempfile::TempDir,
 }
 
 impl BadSibling {
@@ -102,18 +101,13 @@ impl BadSibling {
         claims: Claims,
         serve: impl Fn(SiblingStream) -> Served + Send + 'static,
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let node_id = peer_id(node);
         // Of two siblings the one with the lower id opens the stream and speaks first, as a
         // scripted peer wants it of others. Ids of one length are in the order of their texts.
-        let identity = (0..100)
-            .map(|number| {
-                let (store, _) = MetaStore::open(&dir.path().join(number.to_string())).unwrap();
-                let identity = store.identity().clone();
-                (identity.public().to_peer_id().to_string(), identity)
-            })
-            .find(|(id, _)| *id > node_id);
-        let (_, identity) = identity.expect("one in two is higher");
+        // Without an end, since a node whose id is near the highest needs thousands of tries.
+        let identity = std::iter::repeat_with(Keypair::generate_ed25519)
+            .find(|identity| identity.public().to_peer_id().to_string() > node_id)
+            .unwrap();
         let identity = identity.to_protobuf_encoding().unwrap();
         let config = FleetConfig {
             listen: "127.0.0.1:0".to_owned(),
@@ -147,7 +141,6 @@ impl BadSibling {
             handle,
             stop,
             runtime: Some(runtime),
-            _dir: dir,
         }
     }
 
