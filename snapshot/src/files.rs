@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{error::SnapshotError, progress::Progress};
+use crate::{direct::ChunkBuffer, error::SnapshotError, progress::Progress};
 
 /// Mode of new files and folders: what a snapshot holds is public, but nobody else has to
 /// read it from this machine's disk.
@@ -124,12 +124,12 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<(String, u64)>, SnapshotError> {
 pub(crate) fn parallel(
     count: usize,
     threads: usize,
-    work: impl Fn(usize, &mut Vec<u8>) -> Result<(), SnapshotError> + Sync,
+    work: impl Fn(usize, &mut ChunkBuffer) -> Result<(), SnapshotError> + Sync,
 ) -> Result<(), SnapshotError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
     let run = || {
-        let mut buffer = Vec::new();
+        let mut buffer = ChunkBuffer::default();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
@@ -156,9 +156,9 @@ pub(crate) fn read_range(
     path: &PathBuf,
     start: u64,
     len: usize,
-    buffer: &mut Vec<u8>,
+    buffer: &mut ChunkBuffer,
 ) -> io::Result<()> {
-    buffer.resize(len, 0);
+    buffer.resize(len);
     File::open(path)?.read_exact_at(buffer, start)
 }
 

@@ -21,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod direct;
 mod draft;
 mod error;
 mod files;
@@ -31,6 +32,7 @@ mod staging;
 #[cfg(test)]
 mod tests;
 
+pub use direct::ChunkBuffer;
 pub use draft::Draft;
 pub use error::SnapshotError;
 pub use files::{available_bytes, same_file_system};

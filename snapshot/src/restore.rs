@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    direct::ChunkBuffer,
     error::SnapshotError,
     files::{list, parallel, read_range, threads},
     manifest::{ChunkHash, FileEntry, MANIFEST_FILE, Manifest, PROOF_FILE},
@@ -134,7 +135,7 @@ impl Snapshot {
         &self,
         entry: &FileEntry,
         chunk: usize,
-        buffer: &mut Vec<u8>,
+        buffer: &mut ChunkBuffer,
     ) -> Result<(), SnapshotError> {
         let (start, len) = entry.chunk_range(chunk);
         let path = self.dir.join(&entry.path);
@@ -143,7 +144,7 @@ impl Snapshot {
 
     fn each_chunk(
         &self,
-        work: impl Fn(usize, usize, &mut Vec<u8>) -> Result<(), SnapshotError> + Sync,
+        work: impl Fn(usize, usize, &mut ChunkBuffer) -> Result<(), SnapshotError> + Sync,
     ) -> Result<(), SnapshotError> {
         let files = self.manifest.files.iter().enumerate();
         let chunks: Vec<(usize, usize)> = files

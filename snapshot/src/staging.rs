@@ -16,13 +16,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use parking_lot::Mutex;
 
 use crate::{
+    direct::{self, ChunkBuffer},
     error::SnapshotError,
     files::{FILE_MODE, available_bytes, list, make_dir, parallel, read_range, sync_dir, threads},
     manifest::{ChunkHash, Manifest},
@@ -34,6 +35,9 @@ pub const STAGING_FOLDER: &str = "restore.partial";
 
 /// What a restore makes in the target.
 pub const TOP_LEVEL: [&str; 3] = ["headers.dat", "index", "kernel"];
+
+/// Where the blocks are.
+const BLOCKS_FOLDER: &str = "kernel/blocks/";
 
 /// Bytes that are left free beside the snapshot.
 const SPARE_BYTES: u64 = 256 << 20;
@@ -144,7 +148,7 @@ impl Staging {
         &self,
         file: usize,
         chunk: usize,
-        buffer: &mut Vec<u8>,
+        buffer: &mut ChunkBuffer,
     ) -> Result<bool, SnapshotError> {
         let entry = &self.manifest.files[file];
         let (start, len) = entry.chunk_range(chunk);
@@ -176,11 +180,12 @@ impl Staging {
             ));
         }
         let path = self.root.join(&entry.path);
-        OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|open| open.write_all_at(bytes, start))
-            .map_err(SnapshotError::io(&path))?;
+        // The index and the coins are read as soon as all is there.
+        let write = match entry.path.starts_with(BLOCKS_FOLDER) {
+            true => direct::write_at,
+            false => direct::write_cached_at,
+        };
+        write(&path, bytes, start).map_err(SnapshotError::io(&path))?;
         self.done.lock()[file][chunk] = true;
         Ok(())
     }

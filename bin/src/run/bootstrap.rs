@@ -64,6 +64,9 @@ use super::{blocking, replay};
 const MAX_MANIFESTS: usize = 8;
 /// Time between two rounds of asking.
 const ROUND: Duration = Duration::from_secs(1);
+/// The same after the first round, doubled with each up to [`ROUND`]: siblings are found in a
+/// moment.
+const FIRST_ROUND: Duration = Duration::from_millis(20);
 /// How long another offer is waited for after one that there is no room for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two lines of log about the same.
@@ -178,19 +181,22 @@ impl Start<'_> {
         let mut refused = HashSet::new();
         let mut too_large = None::<(Instant, anyhow::Error)>;
         let mut told = None::<Instant>;
+        let mut pause = FIRST_ROUND;
         loop {
             opening.doing("the node is starting: looking for a sibling that offers a snapshot");
             let Some(candidate) = self.choose(&mut refused).await else {
                 if let Some((_, err)) = too_large.take_if(|(at, _)| at.elapsed() >= PATIENCE) {
                     return Err(err);
                 }
-                if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+                let is_due = told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+                if pause >= ROUND && is_due {
                     told = Some(Instant::now());
                     warn!(
                         "no sibling offers a snapshot that fits. Hint: set fleet.snapshots_dir on one and make a snapshot there, or start with --bootstrap blocks"
                     );
                 }
-                sleep(ROUND).await;
+                sleep(pause).await;
+                pause = (2 * pause).min(ROUND);
                 continue;
             };
             opening.doing("the node is starting: fetching a snapshot from its siblings");

@@ -33,7 +33,9 @@ use libp2p::{PeerId, Stream, futures::future::join_all};
 use libp2p_stream::{Control, OpenStreamError};
 use parking_lot::Mutex;
 use pulse_primitives::Height;
-use pulse_snapshot::{ChunkHash, MAX_MANIFEST_BYTES, Progress, SnapshotError, Staging};
+use pulse_snapshot::{
+    ChunkBuffer, ChunkHash, MAX_MANIFEST_BYTES, Progress, SnapshotError, Staging,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
@@ -323,7 +325,7 @@ impl SnapshotClient {
             Ok(stream) => stream,
             Err(err) => return End::Lost(err),
         };
-        let mut buffer = Vec::new();
+        let mut buffer = ChunkBuffer::default();
         let mut written = Written::default();
         loop {
             let Some(chunk) = job.queue.lock().pop_front() else {
@@ -466,8 +468,8 @@ async fn receive_chunk(
     stream: &mut Compat<Stream>,
     job: &Job,
     (file, chunk): (usize, usize),
-    mut buffer: Vec<u8>,
-) -> Result<Vec<u8>, End> {
+    mut buffer: ChunkBuffer,
+) -> Result<ChunkBuffer, End> {
     let place = |place| u32::try_from(place).map_err(io::Error::other);
     let question = Question::Chunk {
         manifest: job.manifest,
@@ -484,7 +486,7 @@ async fn receive_chunk(
     if usize::try_from(len).ok() != Some(wanted) {
         return Err(End::Misbehaved("a chunk of another length"));
     }
-    buffer.resize(wanted, 0);
+    buffer.resize(wanted);
     let read = timeout(BYTES_LIMIT, read_steadily(stream, &mut buffer)).await;
     read.map_err(io::Error::from)??;
     Ok(buffer)
@@ -494,8 +496,8 @@ async fn receive_chunk(
 async fn put_chunk(
     job: &Job,
     (file, chunk): (usize, usize),
-    buffer: Vec<u8>,
-) -> Result<Vec<u8>, End> {
+    buffer: ChunkBuffer,
+) -> Result<ChunkBuffer, End> {
     let staging = Arc::clone(&job.staging);
     let put = spawn_blocking(move || {
         let put = staging.put_chunk(file, chunk, &buffer);
