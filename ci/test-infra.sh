@@ -33,7 +33,7 @@ step lambda python3 infra/lambda/health_check/test_handler.py
 step contract infra/verify/contract.py "$NODE_BINARY"
 step containers "$INFRA_TOOLS/python3" infra/verify/containers.py "$NODE_BINARY"
 step scrape infra/verify/scrape.sh
-step "alerts by their causes" infra/verify/alerts.py
+step "alerts by their causes" "$INFRA_TOOLS/python3" infra/verify/alerts.py
 step archive "$INFRA_TOOLS/python3" infra/verify/archive.py
 step acceptance infra/verify/acceptance.sh
 step edge infra/verify/edge.sh

@@ -3,8 +3,8 @@
 our rules says that it fires.
 
 Before that, nothing may fire although all nodes run: so it is the cause that makes it fire.
-Rules are those of infra/monitoring with all durations divided by FASTER; nothing else is
-changed. What cannot be caused on one machine stands in IMPOSSIBLE, with the reason; together
+Rules are those of infra/monitoring with all durations divided by FASTER, and days by
+FASTER_DAYS; nothing else is changed. What cannot be caused on one machine stands in IMPOSSIBLE, with the reason; together
 they must be all alerts that there are.
 
     NODE_BINARY=target/release/pulse-node alerts.py [ALERT...]
@@ -25,20 +25,20 @@ import time
 import urllib.error
 import urllib.parse
 
+import blake3
+import plyvel
 from bitcoin_peer import Peer
-from scene import PATIENCE, ROOT, Node, Scene, free_port, get, wait_for
+from scene import NODE, PATIENCE, ROOT, Node, Scene, free_port, get, wait_for
 
 MONITORING = ROOT / "infra/monitoring/prometheus"
 # How many times as fast the rules' time goes by.
 FASTER = 120
+# The same for times that are given in days.
+FASTER_DAYS = 60 * FASTER
 # Time in which nothing may fire before the causes.
 CALM = 20
 
 IMPOSSIBLE = {
-    "PulseTrustUnproven": "a week on a sibling's word: a chain that is small enough for this test "
-    "is computed anew before the alert's time is over",
-    "PulseTrustRefuted": "needs a sibling with a forged snapshot; bin/tests/e2e/bootstrap.rs makes one and "
-    "finds the metric",
     "PulseHandlerPanicked": "a fault of the program is its reason, and no request is known that "
     "meets one; the counter is tested in api/src/layers.rs and api/src/blocking.rs",
     "PulseErrors": "answers of 5xx besides 503 come from such faults alone: whatever else is in "
@@ -52,7 +52,8 @@ def faster(rules):
     """The rules with every duration of an expression or a `for` divided by FASTER."""
 
     def duration(match):
-        seconds = int(match[1]) * UNITS[match[2]] / FASTER
+        faster = FASTER_DAYS if match[2] == "d" else FASTER
+        seconds = int(match[1]) * UNITS[match[2]] / faster
         return f"{max(1, round(seconds * 1000))}ms"
 
     lines = []
@@ -224,6 +225,9 @@ class Causes:
         ]  # fmt: skip
         for one in self.strange:
             one.command[one.command.index("regtest")] = "signet"
+        # Siblings that offer a snapshot: a true one and a forged one.
+        self.believing = self.newcomer("believing", self.offer("vouching"))
+        self.deceived = self.newcomer("deceived", self.offer("forging", self.forge))
         # Only started later: their trouble begins with the start.
         self.quiet_peer = self.peer(self.tip)
         self.quiet = node("quiet", [self.quiet_peer], start=False)
@@ -239,6 +243,59 @@ class Causes:
         self.exporters()
         self.machines = [(self.machine, "damaged"), (self.poor_machine, "poor")]
         self.in_background(self.grow)
+
+    def offer(self, name, change=lambda folder: None):
+        """A node that offers a snapshot of itself, changed so."""
+        key = self.scene.work / "snapshots.key"
+        key.write_text("22" * 32)
+        address = f"127.0.0.1:{free_port()}"
+        shelf = self.scene.work / f"{name}-shelf"
+        peers = [self.peer(100)]
+        settings = {
+            "PULSE_FLEET__KEY_FILE": str(key),
+            "PULSE_FLEET__LISTEN": address,
+            "PULSE_FLEET__SNAPSHOTS_DIR": str(shelf),
+        }
+        node = Node(self.scene, name, peers, **settings).start().synced_to(99)
+        made = self.scene.work / f"{name}-snapshot"
+        command = [NODE, "--network", "regtest", "--data-dir", str(node.data)]
+        subprocess.run([*command, "snapshot", "create", str(made)], check=True, stdout=subprocess.DEVNULL)
+        change(made)
+        shelf.mkdir()
+        made.rename(shelf / "one")
+        return {
+            "PULSE_FLEET__KEY_FILE": str(key),
+            "PULSE_FLEET__LISTEN": "127.0.0.1:0",
+            "PULSE_FLEET__LOOKUP_SECS": "1",
+            "PULSE_FLEET__ONLY_SIBLINGS": "true",
+            "PULSE_FLEET__SEEDS": json.dumps([address]),
+        }
+
+    def newcomer(self, name, settings):
+        """A node that will begin with the snapshot of a sibling."""
+        node = Node(self.scene, name, [], **settings)
+        node.command += ["--bootstrap", "snapshot"]
+        return node
+
+    def forge(self, folder):
+        """Takes one unspent output away, and makes the hashes fit."""
+        chainstate = folder / "kernel/chainstate"
+        with plyvel.DB(str(chainstate), compression=None) as coins:
+            coins.delete(next(coins.iterator(prefix=b"C", include_value=False)))
+        for path in chainstate.glob("LO*"):
+            path.unlink()
+        manifest = json.loads((folder / "manifest.json").read_text())
+        place = "kernel/chainstate/"
+        files = [file for file in manifest["files"] if not file["path"].startswith(place)]
+        for path in chainstate.iterdir():
+            data, length = path.read_bytes(), manifest["chunk_len"]
+            chunks = [data[at : at + length] for at in range(0, len(data), length)]
+            hashes = [blake3.blake3(chunk).hexdigest() for chunk in chunks]
+            files.append({"path": place + path.name, "size": len(data), "chunks": hashes})
+        manifest["files"] = sorted(files, key=lambda file: file["path"])
+        text = json.dumps(manifest).encode()
+        (folder / "manifest.json").write_bytes(text)
+        (folder / "manifest.b3").write_text(f"{blake3.blake3(text).hexdigest()}  manifest.json\n")
 
     def in_background(self, work):
         def until_over():
@@ -507,12 +564,28 @@ class Causes:
         self.alone.start()
         return [("PulseFleetAlone", "alone")]
 
+    def believe(self):
+        """What a sibling's state could be compared with was lost before it was."""
+        trust = self.believing.data / "trust.json"
+        self.believing.start()
+        wait_for("the own state", lambda: trust.exists() and '"validated"' in trust.read_text())
+        self.believing.process.terminate()
+        self.believing.process.wait()
+        trust.write_text(trust.read_text().replace('"validated"', '"sibling"'))
+        self.believing.start()
+        return [("PulseTrustUnproven", "believing")]
+
+    def deceive(self):
+        """A sibling's snapshot lacks a coin."""
+        self.deceived.start()
+        return [("PulseTrustRefuted", "deceived")]
+
     def all(self):
         """In this order."""
         return [
-            self.isolate, self.quieten, self.restarts, self.killed, self.crowd, self.damage,
-            self.lose, self.cut, self.stall, self.fork, self.hide, self.expire, self.starve,
-            self.fill, self.misbehave, self.desert, self.hang, self.occupy,
+            self.believe, self.deceive, self.isolate, self.quieten, self.restarts, self.killed,
+            self.crowd, self.damage, self.lose, self.cut, self.stall, self.fork, self.hide,
+            self.expire, self.starve, self.fill, self.misbehave, self.desert, self.hang, self.occupy,
         ]  # fmt: skip
 
 
@@ -539,7 +612,10 @@ def main():
             time.sleep(0.5)
         print(f"alerts: {len(causes.calm)} nodes, and nothing fires", flush=True)
         causes.in_background(prometheus.look)
-        later = [causes.quiet, causes.lonely, causes.alone, *causes.strange]
+        later = [
+            causes.quiet, causes.lonely, causes.alone, *causes.strange, causes.believing,
+            causes.deceived,
+        ]  # fmt: skip
         prometheus.watch([*causes.calm, *later], causes.machines)
         expected = []
         for cause in causes.all():
