@@ -126,6 +126,9 @@ enum AskError {
     /// Nor with this: it has not come far enough.
     #[error("its tip is at height {tip}, below {wanted}")]
     Behind { tip: u64, wanted: Height },
+    /// Nor with this: a node of its own kind that cannot answer yet either.
+    #[error("it is at height {tip} and not synced itself")]
+    NotSynced { tip: Height },
 }
 
 /// Another Esplora server.
@@ -155,6 +158,17 @@ struct Raw {
     /// How far its index had come, if it says so.
     tip: Option<Height>,
     body: Bytes,
+}
+
+impl Raw {
+    /// Why an answer of this status is none. Who says that the service is unavailable, and how
+    /// far its index is, is a node like this one: there is no reason to leave it alone.
+    fn refusal(&self, status: StatusCode) -> AskError {
+        match self.tip {
+            Some(tip) if status == StatusCode::SERVICE_UNAVAILABLE => AskError::NotSynced { tip },
+            _ => AskError::Status(status),
+        }
+    }
 }
 
 impl Fallback {
@@ -248,7 +262,7 @@ impl Fallback {
                 warn!(height, "the other server's chain does not go on from ours");
                 metrics::fallback("other_chain");
             }
-            Err(err @ AskError::Behind { .. }) => {
+            Err(err @ (AskError::Behind { .. } | AskError::NotSynced { .. })) => {
                 self.breaker.lock().succeeded();
                 debug!(%err, "the other server is behind");
                 metrics::fallback("behind");
@@ -323,7 +337,7 @@ impl Fallback {
             StatusCode::OK => Err(AskError::Garbage {
                 path: path.to_owned(),
             }),
-            status => Err(AskError::Status(status)),
+            status => Err(raw.refusal(status)),
         }
     }
 
@@ -371,7 +385,7 @@ fn passed_on(form: Form, raw: Raw, path: &str) -> Result<Response, AskError> {
             "text/plain"
         }
         StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => return Err(garbage()),
-        status => return Err(AskError::Status(status)),
+        status => return Err(raw.refusal(status)),
     };
     let mut response = Response::new(Body::from(raw.body));
     *response.status_mut() = raw.status;

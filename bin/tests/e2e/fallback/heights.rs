@@ -1,7 +1,13 @@
 //! How new the other server's answers are: what it tells is passed on, and who asks for
 //! nothing older than a block gets nothing older.
 
-use std::thread;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use pulse_primitives::bitcoin::Network;
 use pulse_testkit::{Answer, Behaviour, ChainBuilder, PulseNode, ScriptedPeer};
@@ -100,6 +106,48 @@ fn who_asks_for_nothing_older_than_a_block_gets_nothing_older_from_the_other_ser
         // Behind a balancer another one may answer, which is behind.
         scope.spawn(|| check("x-tip-height: 700", Some("700"), 700));
     });
+}
+
+#[test]
+fn the_other_server_is_not_asked_for_a_height_that_it_cannot_have() {
+    let (node, fake) = beside("");
+    let asked = || {
+        let heads = fake.heads();
+        let blocks = heads.iter().filter(|head| head.starts_with("GET /blocks "));
+        blocks.count()
+    };
+    // A few blocks may have come since it was looked at.
+    assert_refused(&get(&node, "/blocks", Some(THEIRS + 3)));
+    assert_eq!(asked(), 1);
+    for height in [THEIRS + 4, u32::MAX] {
+        assert_refused(&get(&node, "/blocks", Some(height)));
+    }
+    assert_eq!(asked(), 1);
+}
+
+#[test]
+fn a_server_that_says_that_it_is_not_synced_is_asked_again_at_once() {
+    let is_synced = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&is_synced);
+    let fake = Fake::start(move |path| {
+        right(path, || {
+            if theirs.load(Ordering::Acquire) {
+                return answer("200 OK", "application/json", b"[]");
+            }
+            let status = "503 Service Unavailable\r\nx-tip-height: 12";
+            answer(status, "text/plain", b"node is not synced yet: no peers")
+        })
+    });
+    let mut node = with_fallback(&fake.url(), &[]);
+    node.wait_until("genesis is indexed", DEADLINE, |node| {
+        get(node, "/block-height/0", None).status == 200
+    });
+    // More often than a server may fail before it is left alone.
+    for _ in 0..5 {
+        assert_refused(&get(&node, "/blocks", None));
+    }
+    is_synced.store(true, Ordering::Release);
+    assert_theirs(&get(&node, "/blocks", None), None);
 }
 
 #[test]
