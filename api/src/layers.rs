@@ -26,8 +26,9 @@ use crate::{
     compress,
     config::{ApiConfig, CorsOrigin},
     metrics,
+    places::Refused,
     rest::error::RestError,
-    server::{Client, Refused},
+    server::Client,
     trace,
 };
 

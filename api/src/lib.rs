@@ -13,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accept;
 mod access;
 mod access_log;
 mod at_height;
@@ -26,6 +27,7 @@ mod layers;
 mod metrics;
 mod opening;
 mod ops;
+mod places;
 pub mod push;
 mod registry;
 mod rest;

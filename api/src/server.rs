@@ -8,12 +8,11 @@
 //! connection tells which. HTTP/2 is chosen inside TLS (ALPN) only.
 //!
 //! # Limits
-//! A connection costs a place ([`slots`]). One too many is told so and closed with its first
+//! A connection costs a place ([`Places`]). One too many is told so and closed with its first
 //! answer, or after [`REFUSAL`]. A client that does not finish its handshake or its headers, or
-//! that does not take its answer, is cut off. One over HTTP/2 may be idle for [`H2_AGE`]; as long
-//! as it answers pings, and takes nothing, it keeps its place like one that listens to events.
+//! that does not take its answer, is cut off. Over HTTP/2 a client can answer pings and yet take
+//! nothing, so such a connection ends at a certain age, whatever is open on it then.
 
-mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -40,18 +39,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use self::slots::Places;
-pub(crate) use self::slots::{Refused, network};
 use crate::{
+    accept::accept,
     config::ApiConfig,
     metrics,
+    places::{Places, Refused},
     tls::{Certificates, TlsError},
 };
 
@@ -59,8 +58,6 @@ use crate::{
 const HEAD_LIMIT_BYTES: usize = 64 * 1024;
 /// Longest life of a connection that is told why it is not served.
 const REFUSAL: Duration = Duration::from_secs(5);
-/// Pause after a failed accept, which is most often a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// First byte of a TLS connection: a record of the handshake (RFC 8446, 5.1). No method of
 /// HTTP begins with it.
 const TLS_HANDSHAKE: u8 = 22;
@@ -70,8 +67,6 @@ const ALPN_H2: &[u8] = b"h2";
 const H2_STREAMS: u32 = 64;
 /// Between two questions to a client over HTTP/2 that sends nothing, whether it is there.
 const H2_PING: Duration = Duration::from_secs(20);
-/// After which a connection over HTTP/2 takes no further request; open ones go on.
-const H2_AGE: Duration = Duration::from_secs(600);
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
@@ -86,6 +81,9 @@ pub struct ServerLimits {
     pub write_timeout: Duration,
     /// Time for open requests to end after a stop.
     pub stop_timeout: Duration,
+    /// Age at which a connection over HTTP/2 takes no further request. At twice that age it
+    /// ends, and who listens to events has to connect again.
+    pub h2_age: Duration,
 }
 
 impl Default for ServerLimits {
@@ -96,6 +94,7 @@ impl Default for ServerLimits {
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(10),
+            h2_age: Duration::from_secs(600),
         }
     }
 }
@@ -147,7 +146,7 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     loop {
         let next = async {
-            let (stream, addr) = accept(&listener).await;
+            let (stream, addr) = accept(&listener, "http").await;
             Some((stream, addr, places.find(addr).await?))
         };
         let accepted = tokio::select! {
@@ -249,10 +248,11 @@ impl Connection {
             .keep_alive_interval(Some(H2_PING))
             .keep_alive_timeout(self.limits.header_timeout);
         let connection = http.serve_connection(TokioIo::new(stream), self.service);
-        let stop = self.stop;
-        let until = async move { drop(timeout(H2_AGE, stop.cancelled()).await) };
+        let (stop, age) = (self.stop, self.limits.h2_age);
+        let until = async move { drop(timeout(age, stop.cancelled()).await) };
         let wind_down = http2::Connection::graceful_shutdown;
-        Ok(finish(connection, until, wind_down).await?)
+        let ended = timeout(2 * age, finish(connection, until, wind_down)).await;
+        Ok(ended.unwrap_or(Ok(()))?)
     }
 }
 
@@ -295,26 +295,5 @@ impl Service<Request<Incoming>> for Served {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.client);
         self.inner.call(request)
-    }
-}
-
-/// The next connection, whatever happens to others before it.
-async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
-    loop {
-        let accepted: io::Result<_> = async {
-            let (stream, addr) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok((stream, addr.ip()))
-        }
-        .await;
-        match accepted {
-            Ok(accepted) => return accepted,
-            // The client was gone before it was served: no reason to pause for others.
-            Err(err) if err.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(err) => {
-                warn!(%err, "connection not accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }

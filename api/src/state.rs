@@ -10,7 +10,7 @@ use std::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use pulse_indexer::query::{Query, View};
 use pulse_primitives::{
     Height,
@@ -20,6 +20,7 @@ use pulse_primitives::{
     network::ChainParams,
     ports::NodeStatus,
     status::{Readiness, TrustReport},
+    tip::ChainTip,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -86,7 +87,8 @@ struct Inner {
     blocking: Blocking,
     submitting: Blocking,
     sampler: Sampler,
-    was_synced: AtomicBool,
+    /// Tip of the newest view that was found synced; `None` if there was none since the start.
+    settled: RwLock<Option<ChainTip>>,
     waiting: Semaphore,
     started: Instant,
 }
@@ -121,7 +123,7 @@ impl ApiState {
             config,
             prometheus,
             sampler: Sampler::default(),
-            was_synced: AtomicBool::new(false),
+            settled: RwLock::default(),
             waiting: Semaphore::new(at_height::MOST_WAITING),
             started: Instant::now(),
         };
@@ -240,8 +242,12 @@ impl ApiState {
         let hash = |height| view.block_hash_at(height).ok().flatten();
         let report = self.status().report_without_peers();
         let readiness = report.readiness(view.tip(), hash);
-        if readiness == Readiness::Synced {
-            self.inner.was_synced.store(true, Ordering::Release);
+        if readiness == Readiness::Synced
+            && let Some(tip) = view.tip()
+            && *self.inner.settled.read() != Some(tip)
+            && !self.is_between(tip)
+        {
+            *self.inner.settled.write() = Some(tip);
         }
         readiness
     }
@@ -249,7 +255,16 @@ impl ApiState {
     /// Whether answers were complete once since the start: what is not so now will be
     /// again soon.
     pub(crate) fn was_synced(&self) -> bool {
-        self.inner.was_synced.load(Ordering::Acquire)
+        self.inner.settled.read().is_some()
+    }
+
+    /// Whether an index that ends at `tip` is in the middle of a reorganisation: clients have
+    /// seen it further, and more is to come.
+    pub(crate) fn is_between(&self, tip: ChainTip) -> bool {
+        let settled = *self.inner.settled.read();
+        let was_further =
+            settled.is_some_and(|settled| settled != tip && settled.height >= tip.height);
+        was_further && tip.height < self.status().report_without_peers().best_header.height
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {

@@ -39,11 +39,7 @@ use parking_lot::Mutex;
 use pulse_primitives::api_keys::{ApiKey, ApiKeyStore, MAX_API_KEYS};
 
 pub use self::config::{AccessConfig, KeyUse};
-use crate::{
-    metrics,
-    rest::error::RestError,
-    server::{Client, network},
-};
+use crate::{metrics, places::network, rest::error::RestError, server::Client};
 
 /// Seconds whose requests may come at once.
 const BURST_SECS: u32 = 10;

@@ -12,7 +12,8 @@ use pulse_request::rpc::{self, RpcError};
 use serde_json::Value;
 use tracing::{debug, error, warn};
 
-use crate::{blocking::BlockingError, together::Apart};
+use super::config::ElectrumConfig;
+use crate::{blocking::BlockingError, places::Refused, together::Apart};
 
 /// Why a request has no result. What it displays is the message that the client gets.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +111,18 @@ pub(super) enum ElectrumError {
 }
 
 impl ElectrumError {
+    /// Why a connection is not served.
+    pub(super) fn refused(why: Refused, config: &ElectrumConfig) -> Self {
+        match why {
+            Refused::Full => Self::Connections {
+                limit: config.max_connections.get(),
+            },
+            Refused::OverShare => Self::AddressConnections {
+                limit: config.max_connections_per_address,
+            },
+        }
+    }
+
     /// Code in the JSON-RPC answer.
     pub(super) fn code(&self) -> i32 {
         match self {

@@ -1,5 +1,4 @@
-//! What one address (IPv6: a /64 network) may take of the server: connections, subscriptions,
-//! requests.
+//! What one address (IPv6: a /64 network) may take of the server: subscriptions and requests.
 //!
 //! # Limits
 //! An address is remembered while it has a connection, so there are at most as many
@@ -10,6 +9,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 use parking_lot::Mutex;
 
 use super::{config::ElectrumConfig, error::ElectrumError};
+use crate::places::network;
 
 /// Shares of all addresses.
 #[derive(Default)]
@@ -33,16 +33,14 @@ pub(super) struct Admission {
 }
 
 impl Shares {
-    /// Admits a connection.
-    ///
-    /// # Errors
-    /// [`ElectrumError::AddressConnections`].
+    /// The part of a new connection.
     pub(super) fn admit(
         self: &Arc<Self>,
-        ip: IpAddr,
+        client: IpAddr,
         config: &ElectrumConfig,
         now: Instant,
-    ) -> Result<Admission, ElectrumError> {
+    ) -> Admission {
+        let ip = network(client);
         let mut shares = self.0.lock();
         let share = shares.entry(ip).or_insert_with(|| Share {
             connections: 0,
@@ -50,16 +48,12 @@ impl Shares {
             tokens: burst(config.requests_per_second),
             at: now,
         });
-        let limit = config.max_connections_per_address;
-        if limit > 0 && share.connections >= limit {
-            return Err(ElectrumError::AddressConnections { limit });
-        }
         share.connections += 1;
-        Ok(Admission {
+        Admission {
             shares: Arc::clone(self),
             ip,
             subscriptions: 0,
-        })
+        }
     }
 }
 
@@ -158,7 +152,6 @@ mod tests {
 
     fn config() -> ElectrumConfig {
         ElectrumConfig {
-            max_connections_per_address: 2,
             max_subscriptions: 3,
             max_subscriptions_per_address: 4,
             requests_per_second: 2,
@@ -169,13 +162,8 @@ mod tests {
     #[test]
     fn an_address_has_its_share_and_gets_it_back() {
         let (shares, config, now) = (Arc::new(Shares::default()), config(), Instant::now());
-        let mut first = shares.admit(IP, &config, now).ok().unwrap();
-        let mut second = shares.admit(IP, &config, now).ok().unwrap();
-        let third = shares.admit(IP, &config, now).err().unwrap();
-        assert!(matches!(
-            third,
-            ElectrumError::AddressConnections { limit: 2 }
-        ));
+        let mut first = shares.admit(IP, &config, now);
+        let mut second = shares.admit(IP, &config, now);
         for _ in 0..3 {
             first.subscribe(&config).unwrap();
         }
@@ -201,7 +189,7 @@ mod tests {
     #[test]
     fn requests_come_at_the_rate_after_a_burst() {
         let (shares, config, now) = (Arc::new(Shares::default()), config(), Instant::now());
-        let client = shares.admit(IP, &config, now).ok().unwrap();
+        let client = shares.admit(IP, &config, now);
         for _ in 0..20 {
             client.request(&config, now).unwrap();
         }

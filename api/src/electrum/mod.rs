@@ -40,7 +40,6 @@ use pulse_primitives::{
     mempool::ScriptHash,
 };
 use pulse_request::rpc;
-use tokio::sync::Semaphore;
 
 pub use crate::tls::{Certificates, TlsError};
 pub use config::ElectrumConfig;
@@ -51,7 +50,7 @@ use self::{
     error::ElectrumError, histories::Histories, limits::Shares, merkle::HeaderTree,
     patience::Patience, status::Status,
 };
-use crate::{blocking::Blocking, registry, state::ApiState};
+use crate::{blocking::Blocking, places::Places, registry, state::ApiState};
 
 /// Name and version of the program, as clients see them.
 const SOFTWARE: &str = concat!("pulse-node ", env!("CARGO_PKG_VERSION"));
@@ -106,10 +105,8 @@ struct Inner {
     header_tree: HeaderTree,
     shares: Arc<Shares>,
     blocking: Blocking,
-    /// One permit for each connection that is served.
-    connections: Arc<Semaphore>,
-    /// One for each that is told why it is not.
-    refusals: Arc<Semaphore>,
+    /// Those of the connections of all listeners.
+    places: Places,
 }
 
 impl ElectrumState {
@@ -122,8 +119,10 @@ impl ElectrumState {
             header_tree: HeaderTree::default(),
             shares: Arc::default(),
             blocking: Blocking::new(config.max_queries, QUEUE_WAIT, QUERY_TIMEOUT),
-            connections: Arc::new(Semaphore::new(config.max_connections.get())),
-            refusals: Arc::new(Semaphore::new(server::REFUSALS)),
+            places: Places::new(
+                config.max_connections.get(),
+                config.max_connections_per_address,
+            ),
             // Who waits for the mempool waits without a slot.
             api: api.impatient(),
             config,

@@ -158,7 +158,7 @@ impl Follower {
             }
             _ => self.pending.all = true,
         }
-        let at = view::index(&state.api)?;
+        let at = view::tip(&state.api)?;
         if self.tip != Some(at.tip) {
             let header = methods::tip_json(&at.view, at.tip)?;
             state.registry.post_header(&Arc::from(header));

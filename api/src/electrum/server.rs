@@ -1,51 +1,45 @@
 //! The loop that accepts connections of one listener.
 //!
 //! # Limits
-//! A connection costs a slot, shared by all listeners. One for which there is none, or that
-//! exceeds the share of its address, is told so and closed, within [`REFUSAL`] and with at
-//! most [`REFUSALS`] of them at the same time. When those are taken too, one that exceeds
-//! the share of its address is closed at once; others wait in the backlog of the operating
-//! system. Handshakes of TLS and WebSocket have to end in [`HANDSHAKE`].
+//! A connection costs a place ([`crate::places`]), of which all listeners together have
+//! [`ElectrumConfig::max_connections`](super::ElectrumConfig::max_connections). One that has none
+//! is told so and closed, within [`REFUSAL`]. Handshakes of TLS and WebSocket have to end in
+//! [`HANDSHAKE`].
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration, time::Instant};
+use std::{io, net::IpAddr, sync::Arc, time::Duration, time::Instant};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
-    ElectrumState, Inner,
+    ElectrumState,
     error::ElectrumError,
-    limits::Admission,
     session,
     transport::{Frames, Incoming, Lines, Transport},
 };
 use crate::{
+    accept::accept,
     metrics,
-    server::network,
+    places::Refused,
     tls::{Certificates, TlsError},
 };
 
 /// Time for the handshakes of TLS and WebSocket.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections that are told at the same time why they are not served.
-pub(super) const REFUSALS: usize = 64;
-/// Time for that, with the handshakes.
+/// Time for telling a connection why it is not served, with the handshakes.
 const REFUSAL: Duration = Duration::from_secs(5);
 /// Most bytes that are kept of what such a client sends.
 const REFUSED_BYTES: usize = 4 << 10;
 /// Time for open requests to end after a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, which is most often a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is spoken on a socket below JSON.
 #[derive(Clone)]
@@ -117,18 +111,30 @@ pub async fn serve(
 ) {
     let mut connections = JoinSet::new();
     loop {
+        let next = async {
+            let (stream, client) = accept(&socket, "electrum").await;
+            Some((stream, client, state.0.places.find(client).await?))
+        };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept_into(&socket, &state) => accepted,
+            accepted = next => accepted,
         };
-        let Some((stream, place)) = accepted else {
+        let Some((stream, client, place)) = accepted else {
+            metrics::electrum_refused("connections");
             continue;
         };
-        let (listener, state, stop) = (listener.clone(), state.clone(), stop.clone());
+        let connection = Connection {
+            client,
+            refused: place.refused,
+            listener: listener.clone(),
+            state: state.clone(),
+            stop: stop.clone(),
+        };
         connections.spawn(async move {
-            if let Err(err) = attend(stream, place, &listener, state, stop).await {
+            if let Err(err) = connection.run(stream).await {
                 debug!(%err, "electrum connection ended in its handshake");
             }
+            drop(place);
         });
         while connections.try_join_next().is_some() {}
     }
@@ -145,163 +151,72 @@ pub async fn serve(
     }
 }
 
-/// What a connection is there for. Gives back what it takes when dropped.
-enum Place {
-    /// To be served.
-    Served {
-        admission: Admission,
-        slot: OwnedSemaphorePermit,
-    },
-    /// To be told why it is not.
-    Refused {
-        why: ElectrumError,
-        slot: OwnedSemaphorePermit,
-    },
-}
-
-/// The next connection and its place; `None` if it was closed without a word.
-async fn accept_into(socket: &TcpListener, state: &ElectrumState) -> Option<(TcpStream, Place)> {
-    let (stream, peer) = accept(socket).await;
-    Some((stream, find_place(&state.0, peer).await?))
-}
-
-/// The place of a connection. Waits until there is one; `None` if there is none for an
-/// address that has its share, since others must not wait for it.
-async fn find_place(state: &Inner, peer: SocketAddr) -> Option<Place> {
-    let refusals = Arc::clone(&state.refusals);
-    let address = network(peer.ip());
-    let admission = match (state.shares).admit(address, &state.config, Instant::now()) {
-        Ok(admission) => admission,
-        Err(why) => {
-            let Ok(slot) = refusals.try_acquire_owned() else {
-                metrics::electrum_refused(why.limit().unwrap_or("connections"));
-                return None;
-            };
-            return Some(Place::Refused { why, slot });
-        }
-    };
-    let never_closed = "the semaphore is never closed";
-    Some(tokio::select! {
-        biased;
-        slot = Arc::clone(&state.connections).acquire_owned() => Place::Served {
-            admission,
-            slot: slot.expect(never_closed),
-        },
-        slot = refusals.acquire_owned() => Place::Refused {
-            why: ElectrumError::Connections {
-                limit: state.config.max_connections.get(),
-            },
-            slot: slot.expect(never_closed),
-        },
-    })
-}
-
-/// Does with a connection what it is there for.
-async fn attend(
-    stream: TcpStream,
-    place: Place,
-    listener: &ElectrumListener,
+/// A connection, and what it is served with.
+struct Connection {
+    client: IpAddr,
+    /// Why it is not served.
+    refused: Option<Refused>,
+    listener: ElectrumListener,
     state: ElectrumState,
     stop: CancellationToken,
-) -> io::Result<()> {
-    match place {
-        Place::Served { .. } => {
-            let _open = metrics::Open::electrum(listener.name);
-            connect(stream, place, listener, state, stop).await
+}
+
+impl Connection {
+    /// Does the handshakes, then serves the client or tells it why not.
+    async fn run(self, stream: TcpStream) -> io::Result<()> {
+        if self.refused.is_none() {
+            let _open = metrics::Open::electrum(self.listener.name);
+            return self.connect(stream).await;
         }
-        Place::Refused { .. } => {
-            let told = connect(stream, place, listener, state, stop.clone());
-            tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                told = timeout(REFUSAL, told) => told?,
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            told = timeout(REFUSAL, self.connect(stream)) => told?,
+        }
+    }
+
+    async fn connect(self, stream: TcpStream) -> io::Result<()> {
+        match self.listener.tls.clone() {
+            None => self.frame(stream).await,
+            Some(acceptor) => {
+                let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+                self.frame(stream).await
             }
         }
     }
-}
 
-/// Does the handshakes, then serves the client or refuses it.
-async fn connect(
-    stream: TcpStream,
-    place: Place,
-    listener: &ElectrumListener,
-    state: ElectrumState,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    match &listener.tls {
-        None => frame(stream, place, listener, state, stop).await,
-        Some(acceptor) => {
-            let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-            frame(stream, place, listener, state, stop).await
-        }
-    }
-}
-
-async fn frame(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    place: Place,
-    listener: &ElectrumListener,
-    state: ElectrumState,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let max_bytes = match place {
-        Place::Served { .. } => state.0.config.max_request_kib.get() << 10,
-        Place::Refused { .. } => REFUSED_BYTES,
-    };
-    let write_timeout = Duration::from_secs(state.0.config.write_timeout_secs.get());
-    match listener.web_socket {
-        false => {
-            let lines = Lines::new(stream, max_bytes, write_timeout);
-            speak(lines, place, state, stop).await
-        }
-        true => {
+    async fn frame(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send) -> io::Result<()> {
+        let config = &self.state.0.config;
+        let max_bytes = match self.refused {
+            None => config.max_request_kib.get() << 10,
+            Some(_) => REFUSED_BYTES,
+        };
+        let write_timeout = Duration::from_secs(config.write_timeout_secs.get());
+        if self.listener.web_socket {
             let frames = Frames::accept(stream, max_bytes, write_timeout);
             let frames = timeout(HANDSHAKE, frames).await?;
-            speak(frames.map_err(io::Error::other)?, place, state, stop).await
+            self.speak(frames.map_err(io::Error::other)?).await
+        } else {
+            self.speak(Lines::new(stream, max_bytes, write_timeout))
+                .await
         }
     }
-}
 
-async fn speak(
-    mut transport: impl Transport,
-    place: Place,
-    state: ElectrumState,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    match place {
-        Place::Served { admission, slot } => {
-            session::run(transport, state, admission, stop).await;
-            drop(slot);
-            Ok(())
-        }
-        Place::Refused { why, slot } => {
-            transport.send(session::failed(&Value::Null, why)).await?;
-            transport.close().await;
-            // With a request of the client unread, the operating system would reset the
-            // connection, and take back what the client has not read.
-            while transport.receive().await? != Incoming::Closed {}
-            drop(slot);
-            Ok(())
-        }
-    }
-}
-
-/// The next connection, whatever happens to others before it.
-async fn accept(socket: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        let accepted: io::Result<_> = async {
-            let (stream, peer) = socket.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok((stream, peer))
-        }
-        .await;
-        match accepted {
-            Ok(accepted) => return accepted,
-            // The client was gone before it was served: no reason to pause for others.
-            Err(err) if err.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(err) => {
-                warn!(%err, "electrum connection not accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    async fn speak(self, mut transport: impl Transport) -> io::Result<()> {
+        let inner = &self.state.0;
+        let Some(why) = self.refused else {
+            let admission = inner
+                .shares
+                .admit(self.client, &inner.config, Instant::now());
+            session::run(transport, self.state, admission, self.stop).await;
+            return Ok(());
+        };
+        let why = ElectrumError::refused(why, &inner.config);
+        transport.send(session::failed(&Value::Null, why)).await?;
+        transport.close().await;
+        // With a request of the client unread, the operating system would reset the
+        // connection, and take back what the client has not read.
+        while transport.receive().await? != Incoming::Closed {}
+        Ok(())
     }
 }

@@ -282,7 +282,7 @@ impl Session {
         self.state.0.registry.subscribe_headers(&self.outbox);
         let header = (self.state)
             .read(&self.patience, |state| {
-                let at = view::index(&state.api)?;
+                let at = view::tip(&state.api)?;
                 methods::tip_json(&at.view, at.tip)
             })
             .await;

@@ -3,7 +3,11 @@
 //! # Correctness
 //! As for the REST API: what has an unconfirmed part is drawn from index and mempool at the
 //! same block ([`together::join`]). Anything that a later block could change needs a synced
-//! node. Nothing waits here; the session does ([`super::patience`]).
+//! node. In a reorganisation the index goes back before it goes on, and a place where it is for a
+//! moment is nothing that a wallet should be told of: also when no more than the blocks are
+//! missing that a synced node may lack.
+//!
+//! Nothing waits here; the session does ([`super::patience`]).
 
 use pulse_indexer::query::View;
 use pulse_primitives::{mempool::MempoolView, status::Readiness, tip::ChainTip};
@@ -38,12 +42,26 @@ pub(super) fn index(state: &ApiState) -> Result<At<'_>, ElectrumError> {
     Ok(At { view, tip })
 }
 
+/// The index as it is, but for a place where a reorganisation only passes.
+///
+/// # Errors
+/// [`ElectrumError::NotSynced`] if it is empty, [`ElectrumError::CatchingUp`], or a failed read.
+pub(super) fn tip(state: &ApiState) -> Result<At<'_>, ElectrumError> {
+    let at = index(state)?;
+    match state.is_between(at.tip) {
+        true => Err(ElectrumError::CatchingUp {
+            reason: "the chain is being reorganised".to_owned(),
+        }),
+        false => Ok(at),
+    }
+}
+
 /// The index of a synced node.
 ///
 /// # Errors
 /// [`ElectrumError::NotSynced`], [`ElectrumError::CatchingUp`], or a failed read.
 pub(super) fn synced(state: &ApiState) -> Result<At<'_>, ElectrumError> {
-    let at = index(state)?;
+    let at = tip(state)?;
     // Drawn after the view, so that it is never held against an older best header.
     match state.readiness(&at.view) {
         Readiness::Synced => Ok(at),

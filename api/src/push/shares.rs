@@ -10,7 +10,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use parking_lot::Mutex;
 
 use super::PushConfig;
-use crate::server::network;
+use crate::places::network;
 
 /// Shares of all addresses.
 #[derive(Default)]

@@ -5,11 +5,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, sleep},
 };
 
-use super::{slots::TOLD_CONNECTIONS, *};
-use crate::{config::CorsOrigin, layers};
+use super::*;
+use crate::{config::CorsOrigin, layers, places::TOLD_CONNECTIONS};
 
 /// Longest time that a test waits for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -200,49 +200,6 @@ async fn an_address_with_too_many_connections_is_told_so() {
 }
 
 #[tokio::test]
-async fn an_address_with_too_many_connections_takes_no_places_of_others() {
-    let limits = ServerLimits {
-        max_connections: 4,
-        max_connections_per_address: 2,
-        ..ServerLimits::default()
-    };
-    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
-    let of = |text: &str| text.parse::<IpAddr>().unwrap();
-    let mut kept = Vec::new();
-    for _ in 0..2 + TOLD_CONNECTIONS {
-        kept.push(places.find(of("192.0.2.1")).await.unwrap());
-    }
-    let over = kept
-        .iter()
-        .filter(|place| place.refused == Some(Refused::OverShare));
-    assert_eq!(over.count(), TOLD_CONNECTIONS);
-    assert!(places.find(of("192.0.2.1")).await.is_none());
-    for _ in 0..2 {
-        let other = places.find(of("192.0.2.2")).await.unwrap();
-        assert_eq!(other.refused, None);
-        kept.push(other);
-    }
-    // Now it is full, and there is nobody who could be told.
-    let mut waiting = pin!(places.find(of("192.0.2.3")));
-    assert!(
-        timeout(Duration::from_millis(50), &mut waiting)
-            .await
-            .is_err()
-    );
-    drop(kept.remove(0));
-    assert_eq!(waiting.await.unwrap().refused, None);
-}
-
-#[test]
-fn addresses_of_one_customer_count_as_one() {
-    let of = |text: &str| network(text.parse().unwrap());
-    assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-    assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-    assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-}
-
-#[tokio::test]
 async fn a_stop_lets_open_requests_end() {
     let server = start(ServerLimits::default()).await;
     let idle = TcpStream::connect(server.addr).await.unwrap();
@@ -269,4 +226,52 @@ async fn a_stop_does_not_wait_longer_than_its_time() {
     timeout(DEADLINE, server.task).await.unwrap().unwrap();
     assert!(started.elapsed() < DEADLINE / 2);
     assert_eq!(read_to_close(open).await, "");
+}
+
+/// A client that answers pings and opens no window for answers.
+#[tokio::test]
+async fn over_http_2_who_takes_nothing_has_its_place_for_a_while_only() {
+    let limits = ServerLimits {
+        h2_age: Duration::from_millis(300),
+        ..ServerLimits::default()
+    };
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/huge", get(|| async { vec![0_u8; 64 << 20] }));
+    let addr = IpAddr::from([127, 0, 0, 1]);
+    let connection = Connection {
+        service: Served {
+            inner: TowerToHyperService::new(router),
+            client: Client {
+                addr,
+                refused: None,
+            },
+        },
+        limits,
+        stop: CancellationToken::new(),
+    };
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let started = Instant::now();
+    let served = tokio::spawn(connection.http2(theirs));
+    let (mut client, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake::<_, axum::body::Body>(TokioIo::new(ours))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(driver);
+    let mut open = Vec::new();
+    for path in ["/", "/huge"] {
+        let request = Request::builder().uri(format!("http://x{path}"));
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = timeout(DEADLINE, client.send_request(request)).await;
+        open.push(response.unwrap().unwrap());
+    }
+    let ended = timeout(DEADLINE, served).await;
+    ended.expect("it ends").unwrap().unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(600));
+    drop(
+        timeout(DEADLINE, driver)
+            .await
+            .expect("the client learns of it"),
+    );
 }

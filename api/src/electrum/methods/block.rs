@@ -72,7 +72,7 @@ fn proof(
 }
 
 pub(super) fn tip(state: &Inner, _: Version, _: &Params) -> Answer {
-    let at = view::index(&state.api)?;
+    let at = view::tip(&state.api)?;
     tip_json(&at.view, at.tip)
 }
 

@@ -255,6 +255,70 @@ fn a_reorganisation_refuses_nobody_and_shows_nothing_between_its_ends() {
     }
 }
 
+/// One of no more blocks than a synced node may lack.
+#[test]
+fn a_short_reorganisation_shows_nothing_between_its_ends_either() {
+    let mut scene = Scene::new();
+    let header = |chain: &ChainBuilder, height: usize| {
+        let hex = serialize_hex(&chain.blocks()[height].header);
+        json!({"height": height, "hex": hex})
+    };
+    let found = |chain: &ChainBuilder, height: usize| {
+        let txid = chain.blocks()[height].txdata[0].compute_txid();
+        json!([{"height": height, "tx_hash": txid}])
+    };
+    let mut subscriber = scene.client();
+    subscriber.call("blockchain.headers.subscribe", json!([]));
+    for round in 0..5 {
+        let fork = scene.chain.blocks().len() - 1;
+        let mut new = scene.chain.branch_at(u32::try_from(fork).unwrap());
+        let script = other(20 + round);
+        scene.chain.mine(&script, Amount::ZERO, vec![]);
+        scene.chain.mine_empty_blocks(1);
+        scene.peer.push_blocks(scene.chain.blocks());
+        scene.node.wait_synced_to(scene.chain.height(), DEADLINE);
+        subscriber.notice_until(|notice| notice["params"][0]["height"] == fork + 2);
+        new.mine_empty_blocks(1);
+        new.mine(&script, Amount::ZERO, vec![]);
+        new.mine_empty_blocks(1);
+        let history = json!([scripthash(&script)]);
+        let (old, get_history) = (&scene.chain, "blockchain.scripthash.get_history");
+        let questions = [
+            Question::new(
+                get_history,
+                history,
+                found(old, fork + 1),
+                found(&new, fork + 2),
+            ),
+            Question::new(
+                "blockchain.headers.get_tip",
+                json!([]),
+                header(old, fork + 2),
+                header(&new, fork + 3),
+            ),
+        ];
+        let (addr, is_over) = (scene.addr(), &AtomicBool::new(false));
+        thread::scope(|scope| {
+            for question in &questions {
+                for _ in 0..3 {
+                    let client = Client::speaking(addr, "1.6");
+                    scope.spawn(move || question.ask(client, is_over));
+                }
+            }
+            let answered = |question: &Question| question.answers.load(Ordering::Acquire) > 0;
+            scene.node.wait_until("answers of each", DEADLINE, |_| {
+                questions.iter().all(answered)
+            });
+            scene.peer.push_blocks(new.blocks());
+            scene.node.wait_synced_to_hash(new.tip_hash(), DEADLINE);
+            is_over.store(true, Ordering::Release);
+        });
+        let told = subscriber.notice();
+        assert_eq!(told["params"], json!([header(&new, fork + 3)]));
+        scene.chain = new;
+    }
+}
+
 #[test]
 fn a_node_that_does_not_get_its_blocks_is_busy_and_not_broken() {
     let mut scene = Scene::new();
