@@ -57,34 +57,50 @@ impl DerefMut for ChunkBuffer {
     }
 }
 
-/// Writes `bytes` at `start` into a file that is there, past the page cache if that can be.
+/// Writes `bytes` at `start` into a file that is there, past the page cache as far as that can
+/// be.
 pub(crate) fn write_at(path: &Path, bytes: &[u8], start: u64) -> io::Result<()> {
-    if is_aligned(bytes, start)
-        && let Ok(flags) = i32::try_from(OFlags::DIRECT.bits())
-    {
-        let open = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(path);
-        let written = open.and_then(|file| file.write_all_at(bytes, start));
-        match written {
-            Err(err) if err.kind() == io::ErrorKind::InvalidInput => {}
-            written => return written,
-        }
+    let direct = match is_aligned(bytes, start) {
+        true => bytes.len() - bytes.len() % ALIGNMENT,
+        false => 0,
+    };
+    let (direct, rest) = bytes.split_at(direct);
+    if !write_direct_at(path, direct, start)? {
+        return write_cached_at(path, bytes, start);
     }
-    write_cached_at(path, bytes, start)
+    match rest.is_empty() {
+        true => Ok(()),
+        false => write_cached_at(path, rest, start + direct.len() as u64),
+    }
 }
 
-/// The same, by way of the page cache.
+/// `false` if the file system does not offer it, or there is nothing to write.
+fn write_direct_at(path: &Path, bytes: &[u8], start: u64) -> io::Result<bool> {
+    let Ok(flags) = i32::try_from(OFlags::DIRECT.bits()) else {
+        return Ok(false);
+    };
+    if bytes.is_empty() {
+        return Ok(false);
+    }
+    let open = OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(path);
+    match open.and_then(|file| file.write_all_at(bytes, start)) {
+        Err(err) if err.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
+/// By way of the page cache.
 pub(crate) fn write_cached_at(path: &Path, bytes: &[u8], start: u64) -> io::Result<()> {
     let file: File = OpenOptions::new().write(true).open(path)?;
     file.write_all_at(bytes, start)
 }
 
+/// Whether both memory and place in the file begin as they should.
 fn is_aligned(bytes: &[u8], start: u64) -> bool {
-    bytes.as_ptr().align_offset(ALIGNMENT) == 0
-        && bytes.len().is_multiple_of(ALIGNMENT)
-        && start.is_multiple_of(ALIGNMENT as u64)
+    bytes.as_ptr().align_offset(ALIGNMENT) == 0 && start.is_multiple_of(ALIGNMENT as u64)
 }
 
 #[cfg(test)]
@@ -108,15 +124,13 @@ mod tests {
                 (0, ALIGNMENT),
                 (2 * ALIGNMENT, 2 * ALIGNMENT),
                 (ALIGNMENT + 1, ALIGNMENT),
+                (ALIGNMENT, 2 * ALIGNMENT + 7),
                 (4 * ALIGNMENT, 100),
                 (4 * ALIGNMENT + 100, ALIGNMENT - 100),
             ] {
                 buffer.resize(len);
                 buffer.fill(u8::try_from(start % 251).unwrap() + 1);
-                assert_eq!(
-                    is_aligned(&buffer, start as u64),
-                    len % ALIGNMENT == 0 && start % ALIGNMENT == 0
-                );
+                assert_eq!(is_aligned(&buffer, start as u64), start % ALIGNMENT == 0);
                 expected[start..start + len].copy_from_slice(&buffer);
                 write_at(&path, &buffer, start as u64).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), expected);
