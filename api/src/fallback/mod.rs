@@ -83,6 +83,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BODY_BYTES: usize = 8 << 20;
 /// Longest error that is passed on.
 const MAX_ERROR_BYTES: usize = 1_000;
+/// How a node like this one begins its 503 while it is not synced.
+const NOT_SYNCED: &str = "node is not synced yet: ";
 /// How long a look at the other server's chain holds.
 const CHECKED_FOR: Duration = Duration::from_secs(5);
 
@@ -161,11 +163,15 @@ struct Raw {
 }
 
 impl Raw {
-    /// Why an answer of this status is none. Who says that the service is unavailable, and how
-    /// far its index is, is a node like this one: there is no reason to leave it alone.
+    /// Why an answer of this status is none. Who says how far its index is, and that it is not
+    /// synced yet, is a node like this one: there is no reason to leave it alone. One that is busy
+    /// or broken is left alone.
     fn refusal(&self, status: StatusCode) -> AskError {
+        let is_not_synced = self.body.starts_with(NOT_SYNCED.as_bytes());
         match self.tip {
-            Some(tip) if status == StatusCode::SERVICE_UNAVAILABLE => AskError::NotSynced { tip },
+            Some(tip) if status == StatusCode::SERVICE_UNAVAILABLE && is_not_synced => {
+                AskError::NotSynced { tip }
+            }
             _ => AskError::Status(status),
         }
     }

@@ -151,6 +151,26 @@ fn a_server_that_says_that_it_is_not_synced_is_asked_again_at_once() {
 }
 
 #[test]
+fn a_server_that_is_too_busy_is_left_alone_though_it_tells_its_height() {
+    let fake = Fake::start(move |path| {
+        right(path, || {
+            let status = "503 Service Unavailable\r\nx-tip-height: 813";
+            answer(status, "text/plain", b"server is busy")
+        })
+    });
+    let mut node = with_fallback(&fake.url(), &[]);
+    node.wait_until("genesis is indexed", DEADLINE, |node| {
+        get(node, "/block-height/0", None).status == 200
+    });
+    for _ in 0..6 {
+        assert_refused(&get(&node, "/blocks", None));
+    }
+    let heads = fake.heads();
+    let asked = heads.iter().filter(|head| head.starts_with("GET /blocks "));
+    assert_eq!(asked.count(), 3);
+}
+
+#[test]
 fn a_least_height_makes_no_other_question_one_for_the_other_server() {
     let (node, fake) = beside("");
     let asked = fake.heads().len();
