@@ -67,7 +67,11 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The same after the first round, doubled with each up to [`ROUND`]: siblings are found in a
 /// moment.
 const FIRST_ROUND: Duration = Duration::from_millis(20);
-/// How long another offer is waited for after one that there is no room for.
+/// How long other offers are waited for after the first one: siblings are connected one after the
+/// other.
+const SETTLING: Duration = Duration::from_millis(200);
+/// How long another offer is waited for after one that there is no room for, or after which a
+/// fetch that was begun is given up for another snapshot.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two lines of log about the same.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
@@ -181,6 +185,7 @@ impl Start<'_> {
         let mut refused = HashSet::new();
         let mut too_large = None::<(Instant, anyhow::Error)>;
         let mut told = None::<Instant>;
+        let mut offered = None::<Instant>;
         let mut pause = FIRST_ROUND;
         loop {
             opening.doing("the node is starting: looking for a sibling that offers a snapshot");
@@ -199,6 +204,15 @@ impl Start<'_> {
                 pause = (2 * pause).min(ROUND);
                 continue;
             };
+            let waits = match self.begun() {
+                Some(begun) if begun != candidate.hash => PATIENCE,
+                _ => SETTLING,
+            };
+            let waited = offered.get_or_insert_with(Instant::now).elapsed();
+            if waited < waits {
+                sleep((waits - waited).min(ROUND)).await;
+                continue;
+            }
             opening.doing("the node is starting: fetching a snapshot from its siblings");
             match self.take(&candidate).await? {
                 Outcome::Done => return Ok(()),
@@ -224,6 +238,12 @@ impl Start<'_> {
         }
     }
 
+    /// The snapshot that a fetch was begun of.
+    fn begun(&self) -> Option<ChunkHash> {
+        let bytes = fs::read(self.root.join(MANIFEST_FILE)).ok()?;
+        Some(ChunkHash::of(&bytes))
+    }
+
     /// The offered snapshot that is to be fetched: the one that was begun, else that of most
     /// work, of those the one that most siblings have.
     async fn choose(&self, refused: &mut HashSet<ChunkHash>) -> Option<Candidate> {
@@ -236,8 +256,7 @@ impl Start<'_> {
         let mut offers: Vec<_> = offers.into_iter().collect();
         offers.sort_by_key(|(_, offers)| std::cmp::Reverse(offers.len()));
         offers.truncate(MAX_MANIFESTS);
-        let begun = fs::read(self.root.join(MANIFEST_FILE)).ok();
-        let begun = begun.map(|bytes| ChunkHash::of(&bytes));
+        let begun = self.begun();
         let mut best = None;
         for (hash, offers) in offers {
             let Some(candidate) = self.look_at(hash, offers, refused).await else {
