@@ -33,7 +33,7 @@ from scene import NODE, PATIENCE, ROOT, Node, Scene, free_port, get, wait_for
 MONITORING = ROOT / "infra/monitoring/prometheus"
 # How many times as fast the rules' time goes by.
 FASTER = 120
-# The same for times that are given in days.
+# The same for times with the unit of days, of which there is one week; others are in seconds.
 FASTER_DAYS = 60 * FASTER
 # Time in which nothing may fire before the causes.
 CALM = 20

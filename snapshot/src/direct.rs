@@ -10,7 +10,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, ErrorKind},
     ops::{Deref, DerefMut},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
@@ -87,7 +87,9 @@ fn write_direct_at(path: &Path, bytes: &[u8], start: u64) -> io::Result<bool> {
         .custom_flags(flags)
         .open(path);
     match open.and_then(|file| file.write_all_at(bytes, start)) {
-        Err(err) if err.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        Err(err) if matches!(err.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(false)
+        }
         written => written.map(|()| true),
     }
 }
