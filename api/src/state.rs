@@ -258,13 +258,18 @@ impl ApiState {
         self.inner.settled.read().is_some()
     }
 
-    /// Whether an index that ends at `tip` is in the middle of a reorganisation: clients have
-    /// seen it further, and more is to come.
+    /// Whether an index that ends at `tip` is in the middle of a reorganisation.
     pub(crate) fn is_between(&self, tip: ChainTip) -> bool {
-        let settled = *self.inner.settled.read();
-        let was_further =
-            settled.is_some_and(|settled| settled != tip && settled.height >= tip.height);
-        was_further && tip.height < self.status().report_without_peers().best_header.height
+        let Some(settled) = *self.inner.settled.read() else {
+            return false;
+        };
+        // Most often it is there already.
+        settled != tip
+            && is_between(
+                settled,
+                tip,
+                self.status().report_without_peers().active_tip,
+            )
     }
 
     pub(crate) fn status(&self) -> &dyn NodeStatus {
@@ -311,5 +316,67 @@ impl ApiState {
 
     pub(crate) fn uptime(&self) -> Duration {
         self.inner.started.elapsed()
+    }
+}
+
+/// Whether an index that was at `settled`, and is to come to `active`, only passes by `tip`: it was
+/// as far once, and is not where the chain ends. On the way through new blocks it is further.
+fn is_between(settled: ChainTip, tip: ChainTip, active: ChainTip) -> bool {
+    tip != settled && tip != active && tip.height <= settled.height
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_primitives::bitcoin::{BlockHash, hashes::Hash};
+
+    use super::*;
+
+    /// A block of a branch.
+    fn tip(branch: u8, height: Height) -> ChainTip {
+        let mut hash = [branch; 32];
+        hash[..4].copy_from_slice(&height.to_le_bytes());
+        ChainTip {
+            height,
+            hash: BlockHash::from_byte_array(hash),
+            time: 0,
+        }
+    }
+
+    #[test]
+    fn a_reorganisation_is_between_until_it_has_reached_the_end_of_the_chain() {
+        let settled = tip(1, 112);
+        for (active, between, through) in [
+            // One more block than before, many more, as many, and fewer with more work.
+            (
+                tip(2, 113),
+                vec![tip(1, 111), tip(1, 110), tip(2, 111), tip(2, 112)],
+                vec![],
+            ),
+            (
+                tip(2, 120),
+                vec![tip(1, 110), tip(2, 112)],
+                vec![tip(2, 113), tip(2, 119)],
+            ),
+            (
+                tip(2, 112),
+                vec![tip(1, 111), tip(1, 110), tip(2, 111)],
+                vec![],
+            ),
+            (tip(2, 111), vec![tip(1, 111), tip(1, 110)], vec![]),
+        ] {
+            for tip in between {
+                assert!(
+                    is_between(settled, tip, active),
+                    "{tip:?} on the way to {active:?}"
+                );
+            }
+            // At rest it is where the chain ends, whatever headers promise.
+            for tip in [settled, active].into_iter().chain(through) {
+                assert!(
+                    !is_between(settled, tip, active),
+                    "{tip:?} on the way to {active:?}"
+                );
+            }
+        }
     }
 }

@@ -47,12 +47,19 @@ pub(super) fn index(state: &ApiState) -> Result<At<'_>, ElectrumError> {
 /// # Errors
 /// [`ElectrumError::NotSynced`] if it is empty, [`ElectrumError::CatchingUp`], or a failed read.
 pub(super) fn tip(state: &ApiState) -> Result<At<'_>, ElectrumError> {
+    Ok(at_rest(state)?.0)
+}
+
+/// As [`tip`], and whether answers are complete.
+fn at_rest(state: &ApiState) -> Result<(At<'_>, Readiness), ElectrumError> {
     let at = index(state)?;
+    // Drawn after the view, so that it is never held against an older best header.
+    let readiness = state.readiness(&at.view);
     match state.is_between(at.tip) {
         true => Err(ElectrumError::CatchingUp {
             reason: "the chain is being reorganised".to_owned(),
         }),
-        false => Ok(at),
+        false => Ok((at, readiness)),
     }
 }
 
@@ -61,10 +68,23 @@ pub(super) fn tip(state: &ApiState) -> Result<At<'_>, ElectrumError> {
 /// # Errors
 /// [`ElectrumError::NotSynced`], [`ElectrumError::CatchingUp`], or a failed read.
 pub(super) fn synced(state: &ApiState) -> Result<At<'_>, ElectrumError> {
-    let at = tip(state)?;
-    // Drawn after the view, so that it is never held against an older best header.
-    match state.readiness(&at.view) {
-        Readiness::Synced => Ok(at),
+    let (at, readiness) = at_rest(state)?;
+    complete(state, readiness)?;
+    Ok(at)
+}
+
+/// That the node is synced, in a reorganisation or not.
+///
+/// # Errors
+/// As [`synced`].
+pub(super) fn is_synced(state: &ApiState) -> Result<(), ElectrumError> {
+    let at = index(state)?;
+    complete(state, state.readiness(&at.view))
+}
+
+fn complete(state: &ApiState, readiness: Readiness) -> Result<(), ElectrumError> {
+    match readiness {
+        Readiness::Synced => Ok(()),
         Readiness::NotSynced { reason } => Err(match state.was_synced() {
             true => ElectrumError::CatchingUp { reason },
             false => ElectrumError::NotSynced { reason },

@@ -232,7 +232,7 @@ async fn a_stop_does_not_wait_longer_than_its_time() {
 #[tokio::test]
 async fn over_http_2_who_takes_nothing_has_its_place_for_a_while_only() {
     let limits = ServerLimits {
-        h2_age: Duration::from_millis(300),
+        h2_age: Duration::from_secs(3),
         ..ServerLimits::default()
     };
     let router = Router::new()
@@ -268,7 +268,7 @@ async fn over_http_2_who_takes_nothing_has_its_place_for_a_while_only() {
     }
     let ended = timeout(DEADLINE, served).await;
     ended.expect("it ends").unwrap().unwrap();
-    assert!(started.elapsed() >= Duration::from_millis(600));
+    assert!(started.elapsed() >= Duration::from_secs(6));
     drop(
         timeout(DEADLINE, driver)
             .await

@@ -19,7 +19,7 @@ const COIN: f64 = 100_000_000.0;
 
 /// The mempool of a synced node.
 fn source(state: &Inner) -> Result<&Arc<dyn MempoolSource>, ElectrumError> {
-    view::synced(&state.api)?;
+    view::is_synced(&state.api)?;
     let mempool = state.api.mempool().ok_or(ElectrumError::MempoolBehind)?;
     Ok(&mempool.source)
 }
