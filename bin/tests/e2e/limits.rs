@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    process::Stdio,
+    process::{Output, Stdio},
     thread,
     time::Duration,
 };
@@ -214,16 +214,23 @@ fn over_http_2_bodies_have_the_same_limits() {
     let file = format!("@{}", large.display());
     for (version, spoken) in [("--http2", "2"), ("--http1.1", "1.1")] {
         // With its length, and without.
-        let stream = Stdio::from(File::open(&large).unwrap());
-        for mut asked in [
-            post(version, ["--data-binary", &file], Stdio::null()),
-            post(version, ["--upload-file", "-"], stream),
-        ] {
-            let output = asked.output().unwrap();
+        for has_length in [true, false] {
+            let ask = || match has_length {
+                true => post(version, ["--data-binary", &file], Stdio::null()),
+                false => {
+                    let stream = File::open(&large).unwrap();
+                    post(version, ["--upload-file", "-"], stream.into())
+                }
+            };
+            // curl 7.88 at times loses an answer that comes together with the end of a stream on
+            // which it still sends, and says that there was none. nghttp gets each.
+            let is_lost = |output: &Output| spoken == "2" && output.status.code() == Some(52);
+            let mut outputs = (0..20).map(|_| ask().output().unwrap());
+            let output = outputs.find(|output| !is_lost(output)).unwrap();
             let err = String::from_utf8_lossy(&output.stderr);
             let said = String::from_utf8_lossy(&output.stdout);
             let wanted = format!("Request body too large|{spoken}|413");
-            assert_eq!(said, wanted, "{asked:?}: {err}");
+            assert_eq!(said, wanted, "{version}, length {has_length}: {err}");
         }
         // A body that does not come: curl waits for it until it is closed, and then reads.
         let before = refused(&node);
