@@ -44,10 +44,10 @@ const MIN_HEIGHT_PARAM: &str = "min_height";
 /// How long a request waits for a block.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The tip of the index.
 /// Requests that wait for a block at the same time.
 pub(crate) const MOST_WAITING: usize = 512;
 
+/// The tip of the index.
 type Tips = watch::Receiver<Option<ChainTip>>;
 
 /// Waits for the height that the client asks for, and says which one there is.

@@ -1,23 +1,28 @@
 //! What every request passes, whatever its route.
 //!
-//! trace, measure, compress, log -> CORS and OPTIONS -> panic to 500 -> keys and rates -> admit, bound the body -> route
+//! measure, trace, compress, log -> CORS and OPTIONS -> panic to 500 -> keys and rates -> admit, bound the body -> route
+//!
+//! Each step is a function that calls the next one. As layers of the router each of them would
+//! be copied for every request, together with all behind it.
 
-use std::{any::Any, sync::Arc, time::Duration, time::Instant};
+use std::{
+    any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant,
+};
 
 use axum::{
     Router,
     body::{Body, HttpBody},
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::{
@@ -63,18 +68,7 @@ impl From<&ApiConfig> for RequestLimits {
     }
 }
 
-/// What all requests of a listener share.
-#[derive(Clone)]
-struct Bounds {
-    /// KiB for request bodies.
-    memory: Arc<Semaphore>,
-    /// Requests that may be answered at the same time.
-    requests: Arc<Semaphore>,
-    /// Time in which a request body must arrive.
-    body_timeout: Duration,
-}
-
-/// `router` behind all layers, with up to `max_requests` at a time.
+/// `router` behind all steps, with up to `max_requests` at a time.
 pub(crate) fn wrap(router: Router, cors: CorsOrigin, max_requests: usize) -> Router {
     let limits = RequestLimits {
         max_requests,
@@ -91,130 +85,168 @@ pub(crate) fn wrap_for(
     access: Arc<Access>,
     log: bool,
 ) -> Router {
-    let bounds = Bounds {
+    let steps = Arc::new(Steps {
+        log,
+        cors,
+        access,
+        requests: Semaphore::new(limits.max_requests),
         memory: Arc::new(Semaphore::new(BODIES_LIMIT_KIB)),
-        requests: Arc::new(Semaphore::new(limits.max_requests)),
         body_timeout: limits.body_timeout,
-    };
-    // The last layer is the outermost.
-    router
-        .layer(from_fn_with_state(bounds, admit))
-        .layer(from_fn_with_state(access, access::layer))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(cors, cross_origin))
-        .layer(from_fn_with_state(log, measure))
+        router,
+    });
+    Router::new().fallback(move |request: Request| {
+        let steps = Arc::clone(&steps);
+        async move { steps.measure(request).await }
+    })
 }
 
-async fn measure(State(log): State<bool>, request: Request, next: Next) -> Response {
-    let _open = metrics::Open::request();
-    let started = Instant::now();
-    let method = access_log::method_name(request.method());
-    let span = trace::request(method);
-    let accepted = compress::accepted(request.headers());
-    let response = next.run(request).instrument(span.clone()).await;
-    let route = match response.extensions().get::<RouteTemplate>() {
-        Some(template) => template.0,
-        None => "none",
-    };
-    metrics::request(route, response.status(), started.elapsed());
-    trace::answered(&span, route, response.status());
-    let response = compress::apply(accepted, response).await;
-    if !log {
-        return response;
+/// What all requests of a listener share. The methods stand in the order of the steps.
+struct Steps {
+    /// Whether each answer is a line of the log.
+    log: bool,
+    cors: CorsOrigin,
+    access: Arc<Access>,
+    /// Requests that may be answered at the same time.
+    requests: Semaphore,
+    /// KiB for request bodies.
+    memory: Arc<Semaphore>,
+    /// Time in which a request body must arrive.
+    body_timeout: Duration,
+    router: Router,
+}
+
+impl Steps {
+    async fn measure(&self, request: Request) -> Response {
+        let _open = metrics::Open::request();
+        let started = Instant::now();
+        let method = access_log::method_name(request.method());
+        let span = trace::request(method);
+        let accepted = compress::accepted(request.headers());
+        let response = self.cross_origin(request).instrument(span.clone()).await;
+        let route = match response.extensions().get::<RouteTemplate>() {
+            Some(template) => template.0,
+            None => "none",
+        };
+        metrics::request(route, response.status(), started.elapsed());
+        trace::answered(&span, route, response.status());
+        let response = compress::apply(accepted, response).await;
+        if !self.log {
+            return response;
+        }
+        let line = Line {
+            method,
+            route,
+            started,
+        };
+        access_log::follow(response, line)
     }
-    let line = Line {
-        method,
-        route,
-        started,
-    };
-    access_log::follow(response, line)
-}
 
-/// Answers OPTIONS, and lets web pages of other origins read every answer, errors
-/// included.
-async fn cross_origin(State(cors): State<CorsOrigin>, request: Request, next: Next) -> Response {
-    let preflight = request.method() == Method::OPTIONS;
-    let mut response = if preflight {
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
-        response.headers_mut().insert(header::ALLOW, methods);
-        response
-    } else {
-        next.run(request).await
-    };
-    if let Some(origin) = cors.header() {
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(
-                "etag, retry-after, x-indexed-height, x-next-cursor, x-pulse-source, x-tip-height",
-            ),
-        );
-        if preflight {
-            for (name, value) in [
-                (
-                    header::ACCESS_CONTROL_ALLOW_METHODS,
-                    "GET, HEAD, POST, OPTIONS",
+    /// Answers OPTIONS, and lets web pages of other origins read every answer, errors
+    /// included.
+    async fn cross_origin(&self, request: Request) -> Response {
+        let preflight = request.method() == Method::OPTIONS;
+        let mut response = if preflight {
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+            response.headers_mut().insert(header::ALLOW, methods);
+            response
+        } else {
+            whole(self.admit_client(request)).await
+        };
+        if let Some(origin) = self.cors.header() {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(
+                    "etag, retry-after, x-indexed-height, x-next-cursor, x-pulse-source, x-tip-height",
                 ),
-                (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
-                (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-            ] {
-                headers.insert(name, HeaderValue::from_static(value));
+            );
+            if preflight {
+                for (name, value) in [
+                    (
+                        header::ACCESS_CONTROL_ALLOW_METHODS,
+                        "GET, HEAD, POST, OPTIONS",
+                    ),
+                    (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+                    (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+                ] {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
             }
         }
+        response
     }
-    response
+
+    /// Lets a request in whose client may ask.
+    async fn admit_client(&self, mut request: Request) -> Response {
+        match access::admit(&self.access, &mut request) {
+            Ok(()) => self.admit_request(request).await,
+            Err(error) => error.into_response(),
+        }
+    }
+
+    /// Lets a request in that comes within the limits of its listener and of its address. Monitors
+    /// are answered on any connection, and however many requests there are: the node is not ill because its clients are many.
+    async fn admit_request(&self, request: Request) -> Response {
+        if access::is_monitor(request.uri().path()) {
+            return self.bound_body(request).await;
+        }
+        let client = request.extensions().get::<Client>();
+        if let Some(refused) = client.and_then(|client| client.refused) {
+            let (error, limit) = match refused {
+                Refused::Full => (RestError::Busy, "listener"),
+                Refused::OverShare => (RestError::TooManyConnections, "address"),
+            };
+            metrics::connection_refused(limit);
+            return error.into_response();
+        }
+        let Ok(_slot) = self.requests.try_acquire() else {
+            return RestError::Busy.into_response();
+        };
+        self.bound_body(request).await
+    }
+
+    /// Reads the body to its end within [`BODY_LIMIT_BYTES`] and the time for it. That of a
+    /// POST is kept in memory until it is answered, within [`BODIES_LIMIT_KIB`] together with
+    /// all others; no other method has a use for one.
+    async fn bound_body(&self, request: Request) -> Response {
+        let keep = request.method() == Method::POST;
+        let (parts, body) = request.into_parts();
+        if body.is_end_stream() {
+            return self.route(Request::from_parts(parts, body)).await;
+        }
+        let mut kept = Kept {
+            bytes: Vec::new(),
+            memory: keep.then(|| Arc::clone(&self.memory)),
+            taken: None,
+        };
+        let read = timeout(self.body_timeout, kept.read(body)).await;
+        if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
+            return error.into_response();
+        }
+        let body = Body::from(std::mem::take(&mut kept.bytes));
+        let response = self.route(Request::from_parts(parts, body)).await;
+        drop(kept.taken);
+        response
+    }
+
+    async fn route(&self, request: Request) -> Response {
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        response
+    }
 }
 
-fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+/// What `answer` comes to, or 500 if it panics.
+async fn whole(answer: impl Future<Output = Response>) -> Response {
+    // What it touches is dropped with it, or behind locks that do not break.
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|panic| panicked(&panic))
+}
+
+fn panicked(_panic: &(dyn Any + Send + 'static)) -> Response {
     metrics::handler_panicked();
     RestError::Internal.into_response()
-}
-
-/// Lets a request in that comes within the limits of its listener and of its address. Monitors
-/// are answered on any connection, and however many requests there are: the node is not ill because its clients are many.
-async fn admit(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
-    if access::is_monitor(request.uri().path()) {
-        return bound_body(&bounds, request, next).await;
-    }
-    let client = request.extensions().get::<Client>();
-    if let Some(refused) = client.and_then(|client| client.refused) {
-        let (error, limit) = match refused {
-            Refused::Full => (RestError::Busy, "listener"),
-            Refused::OverShare => (RestError::TooManyConnections, "address"),
-        };
-        metrics::connection_refused(limit);
-        return error.into_response();
-    }
-    let Ok(_slot) = bounds.requests.try_acquire() else {
-        return RestError::Busy.into_response();
-    };
-    bound_body(&bounds, request, next).await
-}
-
-/// Reads the body to its end within [`BODY_LIMIT_BYTES`] and the time for it. That of a
-/// POST is kept in memory until it is answered, within [`BODIES_LIMIT_KIB`] together with
-/// all others; no other method has a use for one.
-async fn bound_body(bounds: &Bounds, request: Request, next: Next) -> Response {
-    let keep = request.method() == Method::POST;
-    let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return next.run(Request::from_parts(parts, body)).await;
-    }
-    let mut kept = Kept {
-        bytes: Vec::new(),
-        memory: keep.then(|| Arc::clone(&bounds.memory)),
-        taken: None,
-    };
-    let read = timeout(bounds.body_timeout, kept.read(body)).await;
-    if let Err(error) = read.unwrap_or(Err(RestError::BodyTimeout)) {
-        return error.into_response();
-    }
-    let body = Body::from(std::mem::take(&mut kept.bytes));
-    let response = next.run(Request::from_parts(parts, body)).await;
-    drop(kept.taken);
-    response
 }
 
 /// A body that is being read.
@@ -271,7 +303,6 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use axum::routing::{any, get};
-    use tower::ServiceExt;
 
     use super::*;
 

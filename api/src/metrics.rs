@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use axum::http::StatusCode;
 use metrics::{
-    Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
 };
 use parking_lot::RwLock;
 use pulse_primitives::status::{Trust, TrustReport};
@@ -275,11 +275,12 @@ pub(crate) fn push_round(elapsed: Duration) {
 }
 
 /// Counts something that is open, from its creation until it is dropped.
-pub(crate) struct Open(metrics::Gauge);
+pub(crate) struct Open(Gauge);
 
 impl Open {
     pub(crate) fn request() -> Self {
-        Self::enter(gauge!(IN_FLIGHT))
+        static REQUESTS: LazyLock<Gauge> = LazyLock::new(|| gauge!(IN_FLIGHT));
+        Self::enter(REQUESTS.clone())
     }
 
     pub(crate) fn connection() -> Self {
@@ -294,7 +295,7 @@ impl Open {
         Self::enter(gauge!(PUSH_CONNECTIONS, "transport" => transport))
     }
 
-    fn enter(gauge: metrics::Gauge) -> Self {
+    fn enter(gauge: Gauge) -> Self {
         gauge.increment(1);
         Self(gauge)
     }

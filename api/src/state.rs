@@ -46,8 +46,14 @@ pub struct MempoolPorts {
 #[derive(Clone)]
 pub struct ApiState {
     inner: Arc<Inner>,
+    around: Arc<Around>,
     patience: Duration,
     partial: Option<Arc<Partial>>,
+}
+
+/// What a node may have around it.
+#[derive(Clone, Default)]
+struct Around {
     fallback: Option<Arc<Fallback>>,
     fleet: Option<Arc<dyn FleetStatus>>,
     drain: Arc<AtomicBool>,
@@ -129,62 +135,64 @@ impl ApiState {
         };
         Self {
             inner: Arc::new(inner),
+            around: Arc::default(),
             patience: PATIENCE,
             partial: None,
-            fallback: None,
-            fleet: None,
-            drain: Arc::default(),
-            trust: None,
         }
+    }
+
+    /// To be changed before it is shared.
+    fn around(&mut self) -> &mut Around {
+        Arc::make_mut(&mut self.around)
     }
 
     /// The same, with a server that answers while this node cannot.
     #[must_use]
     pub fn with_fallback(mut self, fallback: Fallback) -> Self {
-        self.fallback = Some(Arc::new(fallback));
+        self.around().fallback = Some(Arc::new(fallback));
         self
     }
 
     /// The server that answers while this node cannot.
     pub(crate) fn fallback(&self) -> Option<&Fallback> {
-        self.fallback.as_deref()
+        self.around.fallback.as_deref()
     }
 
     /// The same, as one node of a fleet.
     #[must_use]
     pub fn with_fleet(mut self, fleet: Arc<dyn FleetStatus>) -> Self {
-        self.fleet = Some(fleet);
+        self.around().fleet = Some(fleet);
         self
     }
 
     /// The same, unhealthy as soon as `drain` is set.
     #[must_use]
     pub fn with_drain(mut self, drain: Arc<AtomicBool>) -> Self {
-        self.drain = drain;
+        self.around().drain = drain;
         self
     }
 
     /// The same, with a state that may be another node's word.
     #[must_use]
     pub fn with_trust(mut self, trust: watch::Receiver<TrustReport>) -> Self {
-        self.trust = Some(trust);
+        self.around().trust = Some(trust);
         self
     }
 
     /// Whose word the state is.
     pub(crate) fn trust(&self) -> TrustReport {
-        let told = self.trust.as_ref();
+        let told = self.around.trust.as_ref();
         told.map_or(TrustReport::OWN, |trust| *trust.borrow())
     }
 
     /// The other nodes of the fleet, if there is one.
     pub(crate) fn fleet(&self) -> Option<&dyn FleetStatus> {
-        self.fleet.as_deref()
+        self.around.fleet.as_deref()
     }
 
     /// Whether the node is about to stop.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain.load(Ordering::Acquire)
+        self.around.drain.load(Ordering::Acquire)
     }
 
     /// The same, with keys of clients to be found there.

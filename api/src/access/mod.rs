@@ -24,10 +24,8 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 use governor::{
     NotUntil, Quota, RateLimiter,
@@ -285,29 +283,22 @@ fn address(text: &str) -> Option<IpAddr> {
     alone.ok().or_else(|| with_port().ok())
 }
 
-/// The layer.
-pub(crate) async fn layer(
-    State(access): State<Arc<Access>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Whether a request may be answered. One whose connection may stay open carries its [`Meter`]
+/// from then on.
+///
+/// # Errors
+/// Those of [`Access::admit`].
+pub(crate) fn admit(access: &Arc<Access>, request: &mut Request) -> Result<(), RestError> {
     let from = request.extensions().get::<Client>();
     let from = from.map(|client| client.addr);
-    let path = request.uri().path();
-    match access.admit(path, request.headers(), from) {
-        Ok(()) => {
-            let headers = request.headers();
-            if headers.contains_key(header::UPGRADE) || access.sent_key(headers).is_some() {
-                let meter = Meter::new(&access, request.headers(), from);
-                request.extensions_mut().insert(meter);
-            }
-            next.run(request).await
-        }
-        Err(error) => {
-            refused(&error);
-            error.into_response()
-        }
+    let headers = request.headers();
+    let admitted = access.admit(request.uri().path(), headers, from);
+    admitted.inspect_err(refused)?;
+    if headers.contains_key(header::UPGRADE) || access.sent_key(headers).is_some() {
+        let meter = Meter::new(access, headers, from);
+        request.extensions_mut().insert(meter);
     }
+    Ok(())
 }
 
 fn refused(error: &RestError) {
@@ -322,7 +313,7 @@ fn refused(error: &RestError) {
 mod tests {
     use std::time::Duration;
 
-    use axum::http::HeaderValue;
+    use axum::{http::HeaderValue, response::IntoResponse};
     use governor::clock::FakeRelativeClock;
     use pulse_primitives::api_keys::{ApiKeyError, NewApiKey};
 
