@@ -297,6 +297,8 @@ impl Fleet {
                 let sibling = view.siblings.entry(peer_id).or_default();
                 sibling.connections = num_established.get();
                 sibling.addr = Some(addr);
+                drop(view);
+                self.note_settled();
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -343,6 +345,7 @@ impl Fleet {
                 debug!(err = %error, "sibling not reached");
                 let to_self = matches!(error, DialError::LocalPeerId { .. });
                 self.whom.failed(connection_id, to_self);
+                self.note_settled();
             }
             _ => {}
         }
@@ -512,6 +515,13 @@ impl Fleet {
                 Err(err) => debug!(%err, "sibling not dialled"),
             }
         }
+        self.note_settled();
+    }
+
+    /// Publishes whether everyone is connected who can be.
+    fn note_settled(&self) {
+        let has_mdns = self.swarm.behaviour().mdns.is_enabled();
+        self.view.lock().is_settled = !has_mdns && self.whom.is_settled();
     }
 
     /// Reads the files of members again, and cuts off who is none any more.

@@ -55,20 +55,18 @@ impl Prepared {
             what,
         })?;
         let txs = &connected.block.txdata;
-        let output_scripts = txs
-            .iter()
-            .flat_map(|tx| &tx.output)
-            .map(|output| {
-                let script = &output.script_pubkey;
-                (!is_unspendable(script)).then(|| keys.script(script))
-            })
-            .collect();
-        let spent_scripts = connected
-            .spent
+        let mut output_scripts = Vec::with_capacity(txs.iter().map(|tx| tx.output.len()).sum());
+        output_scripts.extend(txs.iter().flat_map(|tx| &tx.output).map(|output| {
+            let script = &output.script_pubkey;
+            (!is_unspendable(script)).then(|| keys.script(script))
+        }));
+        let spent = &connected.spent;
+        let mut spent_scripts = Vec::with_capacity(spent.iter().map(Vec::len).sum());
+        let scripts = spent
             .iter()
             .flatten()
-            .map(|spent| keys.script(&spent.output.script_pubkey))
-            .collect();
+            .map(|spent| &spent.output.script_pubkey);
+        spent_scripts.extend(scripts.map(|script| keys.script(script)));
         Ok(Self {
             hash: connected.block.block_hash(),
             tx_hashes: connected.txids.iter().map(|txid| keys.txid(txid)).collect(),

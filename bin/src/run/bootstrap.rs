@@ -67,8 +67,8 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The same after the first round, doubled with each up to [`ROUND`]: siblings are found in a
 /// moment.
 const FIRST_ROUND: Duration = Duration::from_millis(20);
-/// How long other offers are waited for after the first one: siblings are connected one after the
-/// other.
+/// How long other offers are waited for after the first one, while siblings are still being
+/// connected.
 const SETTLING: Duration = Duration::from_millis(200);
 /// How long another offer is waited for after one that there is no room for, or after which a
 /// fetch that was begun is given up for another snapshot.
@@ -189,6 +189,7 @@ impl Start<'_> {
         let mut pause = FIRST_ROUND;
         loop {
             opening.doing("the node is starting: looking for a sibling that offers a snapshot");
+            let is_settled = self.client.is_settled();
             let Some(candidate) = self.choose(&mut refused).await else {
                 if let Some((_, err)) = too_large.take_if(|(at, _)| at.elapsed() >= PATIENCE) {
                     return Err(err);
@@ -206,6 +207,7 @@ impl Start<'_> {
             };
             let waits = match self.begun() {
                 Some(begun) if begun != candidate.hash => PATIENCE,
+                _ if is_settled => Duration::ZERO,
                 _ => SETTLING,
             };
             let waited = offered.get_or_insert_with(Instant::now).elapsed();

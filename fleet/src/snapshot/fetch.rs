@@ -176,6 +176,13 @@ impl SnapshotClient {
         self.offers_of(self.connected()).await
     }
 
+    /// Whether each seed is connected, or could not be reached a moment ago: who is asked now
+    /// is everyone that can be asked soon.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.view.lock().is_settled
+    }
+
     /// The bytes of the manifest of an offer, which meet its hash.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub(super) type Dial = (DialOpts, Option<Place>);
 /// What is known of where siblings are.
 pub(super) struct Whom {
     own: PeerId,
+    /// Whether the seeds have been looked up.
+    are_seeds_known: bool,
     /// Addresses of the seeds at their last look-up, by place.
     places: HashMap<Place, Vec<Multiaddr>>,
     /// Addresses of the seeds that name no IP address.
@@ -56,6 +58,7 @@ impl Whom {
     pub(super) fn new(own: PeerId) -> Self {
         Self {
             own,
+            are_seeds_known: false,
             places: HashMap::new(),
             named: Vec::new(),
             found: HashMap::new(),
@@ -67,6 +70,7 @@ impl Whom {
 
     /// The addresses that the seeds have now.
     pub(super) fn set_seeds(&mut self, addrs: Vec<Multiaddr>) {
+        self.are_seeds_known = true;
         self.places.clear();
         self.named.clear();
         for addr in addrs {
@@ -91,6 +95,11 @@ impl Whom {
     /// An attempt has begun.
     pub(super) fn began(&mut self, id: ConnectionId, place: Option<Place>) {
         self.dialing.insert(id, place);
+    }
+
+    /// Whether the addresses of the seeds are known and no attempt is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.are_seeds_known && self.dialing.is_empty()
     }
 
     /// An attempt, or a connection that came in, has got to `peer`.
@@ -217,6 +226,18 @@ mod tests {
         whom.reached(second[0].0, peer);
         assert!(dial(&mut whom, &[peer]).is_empty(), "it is connected");
         assert_eq!(dial(&mut whom, &[]).len(), 1, "it is lost");
+    }
+
+    #[test]
+    fn it_is_settled_when_each_seed_was_reached_or_could_not_be() {
+        let mut whom = Whom::new(PeerId::random());
+        assert!(!whom.is_settled(), "the seeds are not known");
+        whom.set_seeds(addrs(&["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"]));
+        let dialed = dial(&mut whom, &[]);
+        whom.reached(dialed[0].0, PeerId::random());
+        assert!(!whom.is_settled(), "one is being dialled");
+        whom.failed(dialed[1].0, false);
+        assert!(whom.is_settled());
     }
 
     #[test]

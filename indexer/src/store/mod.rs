@@ -20,7 +20,7 @@ pub(crate) mod writer;
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -178,6 +178,8 @@ pub(crate) struct Store {
     collisions: RwLock<BTreeSet<ScriptKey>>,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
+    /// Length in bytes of the last group's batch.
+    batch_bytes: AtomicUsize,
     writes: Writes,
 }
 

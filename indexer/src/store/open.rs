@@ -2,7 +2,11 @@
 //!
 //! A database of another format or network is refused, never changed or deleted.
 
-use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize},
+};
 
 use parking_lot::{Mutex, RwLock};
 use pulse_primitives::{bitcoin::hashes::Hash, network::ChainParams};
@@ -97,6 +101,7 @@ impl Store {
             hot: Hot::default(),
             collisions: RwLock::default(),
             writing: Mutex::new(()),
+            batch_bytes: AtomicUsize::new(0),
             writes: Writes::default(),
         };
         store.salt = store.bind(config, params)?;

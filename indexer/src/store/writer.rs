@@ -9,7 +9,7 @@
 //! cost of inserting them; no two of them have the same key. An output that the group
 //! both creates and spends never gets a `utxo` row.
 
-use std::mem::size_of;
+use std::{mem::size_of, sync::atomic::Ordering};
 
 use pulse_primitives::{Height, block::BlockPosition, tip::ChainTip};
 use rocksdb::WriteBatch;
@@ -67,7 +67,8 @@ impl Store {
         Group {
             store: self,
             cfs: self.families(),
-            batch: WriteBatch::default(),
+            // About as long as the one before it: growing would copy it again and again.
+            batch: WriteBatch::with_capacity_bytes(self.batch_bytes.load(Ordering::Relaxed)),
             tx: Vec::new(),
             spend: Vec::new(),
             events: Vec::new(),
@@ -283,6 +284,16 @@ impl Group<'_> {
             + self.utxos.len() * size_of::<UtxoChange>()
     }
 
+    /// Makes room for the rows of so many blocks.
+    pub(crate) fn reserve(&mut self, blocks: &[IndexBatch]) {
+        let sum = |len: fn(&Delta) -> usize| blocks.iter().map(|block| len(&block.delta)).sum();
+        self.tx.reserve(sum(|delta| delta.tx_prefixes.len()));
+        self.spend.reserve(sum(|delta| delta.spent.len()));
+        let changes: usize = sum(|delta| delta.created.len() + delta.spent.len());
+        self.events.reserve(changes);
+        self.utxos.reserve(changes);
+    }
+
     /// Number of blocks in the group.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
@@ -316,6 +327,8 @@ impl Group<'_> {
             self.batch.put_cf(meta, meta::FILTERS, block::key(next));
         }
         let rows = self.batch.len() as u64;
+        let bytes = self.batch.size_in_bytes();
+        self.store.batch_bytes.store(bytes, Ordering::Relaxed);
         self.store.write(self.batch, sync || at_tip)?;
         Ok(Committed {
             cursor: Some(cursor),

@@ -149,6 +149,7 @@ impl IndexSync {
             blocks.resolve(chain, &reader, |hash, height| self.load(hash, height))?;
             drop(reader);
             let best = self.source.best_header_height();
+            group.reserve(&blocks.batches);
             for batch in blocks.batches {
                 let height = batch.delta.height;
                 let store_delta = height.saturating_add(config.undo_blocks) > best;

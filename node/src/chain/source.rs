@@ -6,6 +6,7 @@ use pulse_primitives::{
         Block, BlockHash, Transaction, Txid, VarInt,
         block::Header,
         consensus::{Decodable, encode},
+        hashes::{Hash, HashEngine},
         merkle_tree,
     },
     block::{BlockPosition, ConnectedBlock, SpentOutput},
@@ -188,10 +189,11 @@ fn parse_block(bytes: &[u8]) -> Result<ParsedBlock, BlockSourceError> {
     let mut txids = Vec::with_capacity(count);
     let mut tx_lens = Vec::with_capacity(count);
     for _ in 0..count {
-        let before = rest.len();
+        let before = rest;
         let tx = Transaction::consensus_decode_from_finite_reader(&mut rest).map_err(malformed)?;
-        tx_lens.push(u32::try_from(before - rest.len()).map_err(too_long)?);
-        txids.push(tx.compute_txid());
+        let tx_bytes = &before[..before.len() - rest.len()];
+        tx_lens.push(u32::try_from(tx_bytes.len()).map_err(too_long)?);
+        txids.push(txid(&tx, tx_bytes).ok_or(MALFORMED)?);
         txdata.push(tx);
     }
     let root = merkle_tree::calculate_root(txids.iter().map(|txid| txid.to_raw_hash()));
@@ -206,9 +208,33 @@ fn parse_block(bytes: &[u8]) -> Result<ParsedBlock, BlockSourceError> {
     })
 }
 
+/// The id of `tx` from its bytes, which need not be made again for it: the hash of all but
+/// marker, flag and witnesses (BIP 144). `None` if they are not its bytes.
+fn txid(tx: &Transaction, bytes: &[u8]) -> Option<Txid> {
+    const VERSION: usize = 4;
+    const MARKER_AND_FLAG: usize = 2;
+    const LOCK_TIME: usize = 4;
+    let stripped = tx.base_size();
+    let mut engine = Txid::engine();
+    if bytes.len() == stripped {
+        engine.input(bytes);
+    } else {
+        let (version, rest) = bytes.split_at_checked(VERSION)?;
+        let (body, _) = rest
+            .get(MARKER_AND_FLAG..)?
+            .split_at_checked(stripped.checked_sub(VERSION + LOCK_TIME)?)?;
+        engine.input(version);
+        engine.input(body);
+        engine.input(bytes.last_chunk::<LOCK_TIME>()?);
+    }
+    Some(Txid::from_engine(engine))
+}
+
 #[cfg(test)]
 mod tests {
-    use pulse_primitives::bitcoin::{Network, consensus::serialize, constants::genesis_block};
+    use pulse_primitives::bitcoin::{
+        Network, Sequence, TxIn, Witness, consensus::serialize, constants::genesis_block,
+    };
 
     use super::*;
 
@@ -221,6 +247,21 @@ mod tests {
         assert_eq!(parsed.first_tx_offset, 81);
         assert_eq!(parsed.tx_lens, [u32::try_from(bytes.len() - 81).unwrap()]);
         assert_eq!(parsed.txids, [genesis.txdata[0].compute_txid()]);
+    }
+
+    #[test]
+    fn an_id_follows_from_the_bytes_with_and_without_witnesses() {
+        let mut tx = genesis_block(Network::Bitcoin).txdata.remove(0);
+        for witness in [&[][..], &[&[1, 2, 3][..], &[]], &[&[7; 300]]] {
+            tx.input.push(TxIn {
+                sequence: Sequence::ZERO,
+                witness: Witness::from_slice(witness),
+                ..TxIn::default()
+            });
+            let bytes = serialize(&tx);
+            assert_eq!(txid(&tx, &bytes), Some(tx.compute_txid()));
+        }
+        assert_eq!(txid(&tx, &[0; 9]), None);
     }
 
     #[test]

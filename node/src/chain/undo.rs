@@ -133,7 +133,11 @@ impl Reader<'_> {
             .ok()
             .filter(|n| *n <= self.rest.len() / 3)
             .ok_or(MALFORMED)?;
-        (0..count).map(|_| self.spent_output()).collect()
+        let mut spent = Vec::with_capacity(count);
+        for _ in 0..count {
+            spent.push(self.spent_output()?);
+        }
+        Ok(spent)
     }
 
     fn spent_output(&mut self) -> Result<SpentOutput, BlockSourceError> {
