@@ -16,7 +16,7 @@ use libp2p::{
     PeerId, Transport,
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     dns,
-    futures::future::Either,
+    futures::{future::Either, io::BufReader},
     identity::Keypair,
     noise, quic, tcp, yamux,
 };
@@ -25,6 +25,8 @@ use crate::{hello, members::Gate};
 
 /// For TCP, Noise and yamux together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// What is taken from the system at a time, in bytes: Noise itself asks for 8 KiB.
+const READ_AHEAD: usize = 128 << 10;
 /// Streams that a sibling may have open at a time; it needs a handful.
 const MAX_STREAMS: u16 = 64;
 
@@ -53,6 +55,7 @@ pub fn build(
     let mut mux = yamux::Config::default();
     mux.set_max_num_streams(MAX_STREAMS.into());
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(|stream, _| BufReader::with_capacity(READ_AHEAD, stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(key)?)
         .multiplex(mux)
