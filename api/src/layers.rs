@@ -94,10 +94,12 @@ pub(crate) fn wrap_for(
         body_timeout: limits.body_timeout,
         router,
     });
-    Router::new().fallback(move |request: Request| {
+    let first = move |request: Request| {
         let steps = Arc::clone(&steps);
         async move { steps.measure(request).await }
-    })
+    };
+    // Without the state the handler would be made anew for each request.
+    Router::new().fallback(first).with_state(())
 }
 
 /// What all requests of a listener share. The methods stand in the order of the steps.
@@ -231,7 +233,12 @@ impl Steps {
         response
     }
 
-    async fn route(&self, request: Request) -> Response {
+    /// The whole answer, also to HEAD, which the router of [`wrap_for`] cuts off when all that
+    /// depends on its body has been said.
+    async fn route(&self, mut request: Request) -> Response {
+        if request.method() == Method::HEAD {
+            *request.method_mut() = Method::GET;
+        }
         let Ok(response) = self.router.clone().oneshot(request).await;
         response
     }
@@ -302,7 +309,10 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use axum::routing::{any, get};
+    use futures_util::stream;
 
     use super::*;
 
@@ -310,10 +320,17 @@ mod tests {
         panic!("on purpose")
     }
 
+    /// Of no known length.
+    fn pieces() -> Body {
+        Body::from_stream(stream::iter(["a", "b"].map(Ok::<_, Infallible>)))
+    }
+
     fn router() -> Router {
         let inner = Router::new()
             .route("/ok", get(|| async { "ok" }))
             .route("/panic", get(boom))
+            .route("/long", get(|| async { "7".repeat(5000) }))
+            .route("/stream", get(|| async { pieces() }))
             .route(
                 "/len",
                 any(|body: String| async move { body.len().to_string() }),
@@ -345,6 +362,27 @@ mod tests {
             response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN],
             "https://wallet.example"
         );
+    }
+
+    #[tokio::test]
+    async fn head_is_answered_like_get_without_the_body() {
+        for path in ["/ok", "/long", "/stream", "/nowhere"] {
+            for accepted in ["identity", "gzip"] {
+                let ask = |method: Method| {
+                    let request = Request::builder()
+                        .method(method)
+                        .uri(path)
+                        .header(header::ACCEPT_ENCODING, accepted);
+                    router().oneshot(request.body(Body::empty()).unwrap())
+                };
+                let (whole, head) = (ask(Method::GET).await, ask(Method::HEAD).await);
+                let ((whole, _), (head, body)) =
+                    (whole.unwrap().into_parts(), head.unwrap().into_parts());
+                assert_eq!(head.status, whole.status, "{path}");
+                assert_eq!(head.headers, whole.headers, "{path} {accepted}");
+                assert!(body.collect().await.unwrap().to_bytes().is_empty());
+            }
+        }
     }
 
     #[tokio::test]

@@ -141,7 +141,7 @@ impl ApiState {
         }
     }
 
-    /// To be changed before it is shared.
+    /// To be changed; clones that were made before do not see it.
     fn around(&mut self) -> &mut Around {
         Arc::make_mut(&mut self.around)
     }

@@ -36,8 +36,8 @@ pub(crate) struct View {
     pub siblings: HashMap<PeerId, Sibling>,
     pub listen: Vec<Multiaddr>,
     pub refused: u64,
-    /// Whether the addresses of the seeds are known and nobody is being dialled. Never with
-    /// mDNS, where others may still come forward.
+    /// Whether seeds have addresses and nobody is being dialled. Never with mDNS, where others
+    /// may still come forward.
     pub is_settled: bool,
 }
 

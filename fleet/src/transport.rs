@@ -25,7 +25,8 @@ use crate::{hello, members::Gate};
 
 /// For TCP, Noise and yamux together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// What is taken from the system at a time, in bytes: Noise itself asks for 8 KiB.
+/// What is taken from the system at a time, in bytes, and kept for each connection, pending ones
+/// included: Noise itself asks for 8 KiB.
 const READ_AHEAD: usize = 128 << 10;
 /// Streams that a sibling may have open at a time; it needs a handful.
 const MAX_STREAMS: u16 = 64;

@@ -242,6 +242,15 @@ fn other_methods(node: &PulseNode) {
         for name in ["content-type", "content-length", "cache-control"] {
             assert_eq!(head.header(name), answer.header(name), "{name} of {path}");
         }
+        // Also when it would be compressed.
+        let gzip = [("accept-encoding", "gzip")];
+        let (head, answer) = (
+            node.call("HEAD", path, &gzip, ""),
+            node.call("GET", path, &gzip, ""),
+        );
+        for name in ["content-encoding", "vary", "etag"] {
+            assert_eq!(head.header(name), answer.header(name), "{name} of {path}");
+        }
     }
     let asked = [
         ("origin", "https://wallet.example"),

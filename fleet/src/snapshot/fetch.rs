@@ -176,8 +176,8 @@ impl SnapshotClient {
         self.offers_of(self.connected()).await
     }
 
-    /// Whether each seed is connected, or could not be reached a moment ago: who is asked now
-    /// is everyone that can be asked soon.
+    /// Whether no seed is being connected: each one that was found is there, or could not be
+    /// reached at the last attempt. Others may come later.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.view.lock().is_settled

@@ -40,8 +40,6 @@ pub(super) type Dial = (DialOpts, Option<Place>);
 /// What is known of where siblings are.
 pub(super) struct Whom {
     own: PeerId,
-    /// Whether the seeds have been looked up.
-    are_seeds_known: bool,
     /// Addresses of the seeds at their last look-up, by place.
     places: HashMap<Place, Vec<Multiaddr>>,
     /// Addresses of the seeds that name no IP address.
@@ -58,7 +56,6 @@ impl Whom {
     pub(super) fn new(own: PeerId) -> Self {
         Self {
             own,
-            are_seeds_known: false,
             places: HashMap::new(),
             named: Vec::new(),
             found: HashMap::new(),
@@ -70,7 +67,6 @@ impl Whom {
 
     /// The addresses that the seeds have now.
     pub(super) fn set_seeds(&mut self, addrs: Vec<Multiaddr>) {
-        self.are_seeds_known = true;
         self.places.clear();
         self.named.clear();
         for addr in addrs {
@@ -97,9 +93,10 @@ impl Whom {
         self.dialing.insert(id, place);
     }
 
-    /// Whether the addresses of the seeds are known and no attempt is under way.
+    /// Whether seeds have addresses and no attempt is under way.
     pub(super) fn is_settled(&self) -> bool {
-        self.are_seeds_known && self.dialing.is_empty()
+        let has_seeds = !self.places.is_empty() || !self.named.is_empty();
+        has_seeds && self.dialing.is_empty()
     }
 
     /// An attempt, or a connection that came in, has got to `peer`.

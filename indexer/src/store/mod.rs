@@ -178,7 +178,7 @@ pub(crate) struct Store {
     collisions: RwLock<BTreeSet<ScriptKey>>,
     /// Held by whoever follows the chain, so that two never do.
     pub(crate) writing: Mutex<()>,
-    /// Length in bytes of the last group's batch.
+    /// Length in bytes of the last group's batch, until the next one has taken it.
     batch_bytes: AtomicUsize,
     writes: Writes,
 }

@@ -68,7 +68,7 @@ impl Store {
             store: self,
             cfs: self.families(),
             // About as long as the one before it: growing would copy it again and again.
-            batch: WriteBatch::with_capacity_bytes(self.batch_bytes.load(Ordering::Relaxed)),
+            batch: WriteBatch::with_capacity_bytes(self.batch_bytes.swap(0, Ordering::Relaxed)),
             tx: Vec::new(),
             spend: Vec::new(),
             events: Vec::new(),
