@@ -16,8 +16,8 @@
 //! [`REST`].
 //!
 //! # Limits
-//! [`MAX_SOURCES`] siblings with [`STREAMS_PER_SOURCE`] streams each, a chunk of 16 MiB in
-//! memory for each stream.
+//! [`MAX_SOURCES`] siblings with [`STREAMS_PER_SOURCE`] streams each, two chunks of 16 MiB in
+//! memory for each stream: one that comes, and one that goes to the disk.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -56,7 +56,7 @@ use crate::{links::LinkEvent, metrics, report::View};
 
 /// Siblings that are fetched from at the same time.
 pub const MAX_SOURCES: usize = 4;
-/// Streams with each: one chunk arrives while another is hashed and written.
+/// Streams with each: one brings bytes while the other asks.
 pub const STREAMS_PER_SOURCE: usize = 2;
 /// Until a sibling that failed is asked again.
 pub const REST: Duration = Duration::from_secs(5);
@@ -332,29 +332,28 @@ impl SnapshotClient {
             Ok(stream) => stream,
             Err(err) => return End::Lost(err),
         };
-        let mut buffer = ChunkBuffer::default();
-        let mut written = Written::default();
+        let mut free = ChunkBuffer::default();
+        let mut placing = Placing::default();
         loop {
             let Some(chunk) = job.queue.lock().pop_front() else {
-                return match written.on_disk(job).await {
-                    Ok(()) => End::Done,
+                return match placing.placed(job).await {
+                    Ok(_) => End::Done,
                     Err(end) => end,
                 };
             };
-            let received = receive_chunk(&mut stream, job, chunk, buffer);
-            let fetched = match cut_off.run_until_cancelled(received).await {
-                Some(Ok(bytes)) => put_chunk(job, chunk, bytes).await,
-                Some(Err(end)) => Err(end),
+            let receive = receive_chunk(&mut stream, job, chunk, free);
+            let received = match cut_off.run_until_cancelled(receive).await {
+                Some(received) => received,
                 None => Err(End::Lost(io::ErrorKind::ConnectionAborted.into())),
             };
-            // The disk takes this one while the next one comes.
-            let end = match (written.on_disk(job).await, fetched) {
-                (Ok(()), Ok(used)) => {
-                    buffer = used;
-                    written.begin(job, chunk);
+            // This one is hashed and written while the next one comes.
+            let end = match (placing.placed(job).await, received) {
+                (Ok(used), Ok(bytes)) => {
+                    free = used;
+                    placing.begin(job, chunk, bytes);
                     continue;
                 }
-                (Err(end), _) | (Ok(()), Err(end)) => end,
+                (Err(end), _) | (Ok(_), Err(end)) => end,
             };
             job.queue.lock().push_front(chunk);
             return end;
@@ -435,32 +434,42 @@ impl SnapshotClient {
     }
 }
 
-/// The chunk of a stream that the disk is taking.
+/// The chunk of a stream that is hashed and written.
 #[derive(Default)]
-struct Written(Option<Syncing>);
+struct Placing(Option<Placed>);
 
-struct Syncing {
+struct Placed {
     chunk: (usize, usize),
-    task: JoinHandle<Result<(), SnapshotError>>,
+    task: JoinHandle<Result<ChunkBuffer, SnapshotError>>,
 }
 
-impl Written {
-    /// A chunk has been written.
-    fn begin(&mut self, job: &Job, chunk: (usize, usize)) {
-        let staging = Arc::clone(&job.staging);
-        let task = spawn_blocking(move || staging.sync(chunk.0));
-        self.0 = Some(Syncing { chunk, task });
+impl Placing {
+    /// A chunk has come.
+    fn begin(&mut self, job: &Job, chunk: (usize, usize), bytes: ChunkBuffer) {
+        let (staging, progress) = (Arc::clone(&job.staging), Arc::clone(&job.progress));
+        let task = spawn_blocking(move || {
+            staging.put_chunk(chunk.0, chunk.1, &bytes)?;
+            // In place: what a kill leaves behind from now on is not fetched again.
+            metrics::snapshot_received(bytes.len() as u64);
+            progress.add(bytes.len() as u64);
+            staging.sync(chunk.0)?;
+            Ok(bytes)
+        });
+        self.0 = Some(Placed { chunk, task });
     }
 
-    /// Waits until it is on the disk, and counts it.
-    async fn on_disk(&mut self, job: &Job) -> Result<(), End> {
-        let Some(Syncing { chunk, task }) = self.0.take() else {
-            return Ok(());
+    /// Waits until it is on the disk, and counts it. Gives back what its bytes were in.
+    async fn placed(&mut self, job: &Job) -> Result<ChunkBuffer, End> {
+        let Some(Placed { chunk, task }) = self.0.take() else {
+            return Ok(ChunkBuffer::default());
         };
         let end = match task.await {
-            Ok(Ok(())) => {
+            Ok(Ok(buffer)) => {
                 job.left.fetch_sub(1, Ordering::AcqRel);
-                return Ok(());
+                return Ok(buffer);
+            }
+            Ok(Err(SnapshotError::File { .. })) => {
+                End::Misbehaved("a chunk that does not meet its hash")
             }
             Ok(Err(err)) => End::Failed(err),
             Err(err) => End::Lost(err.into()),
@@ -497,31 +506,6 @@ async fn receive_chunk(
     let read = timeout(BYTES_LIMIT, read_steadily(stream, &mut buffer)).await;
     read.map_err(io::Error::from)??;
     Ok(buffer)
-}
-
-/// Puts a chunk that meets its hash in its place. Gives the buffer back.
-async fn put_chunk(
-    job: &Job,
-    (file, chunk): (usize, usize),
-    buffer: ChunkBuffer,
-) -> Result<ChunkBuffer, End> {
-    let staging = Arc::clone(&job.staging);
-    let put = spawn_blocking(move || {
-        let put = staging.put_chunk(file, chunk, &buffer);
-        (buffer, put)
-    });
-    match put.await.map_err(io::Error::from)? {
-        (buffer, Ok(())) => {
-            // In place: what a kill leaves behind from now on is not fetched again.
-            metrics::snapshot_received(buffer.len() as u64);
-            job.progress.add(buffer.len() as u64);
-            Ok(buffer)
-        }
-        (_, Err(SnapshotError::File { .. })) => {
-            Err(End::Misbehaved("a chunk that does not meet its hash"))
-        }
-        (_, Err(err)) => Err(End::Failed(err)),
-    }
 }
 
 /// Fills `buffer`. A sibling that sends nothing for [`SILENCE`] is given up, so that somebody else
