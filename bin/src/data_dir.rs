@@ -118,12 +118,12 @@ pub enum DataDirError {
         reason: String,
     },
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {err}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        err: io::Error,
     },
 }
 
@@ -394,10 +394,10 @@ fn exists(path: &Path) -> Result<bool, DataDirError> {
     path.try_exists().map_err(|err| io_error(path, err))
 }
 
-fn io_error(path: &Path, source: io::Error) -> DataDirError {
+fn io_error(path: &Path, err: io::Error) -> DataDirError {
     DataDirError::Io {
         path: path.to_owned(),
-        source,
+        err,
     }
 }
 

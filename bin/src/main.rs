@@ -24,7 +24,13 @@ mod tasks;
 mod telemetry;
 mod trust;
 
-use std::{env, io::stdout, num::NonZeroUsize, process::ExitCode, thread};
+use std::{
+    env,
+    io::{Write, stderr, stdout},
+    num::NonZeroUsize,
+    process::ExitCode,
+    thread,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -122,14 +128,20 @@ fn usage_reason(err: &clap::Error) -> String {
     one_line(reason.strip_prefix("error: ").unwrap_or(reason))
 }
 
-#[allow(clippy::print_stderr, reason = "the one line that an error is")]
+/// The one line that an error is.
 fn report(reason: &str) {
-    eprintln!("pulse-node: error: {}", one_line(reason));
+    tell(&format!("pulse-node: error: {}", one_line(reason)));
 }
 
-#[allow(clippy::print_stderr, reason = "commands have no log")]
+/// Commands have no log.
 fn warn(warning: &str) {
-    eprintln!("pulse-node: warning: {}", one_line(warning));
+    tell(&format!("pulse-node: warning: {}", one_line(warning)));
+}
+
+/// A line for standard error. Where that takes none, on a full disk or when the reader has gone,
+/// the exit status says enough.
+fn tell(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 fn one_line(text: &str) -> String {

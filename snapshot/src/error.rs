@@ -7,12 +7,12 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum SnapshotError {
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {err}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What it said.
-        source: io::Error,
+        err: io::Error,
     },
     /// The place where something was to be made is taken.
     #[error("{} exists already and is not written over. Hint: give another place, or move it aside", path.display())]
@@ -74,7 +74,7 @@ pub enum SnapshotError {
 impl SnapshotError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |err| Self::Io { path, err }
     }
 
     pub(crate) fn file(path: impl Into<String>, what: &'static str) -> Self {

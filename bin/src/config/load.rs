@@ -88,9 +88,9 @@ impl Layers {
     }
 
     fn lay_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::File {
+        let text = fs::read_to_string(path).map_err(|err| ConfigError::File {
             path: path.to_owned(),
-            source,
+            err,
         })?;
         let origin = path.display().to_string();
         self.lay(self.given.clone().merge(Toml::string(&text)))

@@ -40,12 +40,12 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {source}", path.display())]
+    #[error("cannot read the configuration file {}: {err}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        err: std::io::Error,
     },
     /// A value that is well formed and still makes no sense.
     #[error("{key}: {reason}")]

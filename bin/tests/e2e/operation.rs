@@ -1,11 +1,14 @@
 //! Starting, stopping, and being refused.
 
-use std::os::unix::net::UnixDatagram;
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+};
 
 use pulse_primitives::bitcoin::Network;
-use pulse_testkit::{ChainData, NodeOptions, ScriptedPeer};
+use pulse_testkit::{ChainBuilder, ChainData, NodeOptions, ScriptedPeer};
 
-use super::common::{DEADLINE, options, served, start};
+use super::common::{DEADLINE, assert_blocks, options, params, served, start};
 
 fn refused(options: NodeOptions, words: &[&str]) {
     let exit = options.run_to_exit(DEADLINE);
@@ -71,6 +74,33 @@ fn a_directory_in_use_of_another_network_or_of_somebody_else_is_refused() {
         &["foreign"],
     );
     assert_eq!(std::fs::read(foreign.join("thesis.txt")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mute = dir.path().join("mute");
+    let node = env!("CARGO_BIN_EXE_pulse-node");
+    let script = format!("#!/bin/sh\nexec {node} \"$@\" >/dev/full 2>/dev/full\n");
+    fs::write(&mute, script).unwrap();
+    fs::set_permissions(&mute, fs::Permissions::from_mode(0o755)).unwrap();
+    let mute = || NodeOptions::new(&mute).network("regtest");
+    let mut chain = ChainBuilder::new(params(Network::Regtest));
+    chain.mine_empty_blocks(30);
+    let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
+    let mut node = mute()
+        .env("PULSE_LOG__FILTER", "debug")
+        .connect(peer.addr())
+        .start();
+    node.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    assert_blocks(&node, chain.blocks());
+    assert!(node.terminate(DEADLINE).status.success());
+    // How it ends is told by the status.
+    let exit = mute().args(["--config", "/none"]).run_to_exit(DEADLINE);
+    assert_eq!(exit.status.code(), Some(2));
+    fs::write(node.data_dir().join("node.json"), "{").unwrap();
+    let exit = mute().data_dir(node.data_dir()).run_to_exit(DEADLINE);
+    assert_eq!(exit.status.code(), Some(1));
 }
 
 #[test]
