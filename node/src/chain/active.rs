@@ -199,6 +199,42 @@ mod tests {
     }
 
     #[test]
+    fn of_each_height_one_block_is_shown_before_it_is_connected() {
+        let genesis = block(0, 0);
+        let chain = ActiveChain::new(vec![genesis.hash], genesis, false);
+        let mut watch = chain.fresh();
+        let show = |tip| {
+            chain.show_fresh(FreshBlock {
+                tip,
+                bytes: Arc::new([]),
+                is_refused: false,
+            });
+        };
+        let shown = |watch: &mut watch::Receiver<Option<FreshBlock>>| {
+            let is_new = watch.has_changed().unwrap();
+            let block = watch.borrow_and_update().clone().unwrap();
+            (is_new, block.tip.hash, block.is_refused)
+        };
+        let (first, second) = (block(5, 1), block(5, 2));
+        show(first);
+        assert_eq!(shown(&mut watch), (true, first.hash, false));
+        // Whether the first one is good or not: who makes bad ones has to work for each of them.
+        for is_refused in [false, true] {
+            for other in [second, first, block(4, 3)] {
+                show(other);
+                assert_eq!(shown(&mut watch), (false, first.hash, is_refused));
+            }
+            chain.refuse_fresh(&second.hash);
+            assert!(!watch.has_changed().unwrap());
+            chain.refuse_fresh(&first.hash);
+            assert_eq!(shown(&mut watch), (true, first.hash, true));
+        }
+        let next = block(6, 4);
+        show(next);
+        assert_eq!(shown(&mut watch), (true, next.hash, false));
+    }
+
+    #[test]
     fn a_reorganisation_replaces_the_branch_and_publishes_once() {
         let genesis = block(0, 0);
         let chain = ActiveChain::new(vec![genesis.hash], genesis, false);
