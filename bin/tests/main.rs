@@ -26,6 +26,7 @@ mod e2e {
     pub mod https;
     mod limits;
     mod memory;
+    pub mod mounts;
     mod openapi;
     mod operation;
     mod operator;

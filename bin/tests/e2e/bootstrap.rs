@@ -1,8 +1,11 @@
 //! Nodes that begin with a snapshot of a sibling.
 
+mod disk;
+
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use pulse_primitives::bitcoin::{Amount, Network, ScriptBuf, TxOut, hashes::Hash};
@@ -381,6 +384,49 @@ fn a_sibling_with_bad_chunks_is_cut_off_and_a_newcomer_starts_from_the_other() {
             .log()
             .contains("a chunk that does not meet its hash")
     );
+}
+
+#[test]
+fn a_snapshot_that_was_begun_is_gone_on_with_and_given_up_only_after_a_while() {
+    let mut chain = ChainBuilder::new(params(Network::Regtest));
+    chain.mine_empty_blocks(20);
+    mine_large_blocks(&mut chain, 45);
+    let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
+    let fleet = Fleet::new();
+    let offering = |shelf| fleet.offering(&[], shelf, 12).connect(peer.addr()).start();
+    let mut first = offering("first");
+    first.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    make(&first, &fleet.path("first/one"));
+    let before = chain.blocks().len();
+    chain.mine_empty_blocks(1);
+    peer.push_blocks(&chain.blocks()[before..]);
+    // Has a snapshot with more work.
+    let mut second = offering("second");
+    second.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+    make(&second, &fleet.path("second/one"));
+
+    let dir = fleet.path("newcomer");
+    let begin = |seeds: &[&PulseNode]| {
+        let newcomer = fleet.newcomer(seeds).data_dir(&dir).start_listening();
+        (newcomer, Instant::now())
+    };
+    let fetches = |node: &mut PulseNode, snapshot: &str| {
+        let (_, hash) = Manifest::read(&fleet.path(snapshot)).unwrap();
+        let line = format!("fetching a snapshot manifest={hash}");
+        node.wait_until(&line, DEADLINE, |node| node.log().contains(&line));
+    };
+    let (mut newcomer, _) = begin(&[&first]);
+    newcomer.wait_until("a chunk", DEADLINE, |node| metric(node, RECEIVED) >= CHUNK);
+    newcomer.kill();
+    let (mut newcomer, _) = begin(&[&first, &second]);
+    fetches(&mut newcomer, "first/one");
+    newcomer.kill();
+    drop(first);
+    let (mut newcomer, begun) = begin(&[&second]);
+    fetches(&mut newcomer, "second/one");
+    // Whoever has the other one might have come in this time.
+    assert!(begun.elapsed() >= Duration::from_secs(9));
+    newcomer.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
 }
 
 /// Has the snapshot in `dir` claim more work than any, and `change` what else it claims.

@@ -7,8 +7,6 @@ use std::{
     os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use pulse_primitives::bitcoin::{Block, Network};
@@ -16,7 +14,7 @@ use pulse_testkit::{NodeOptions, PulseNode, ScriptedPeer};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    common::{DEADLINE, SALT, digest, metric, options, scripthash, served},
+    common::{DEADLINE, SALT, digest, end_of, metric, options, scripthash, served},
     proof::{copy, generated, synced},
 };
 
@@ -245,12 +243,7 @@ fn a_node_that_cannot_write_its_index_ends_with_what_to_do() {
         spoil(path);
     }
     peer.push_blocks(&blocks[131..]);
-    let deadline = Instant::now() + DEADLINE;
-    while node.try_wait().is_none() {
-        assert!(Instant::now() < deadline, "{}", node.log_tail());
-        thread::sleep(Duration::from_millis(20));
-    }
-    let exit = node.kill();
+    let exit = end_of(&mut node);
     assert_eq!(exit.status.code(), Some(1));
     let told = exit.stderr.lines().last().unwrap();
     assert!(

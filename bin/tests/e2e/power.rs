@@ -7,61 +7,19 @@
 //!
 //! Needs the superuser (mounts, loop devices); for others the scene is left out.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::{path::Path, thread, time::Duration};
 
 use pulse_primitives::bitcoin::{Block, Network};
 use pulse_simulator::{Generator, GeneratorConfig};
 use pulse_testkit::{AnswerOrder, Behaviour, NodeOptions, ScriptedPeer};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::common::{DEADLINE, SALT, assert_blocks, digest, options, served};
+use super::{
+    common::{DEADLINE, SALT, assert_blocks, digest, options, served},
+    mounts::{Mounted, copy, copy_frozen, image},
+};
 
 const HEIGHT: u32 = 260;
-
-fn run(program: &str, args: &[&Path]) {
-    let output = Command::new(program).args(args).output();
-    let output = output.unwrap_or_else(|err| panic!("{program}: {err}"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {text}");
-}
-
-fn path(text: &str) -> &Path {
-    Path::new(text)
-}
-
-/// A file system in a file. Unmounted when dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(image: &Path, at: PathBuf, options: &str) -> Self {
-        std::fs::create_dir_all(&at).unwrap();
-        run("mount", &[path("-o"), path(options), image, &at]);
-        Self(at)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Whoever used it has been killed and may take a moment to go.
-        for _ in 0..100 {
-            let ended = Command::new("umount").arg(&self.0).status();
-            if ended.is_ok_and(|status| status.success()) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-fn image(at: &Path, bytes: u64) {
-    std::fs::File::create(at).unwrap().set_len(bytes).unwrap();
-    run("mkfs.ext4", &[path("-q"), at]);
-}
 
 fn generated() -> Vec<Block> {
     let mut generator = Generator::new(GeneratorConfig::regtest(7).txs_per_block(12));
@@ -84,14 +42,9 @@ fn node(dir: &Path, peers: [&ScriptedPeer; 2], lag: &str) -> NodeOptions {
 
 #[test]
 #[ignore = "mounts file systems, for the superuser"]
-#[allow(clippy::print_stderr, reason = "says that nothing was tested")]
 fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
     const ROUNDS: u32 = 6;
     const CUTS: u32 = 3;
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("left out: not the superuser");
-        return;
-    }
     let place = tempfile::tempdir().unwrap();
     let blocks = generated();
     let chain = served(Network::Regtest, &blocks);
@@ -107,17 +60,20 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
 
     let outer_image = place.path().join("outer.img");
     image(&outer_image, 3 << 30);
-    let outer = Mounted::new(&outer_image, place.path().join("outer"), "loop");
+    let Some(outer) = Mounted::new(&outer_image, place.path().join("outer"), "loop") else {
+        return;
+    };
     let mut random = StdRng::seed_from_u64(40);
     for round in 0..ROUNDS {
-        let disk = outer.0.join("disk.img");
+        let disk = outer.path().join("disk.img");
         image(&disk, 800 << 20);
         // Without a log in every other round, as in a bulk load.
         let lag = ["10", "1000000"][(round % 2) as usize];
         for _ in 0..CUTS {
             // File system metadata is committed each second, data when it pleases.
-            let inner = Mounted::new(&disk, place.path().join("inner"), "loop,commit=1");
-            let dir = inner.0.join("node");
+            let options = "loop,commit=1";
+            let inner = Mounted::new(&disk, place.path().join("inner"), options).unwrap();
+            let dir = inner.path().join("node");
             let mut running = node(&dir, [&forward, &backward], lag).start();
             thread::sleep(Duration::from_millis(random.gen_range(200..2500)));
             if random.gen_bool(0.3) {
@@ -127,17 +83,14 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
                 thread::sleep(Duration::from_millis(random.gen_range(0..500)));
             }
             let left = place.path().join("left.img");
-            run("fsfreeze", &[path("-f"), &outer.0]);
-            let copied = Command::new("cp").arg(&disk).arg(&left).status();
-            run("fsfreeze", &[path("-u"), &outer.0]);
-            assert!(copied.unwrap().success());
+            copy_frozen(&outer, &disk, &left);
             running.kill();
             drop(running);
             drop(inner);
-            run("cp", &[&left, &disk]);
+            copy(&left, &disk)
         }
-        let inner = Mounted::new(&disk, place.path().join("inner"), "loop");
-        let dir = inner.0.join("node");
+        let inner = Mounted::new(&disk, place.path().join("inner"), "loop").unwrap();
+        let dir = inner.path().join("node");
         let mut running = node(&dir, [&forward, &backward], lag).start();
         running.wait_until("the kernel has caught up", DEADLINE, |node| {
             let stats: serde_json::Value = node.get_json("/stats");

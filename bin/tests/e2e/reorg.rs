@@ -1,16 +1,14 @@
 //! Reorganisations of real chains.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use pulse_primitives::bitcoin::Network;
 use pulse_testkit::{ChainData, ScriptedPeer};
 
 use super::{
     common::{
-        DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, options, served, start,
+        DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, end_of, options, served,
+        start,
     },
     proof::copy,
 };
@@ -91,12 +89,7 @@ fn a_reorganisation_that_nothing_can_take_back_says_what_to_do() {
     copy(&plain.data_dir().join("kernel"), &dir.join("kernel"));
 
     let mut lost = salted(1).data_dir(&dir).start_listening();
-    let deadline = Instant::now() + DEADLINE;
-    while lost.try_wait().is_none() {
-        assert!(Instant::now() < deadline, "{}", lost.log_tail());
-        thread::sleep(Duration::from_millis(20));
-    }
-    let exit = lost.kill();
+    let exit = end_of(&mut lost);
     assert_eq!(exit.status.code(), Some(1));
     let told = exit.stderr.lines().last().unwrap();
     // Two blocks were taken back; this is the first that could not be.

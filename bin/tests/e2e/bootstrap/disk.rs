@@ -1,0 +1,167 @@
+//! Newcomers whose disk is full, fails, or loses its power amid a fetch.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use pulse_primitives::bitcoin::Network;
+use pulse_testkit::{ChainBuilder, PulseNode, ScriptedPeer};
+use tempfile::TempDir;
+
+use super::{
+    super::{
+        common::{DEADLINE, assert_blocks, digest, end_of, metric, params, served},
+        mounts::{Mounted, copy_frozen, fill, image},
+    },
+    CHUNK, Fleet, RECEIVED, make, mine_large_blocks,
+};
+
+/// Room for the snapshot, and for what is left free beside it.
+const DISK: u64 = 500 << 20;
+
+/// A sibling that offers a snapshot with three chunks of blocks, slowly.
+struct Scene {
+    chain: ChainBuilder,
+    gateway: PulseNode,
+    fleet: Fleet,
+    /// Where the disks are.
+    place: TempDir,
+    _peer: ScriptedPeer,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut chain = ChainBuilder::new(params(Network::Regtest));
+        chain.mine_empty_blocks(20);
+        mine_large_blocks(&mut chain, 45);
+        let peer = ScriptedPeer::honest(served(Network::Regtest, chain.blocks()));
+        let fleet = Fleet::new();
+        let mut gateway = fleet
+            .offering(&[], "shelf", 12)
+            .connect(peer.addr())
+            .start();
+        gateway.wait_synced_to_hash(chain.tip_hash(), DEADLINE);
+        make(&gateway, &fleet.path("shelf/one"));
+        Self {
+            chain,
+            gateway,
+            fleet,
+            place: tempfile::tempdir().unwrap(),
+            _peer: peer,
+        }
+    }
+
+    fn mount(&self, image: &Path, name: &str, options: &str) -> Option<Mounted> {
+        Mounted::new(image, self.place.path().join(name), options)
+    }
+
+    /// A newcomer on this disk that has got a chunk.
+    fn begin(&self, disk: &Mounted) -> PulseNode {
+        // Its log is beside the link, where there is room.
+        let dir = self.place.path().join("node");
+        fs::create_dir(disk.path().join("node")).unwrap();
+        symlink(disk.path().join("node"), &dir).unwrap();
+        let newcomer = self.fleet.newcomer(&[&self.gateway]).data_dir(dir);
+        let mut newcomer = newcomer.start_listening();
+        newcomer.wait_until("a chunk", DEADLINE, |node| metric(node, RECEIVED) >= CHUNK);
+        newcomer
+    }
+
+    /// On the disk as it is now, the fetch is gone on with to where it ends without a fault.
+    fn completes(&mut self, disk: &Mounted) {
+        let dir = disk.path().join("node");
+        assert!(dir.join("restore.partial/kernel/blocks").exists());
+        let newcomer = self.fleet.newcomer(&[&self.gateway]).data_dir(&dir);
+        let mut newcomer = newcomer.start_listening();
+        newcomer.wait_synced_to_hash(self.chain.tip_hash(), DEADLINE);
+        assert_blocks(&newcomer, self.chain.blocks());
+        for node in [&mut newcomer, &mut self.gateway] {
+            assert!(node.terminate(DEADLINE).status.success());
+        }
+        let expected = digest("regtest", self.gateway.data_dir());
+        assert_eq!(digest("regtest", &dir), expected);
+    }
+
+    /// Runs a newcomer into a disk that takes no more than it has got. What the newcomer says, and
+    /// the disk when it works again, in front of the one that it lies on.
+    fn into_a_failing_disk(&self, options: &str) -> Option<(String, Mounted, Mounted)> {
+        let small = self.place.path().join("small.img");
+        // Full in a moment.
+        image(&small, 128 << 20);
+        let outer = self.mount(&small, "outer", "loop")?;
+        let file = outer.path().join("disk.img");
+        image(&file, DISK);
+        let disk = self.mount(&file, "inner", options)?;
+        let mut newcomer = self.begin(&disk);
+        let filler = outer.path().join("filler");
+        fill(&filler);
+        let said = says_of_its_disk(&mut newcomer);
+        drop((newcomer, disk));
+        fs::remove_file(filler).unwrap();
+        Some((said, outer, self.mount(&file, "inner", options)?))
+    }
+}
+
+/// The last words of a node that stops because of its disk.
+fn says_of_its_disk(node: &mut PulseNode) -> String {
+    let exit = end_of(node);
+    assert_eq!(exit.status.code(), Some(1), "{}", exit.stderr);
+    let said = exit.stderr.lines().last().unwrap().to_owned();
+    assert!(said.contains("restore.partial/"), "{said}");
+    assert!(said.contains("os error"), "{said}");
+    said
+}
+
+#[test]
+fn a_disk_that_is_full_stops_the_fetch_and_with_room_it_goes_on() {
+    let mut scene = Scene::new();
+    let file = scene.place.path().join("disk.img");
+    image(&file, DISK);
+    let Some(disk) = scene.mount(&file, "disk", "loop") else {
+        return;
+    };
+    let mut newcomer = scene.begin(&disk);
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let said = says_of_its_disk(&mut newcomer);
+    assert!(said.contains("No space left on device"), "{said}");
+    fs::remove_file(filler).unwrap();
+    scene.completes(&disk);
+}
+
+#[test]
+fn a_disk_that_fails_a_write_stops_the_fetch_and_when_it_works_it_goes_on() {
+    let mut scene = Scene::new();
+    if let Some((said, _outer, disk)) = scene.into_a_failing_disk("loop") {
+        // Blocks go past the memory of the file system.
+        assert!(said.contains("kernel/blocks/blk"), "{said}");
+        scene.completes(&disk);
+    }
+}
+
+#[test]
+fn what_a_sync_fails_to_write_is_not_taken_for_written() {
+    let mut scene = Scene::new();
+    // This way the file system takes every write into its memory, and a sync is what fails.
+    if let Some((_, _outer, disk)) = scene.into_a_failing_disk("loop,data=journal") {
+        scene.completes(&disk);
+    }
+}
+
+#[test]
+fn after_a_power_cut_amid_the_fetch_nothing_is_taken_for_there_that_is_not() {
+    let mut scene = Scene::new();
+    let place = scene.place.path();
+    let (large, left) = (place.join("large.img"), place.join("left.img"));
+    image(&large, 1 << 30);
+    let Some(outer) = scene.mount(&large, "outer", "loop") else {
+        return;
+    };
+    let file = outer.path().join("disk.img");
+    image(&file, DISK);
+    let disk = scene.mount(&file, "inner", "loop,commit=1").unwrap();
+    let mut newcomer = scene.begin(&disk);
+    copy_frozen(&outer, &file, &left);
+    newcomer.kill();
+    drop((newcomer, disk));
+    let disk = scene.mount(&left, "inner", "loop").unwrap();
+    scene.completes(&disk);
+}
