@@ -135,7 +135,7 @@ impl View<'_> {
             return Err(self.stale(pos.height));
         };
         let txid = tx.compute_txid();
-        if expected != Some(&txid) && !self.reader.is_tx(self.reader.keys.txid(&txid), pos.txnum)? {
+        if expected != Some(&txid) && !self.is_tx(&txid, pos.txnum)? {
             return Err(self.stale(pos.height));
         }
         Ok(ProvenTx {

@@ -7,7 +7,8 @@
 //! entry has to be found and removed when a block comes or goes.
 //!
 //! # Limits
-//! [`ENTRIES`] transactions and as many scripts, [`BLOCKS`] blocks: about 12 MB when full.
+//! [`ENTRIES`] transactions by id, as many by number, and as many scripts, [`BLOCKS`] blocks: about
+//! 15 MB when full.
 
 use parking_lot::RwLock;
 use pulse_primitives::{Height, bitcoin::Txid, block::BlockPosition, tip::ChainTip};
@@ -15,7 +16,7 @@ use quick_cache::sync::Cache;
 
 use super::{QueryError, ScriptHash, View, model::ScriptStats};
 use crate::{
-    rows::{block::BlockRow, txpos::TxPos},
+    rows::{TxNum, block::BlockRow, txpos::TxPos},
     store::reader::Moment,
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Remembered {
     positions: Cache<Height, Of<BlockPosition>>,
     /// Where a transaction was read, and had that id.
     txs: Cache<Txid, Of<TxPos>>,
+    /// The id that the transaction of a number has.
+    ids: Cache<TxNum, Of<Txid>>,
     totals: Cache<ScriptHash, Of<ScriptStats>>,
 }
 
@@ -42,6 +45,7 @@ impl Default for Remembered {
             rows: Cache::new(BLOCKS),
             positions: Cache::new(BLOCKS),
             txs: Cache::new(ENTRIES),
+            ids: Cache::new(ENTRIES),
             totals: Cache::new(ENTRIES),
         }
     }
@@ -106,6 +110,27 @@ impl View<'_> {
         if let Some(moment) = self.reader.moment {
             self.query.remembered.txs.insert(*txid, Of(moment, pos));
         }
+    }
+
+    /// Whether the transaction of that number has this id: the index has a row that says so, looked
+    /// for only if it is not remembered.
+    pub(super) fn is_tx(&self, txid: &Txid, txnum: TxNum) -> Result<bool, QueryError> {
+        let look = || Ok(self.reader.is_tx(self.reader.keys.txid(txid), txnum)?);
+        let Some(moment) = self.reader.moment else {
+            return look();
+        };
+        let ids = &self.query.remembered.ids;
+        if ids
+            .get(&txnum)
+            .is_some_and(|Of(at, id)| at == moment && id == *txid)
+        {
+            return Ok(true);
+        }
+        let is_tx = look()?;
+        if is_tx {
+            ids.insert(txnum, Of(moment, *txid));
+        }
+        Ok(is_tx)
     }
 
     fn remembered<K: std::hash::Hash + Eq + Copy, T: Clone>(
