@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides the build: Node.js and bcoin, an independent node
-# that they use as a peer; a browser; the Electrum wallet; curl; HAProxy, dnsmasq and iproute2
-# for the fleet; Python and Schemathesis, which tries the HTTP API by its description. Does
+# that they use as a peer; a browser; the Electrum wallet; curl; HAProxy, dnsmasq, iproute2 and
+# e2fsprogs for the fleet; Python and Schemathesis, which tries the HTTP API by its description. Does
 # nothing when all is there.
 set -euo pipefail
 # shellcheck source=ci/env.sh
@@ -17,8 +17,8 @@ fi
 if ! command -v curl >/dev/null; then
     packages+=(curl)
 fi
-# The fleet's: a balancer, a name server, and network namespaces.
-for tool in haproxy:haproxy dnsmasq:dnsmasq-base ip:iproute2; do
+# The fleet's: a balancer, a name server, network namespaces, and disks that fail.
+for tool in haproxy:haproxy dnsmasq:dnsmasq-base ip:iproute2 mkfs.ext4:e2fsprogs mount:mount; do
     if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${tool%%:*}" >/dev/null; then
         packages+=("${tool##*:}")
     fi

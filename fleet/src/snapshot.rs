@@ -17,7 +17,7 @@
 //! # Limits
 //! Serving: so many streams per sibling and in all ([`serve`]), a rate in bytes for all
 //! together, a piece of a chunk in memory per stream. Fetching: streams and siblings at a
-//! time ([`fetch`]), a chunk in memory per stream; sizes are known before a byte is read.
+//! time ([`fetch`]), two chunks in memory per stream; sizes are known before a byte is read.
 
 mod fetch;
 mod rate;

@@ -594,7 +594,7 @@ impl PulseNode {
     /// # Panics
     /// If it does not come within `timeout`.
     pub fn terminate(&mut self, timeout: Duration) -> Exit {
-        self.end(Signal::TERM, timeout)
+        self.end(Some(Signal::TERM), timeout)
     }
 
     /// Sends SIGINT and waits for the end.
@@ -602,12 +602,20 @@ impl PulseNode {
     /// # Panics
     /// If it does not come within `timeout`.
     pub fn interrupt(&mut self, timeout: Duration) -> Exit {
-        self.end(Signal::INT, timeout)
+        self.end(Some(Signal::INT), timeout)
     }
 
     /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) -> Exit {
-        self.end(Signal::KILL, Duration::from_secs(30))
+        self.end(Some(Signal::KILL), Duration::from_secs(30))
+    }
+
+    /// Waits until the node has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not within `timeout`.
+    pub fn wait_end(&mut self, timeout: Duration) -> Exit {
+        self.end(None, timeout)
     }
 
     /// Starts the node anew in the same directory with the same arguments, once it has
@@ -651,12 +659,14 @@ impl PulseNode {
         self.child.as_mut()?.try_wait().expect("it is our child")
     }
 
-    fn end(&mut self, signal: Signal, timeout: Duration) -> Exit {
+    fn end(&mut self, signal: Option<Signal>, timeout: Duration) -> Exit {
         let mut child = self.child.take().expect("the node runs");
         let started = Instant::now();
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        // The process may have ended by itself.
-        let _ = kill_process(pid.expect("a process id"), signal);
+        if let Some(signal) = signal {
+            // The process may have ended by itself.
+            let _ = kill_process(pid.expect("a process id"), signal);
+        }
         let Some(status) = wait(&mut child, timeout) else {
             let _ = child.kill();
             let _ = child.wait();

@@ -1,11 +1,6 @@
 //! What the scenes share: a node of our binary, and comparisons with what is true.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use pulse_primitives::bitcoin::{
     Block, BlockHash, Network, Txid,
@@ -56,17 +51,6 @@ pub fn digest(network: &str, data_dir: &Path) -> String {
         .filter(|line| !differing.iter().any(|family| line.starts_with(family)))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// Waits until a node has ended by itself.
-pub fn end_of(node: &mut PulseNode) -> Exit {
-    let deadline = Instant::now() + DEADLINE;
-    while node.try_wait().is_none() {
-        assert!(Instant::now() < deadline, "{}", node.log_tail());
-        thread::sleep(Duration::from_millis(20));
-    }
-    // Nobody is hit any more.
-    node.kill()
 }
 
 /// Sum of the values of a metric, whose name may go on with labels.

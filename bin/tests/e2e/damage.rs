@@ -14,7 +14,7 @@ use pulse_testkit::{NodeOptions, PulseNode, ScriptedPeer};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    common::{DEADLINE, SALT, digest, end_of, metric, options, scripthash, served},
+    common::{DEADLINE, SALT, digest, metric, options, scripthash, served},
     proof::{copy, generated, synced},
 };
 
@@ -243,7 +243,7 @@ fn a_node_that_cannot_write_its_index_ends_with_what_to_do() {
         spoil(path);
     }
     peer.push_blocks(&blocks[131..]);
-    let exit = end_of(&mut node);
+    let exit = node.wait_end(DEADLINE);
     assert_eq!(exit.status.code(), Some(1));
     let told = exit.stderr.lines().last().unwrap();
     assert!(

@@ -81,7 +81,7 @@ fn a_log_that_cannot_be_written_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mute = dir.path().join("mute");
     let node = env!("CARGO_BIN_EXE_pulse-node");
-    let script = format!("#!/bin/sh\nexec {node} \"$@\" >/dev/full 2>/dev/full\n");
+    let script = format!("#!/bin/sh\nexec '{node}' \"$@\" >/dev/full 2>/dev/full\n");
     fs::write(&mute, script).unwrap();
     fs::set_permissions(&mute, fs::Permissions::from_mode(0o755)).unwrap();
     let mute = || NodeOptions::new(&mute).network("regtest");

@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     common::{DEADLINE, SALT, assert_blocks, digest, options, served},
-    mounts::{Mounted, copy, copy_frozen, image},
+    mounts::{self, Mounted, copy, copy_frozen, image},
 };
 
 const HEIGHT: u32 = 260;
@@ -45,6 +45,9 @@ fn node(dir: &Path, peers: [&ScriptedPeer; 2], lag: &str) -> NodeOptions {
 fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
     const ROUNDS: u32 = 6;
     const CUTS: u32 = 3;
+    if !mounts::are_possible() {
+        return;
+    }
     let place = tempfile::tempdir().unwrap();
     let blocks = generated();
     let chain = served(Network::Regtest, &blocks);
@@ -60,9 +63,7 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
 
     let outer_image = place.path().join("outer.img");
     image(&outer_image, 3 << 30);
-    let Some(outer) = Mounted::new(&outer_image, place.path().join("outer"), "loop") else {
-        return;
-    };
+    let outer = Mounted::new(&outer_image, place.path().join("outer"), "loop");
     let mut random = StdRng::seed_from_u64(40);
     for round in 0..ROUNDS {
         let disk = outer.path().join("disk.img");
@@ -72,7 +73,7 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
         for _ in 0..CUTS {
             // File system metadata is committed each second, data when it pleases.
             let options = "loop,commit=1";
-            let inner = Mounted::new(&disk, place.path().join("inner"), options).unwrap();
+            let inner = Mounted::new(&disk, place.path().join("inner"), options);
             let dir = inner.path().join("node");
             let mut running = node(&dir, [&forward, &backward], lag).start();
             thread::sleep(Duration::from_millis(random.gen_range(200..2500)));
@@ -87,9 +88,9 @@ fn after_a_power_cut_the_node_goes_on_to_the_same_index() {
             running.kill();
             drop(running);
             drop(inner);
-            copy(&left, &disk)
+            copy(&left, &disk);
         }
-        let inner = Mounted::new(&disk, place.path().join("inner"), "loop").unwrap();
+        let inner = Mounted::new(&disk, place.path().join("inner"), "loop");
         let dir = inner.path().join("node");
         let mut running = node(&dir, [&forward, &backward], lag).start();
         running.wait_until("the kernel has caught up", DEADLINE, |node| {

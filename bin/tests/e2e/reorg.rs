@@ -7,8 +7,7 @@ use pulse_testkit::{ChainData, ScriptedPeer};
 
 use super::{
     common::{
-        DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, end_of, options, served,
-        start,
+        DEADLINE, SALT, assert_blocks, assert_golden, assert_gone, digest, options, served, start,
     },
     proof::copy,
 };
@@ -89,7 +88,7 @@ fn a_reorganisation_that_nothing_can_take_back_says_what_to_do() {
     copy(&plain.data_dir().join("kernel"), &dir.join("kernel"));
 
     let mut lost = salted(1).data_dir(&dir).start_listening();
-    let exit = end_of(&mut lost);
+    let exit = lost.wait_end(DEADLINE);
     assert_eq!(exit.status.code(), Some(1));
     let told = exit.stderr.lines().last().unwrap();
     // Two blocks were taken back; this is the first that could not be.

@@ -21,7 +21,8 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io,
+    future::pending,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -252,6 +253,8 @@ impl SnapshotClient {
                         End::Gone => {
                             info!(%peer, "sibling does not have the snapshot any more");
                             sources.remove(&peer);
+                            // Its other stream may go on, so that it must not be one anew.
+                            refused.insert(peer);
                         }
                         End::Misbehaved(reason) => {
                             source.cut_off.cancel();
@@ -282,6 +285,8 @@ impl SnapshotClient {
                 }
             }
         }
+        // None of them holds on to the staging any more.
+        streams.shutdown().await;
         Ok(())
     }
 
@@ -337,23 +342,24 @@ impl SnapshotClient {
         loop {
             let Some(chunk) = job.queue.lock().pop_front() else {
                 return match placing.placed(job).await {
-                    Ok(_) => End::Done,
+                    Ok(()) => End::Done,
                     Err(end) => end,
                 };
             };
             let receive = receive_chunk(&mut stream, job, chunk, free);
-            let received = match cut_off.run_until_cancelled(receive).await {
-                Some(received) => received,
-                None => Err(End::Lost(io::ErrorKind::ConnectionAborted.into())),
+            // One chunk is hashed and written while the next one comes.
+            let received = tokio::select! {
+                received = cut_off.run_until_cancelled(receive) => received.unwrap_or_else(|| {
+                    Err(End::Lost(io::ErrorKind::ConnectionAborted.into()))
+                }),
+                end = placing.failure(job) => Err(end),
             };
-            // This one is hashed and written while the next one comes.
             let end = match (placing.placed(job).await, received) {
-                (Ok(used), Ok(bytes)) => {
-                    free = used;
-                    placing.begin(job, chunk, bytes);
+                (Ok(()), Ok(bytes)) => {
+                    free = placing.begin(job, chunk, bytes);
                     continue;
                 }
-                (Err(end), _) | (Ok(_), Err(end)) => end,
+                (Err(end), _) | (Ok(()), Err(end)) => end,
             };
             job.queue.lock().push_front(chunk);
             return end;
@@ -434,20 +440,24 @@ impl SnapshotClient {
     }
 }
 
-/// The chunk of a stream that is hashed and written.
+/// The chunk of a stream that is being hashed and written.
 #[derive(Default)]
-struct Placing(Option<Placed>);
+struct Placing {
+    task: Option<PlacingTask>,
+    /// That of the chunk before, to be used again.
+    buffer: ChunkBuffer,
+}
 
-struct Placed {
+struct PlacingTask {
     chunk: (usize, usize),
-    task: JoinHandle<Result<ChunkBuffer, SnapshotError>>,
+    result: JoinHandle<Result<ChunkBuffer, SnapshotError>>,
 }
 
 impl Placing {
-    /// A chunk has come.
-    fn begin(&mut self, job: &Job, chunk: (usize, usize), bytes: ChunkBuffer) {
+    /// A chunk has come. Returns a buffer for the next one.
+    fn begin(&mut self, job: &Job, chunk: (usize, usize), bytes: ChunkBuffer) -> ChunkBuffer {
         let (staging, progress) = (Arc::clone(&job.staging), Arc::clone(&job.progress));
-        let task = spawn_blocking(move || {
+        let result = spawn_blocking(move || {
             staging.put_chunk(chunk.0, chunk.1, &bytes)?;
             // In place: what a kill leaves behind from now on is not fetched again.
             metrics::snapshot_received(bytes.len() as u64);
@@ -455,18 +465,22 @@ impl Placing {
             staging.sync(chunk.0)?;
             Ok(bytes)
         });
-        self.0 = Some(Placed { chunk, task });
+        self.task = Some(PlacingTask { chunk, result });
+        mem::take(&mut self.buffer)
     }
 
-    /// Waits until it is on the disk, and counts it. Gives back what its bytes were in.
-    async fn placed(&mut self, job: &Job) -> Result<ChunkBuffer, End> {
-        let Some(Placed { chunk, task }) = self.0.take() else {
-            return Ok(ChunkBuffer::default());
+    /// Waits until it is on the disk, and counts it. Goes on where it was if it is dropped.
+    async fn placed(&mut self, job: &Job) -> Result<(), End> {
+        let Some(task) = &mut self.task else {
+            return Ok(());
         };
-        let end = match task.await {
+        let (result, chunk) = ((&mut task.result).await, task.chunk);
+        self.task = None;
+        let end = match result {
             Ok(Ok(buffer)) => {
+                self.buffer = buffer;
                 job.left.fetch_sub(1, Ordering::AcqRel);
-                return Ok(buffer);
+                return Ok(());
             }
             Ok(Err(SnapshotError::File { .. })) => {
                 End::Misbehaved("a chunk that does not meet its hash")
@@ -476,6 +490,14 @@ impl Placing {
         };
         job.queue.lock().push_front(chunk);
         Err(end)
+    }
+
+    /// Why it could not be put in its place; for ever waiting if it can.
+    async fn failure(&mut self, job: &Job) -> End {
+        match self.placed(job).await {
+            Err(end) => end,
+            Ok(()) => pending().await,
+        }
     }
 }
 

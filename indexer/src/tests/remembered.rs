@@ -12,7 +12,10 @@ use super::{
     memchain::{self, MemChain},
     params, scratch_dir,
 };
-use crate::query::{Heights, QueryError};
+use crate::{
+    query::{Heights, QueryError},
+    store::Family,
+};
 
 /// A block on top of the chain whose coinbase pays so many outputs to script 9.
 fn connect(chain: &MemChain, outputs: usize, signature: u8) -> Block {
@@ -75,6 +78,34 @@ fn an_answer_is_read_once_and_never_given_after_a_block_came_or_went() {
     let found = old.tx_block(&coinbase_id(&second)).unwrap();
     assert_eq!(found.unwrap().hash, second.block_hash());
     assert_eq!(ask(&fixture, &second), (None, 3, 3));
+}
+
+#[test]
+fn the_id_of_a_number_is_remembered_no_longer_than_its_row_is_there() {
+    let dir = scratch_dir();
+    let mut fixture = Fixture::open(dir.path(), Arc::new(MemChain::new(&params())));
+    let block = connect(&fixture.chain, 1, 1);
+    fixture.catch_up().unwrap();
+    let page = || {
+        let view = fixture.query.view().unwrap();
+        let block = view.block_at(1).unwrap().unwrap();
+        let txs = view.block_txs(&block, 0, 25)?;
+        Ok::<_, QueryError>(txs[0].txid)
+    };
+    for _ in 0..2 {
+        assert_eq!(page().unwrap(), coinbase_id(&block));
+    }
+    let store = &fixture.index.shared.store;
+    let rows = store.rows_raw(Family::Tx);
+    let mut rows = rows.iter().filter(|(key, _)| key.ends_with(&[0, 0, 0, 1]));
+    let (key, value) = rows.next().unwrap();
+    store.delete_raw(Family::Tx, key);
+    assert!(matches!(
+        page(),
+        Err(QueryError::PositionRenewing { height: 1 })
+    ));
+    store.put_raw(Family::Tx, key, value);
+    assert_eq!(page().unwrap(), coinbase_id(&block));
 }
 
 #[test]

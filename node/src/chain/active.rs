@@ -218,7 +218,7 @@ mod tests {
         let (first, second) = (block(5, 1), block(5, 2));
         show(first);
         assert_eq!(shown(&mut watch), (true, first.hash, false));
-        // Whether the first one is good or not: who makes bad ones has to work for each of them.
+        // Whether the first one is good or not: bad ones cost proof of work, and only one is told of.
         for is_refused in [false, true] {
             for other in [second, first, block(4, 3)] {
                 show(other);
