@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -332,6 +332,9 @@ enum Trick {
     Endless,
     /// Offers with a signature of nobody.
     Unsigned,
+    /// Says that it does not have it, to the second who asks only after a while, and offers it
+    /// again and again.
+    Fickle,
 }
 
 /// A member with a program of its own.
@@ -344,7 +347,7 @@ async fn hostile(
     let mut incoming = fleet.accept_for_tests(PROTOCOL);
     let node = run(fleet, handle);
     let signature = match trick {
-        Trick::Endless => sign(&key, &NETWORK, hash).unwrap(),
+        Trick::Endless | Trick::Fickle => sign(&key, &NETWORK, hash).unwrap(),
         Trick::Unsigned => vec![1; 64],
     };
     let offers = encode_offers(&[Offered {
@@ -352,19 +355,25 @@ async fn hostile(
         height: 7,
         signature,
     }]);
+    let asked = Arc::new(AtomicUsize::new(0));
     let task = tokio::spawn(async move {
         while let Some((_, stream)) = incoming.next().await {
-            let offers = offers.clone();
+            let (offers, asked) = (offers.clone(), Arc::clone(&asked));
             tokio::spawn(async move {
                 // Whoever asked has gone, as it should.
-                let _ = play(stream.compat(), &offers).await;
+                let _ = play(stream.compat(), trick, &offers, &asked).await;
             });
         }
     });
     (node, task)
 }
 
-async fn play(mut stream: Compat<Stream>, offers: &[u8]) -> std::io::Result<()> {
+async fn play(
+    mut stream: Compat<Stream>,
+    trick: Trick,
+    offers: &[u8],
+    asked: &AtomicUsize,
+) -> std::io::Result<()> {
     loop {
         let mut question = [0; QUESTION_LEN];
         stream.read_exact(&mut question).await?;
@@ -372,6 +381,14 @@ async fn play(mut stream: Compat<Stream>, offers: &[u8]) -> std::io::Result<()> 
             let len = u32::try_from(offers.len()).unwrap();
             stream.write_all(&Answer::Here(len).encode()).await?;
             stream.write_all(offers).await?;
+            stream.flush().await?;
+            continue;
+        }
+        if matches!(trick, Trick::Fickle) {
+            if asked.fetch_add(1, Ordering::AcqRel) == 1 {
+                sleep(Duration::from_millis(8_500)).await;
+            }
+            stream.write_all(&Answer::Gone.encode()).await?;
             stream.flush().await?;
             continue;
         }
@@ -407,4 +424,20 @@ async fn an_endless_answer_and_a_forged_offer_get_their_senders_cut_off() {
         drop(staging);
         fs::remove_dir_all(place.path("target")).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_offers_what_it_says_not_to_have_is_asked_no_more_and_harms_nobody() {
+    let place = Place::new();
+    let manifest = place.make("good", 4);
+    let hash = hash_in(&place.path("good"));
+    // With its two streams it has all chunks under way when the other one says its last Gone.
+    let good = place.server("good", 6, &allowed());
+    let (fickle, task) = hostile(&place, Trick::Fickle, hash).await;
+    let client = place.client(&[&good, &fickle]).await;
+    assert_eq!(client.client.offers().await.len(), 2);
+    let (staging, missing) = place.staging(&manifest);
+    fetch(&client, &staging, hash, missing).await.unwrap();
+    place.assert_placed(staging, "good");
+    task.abort();
 }
