@@ -403,6 +403,8 @@ fn a_snapshot_in_the_bulk_load_is_one_of_a_block_on_the_way() {
     let (dir, target) = (place.path().join("snapshot"), place.path().join("target"));
     let exit = snapshot("create", &dir, node.data_dir());
     assert!(exit.status.success(), "{}", exit.stderr);
+    // The snapshot may be made before the kernel is open again.
+    node.wait_until("the kernel", DEADLINE, |node| node.log().contains(REOPENED));
     let log = node.log();
     let begun = log.find("bulk load of the index begins").unwrap();
     let closed = log.find(REOPENED).unwrap();
