@@ -28,10 +28,10 @@ pub fn are_possible() -> bool {
 
 fn try_two() -> Result<(), String> {
     let place = tempfile::tempdir().unwrap();
-    let (large, small) = (place.path().join("large"), "small");
+    let large = place.path().join("large");
     try_image(&large, 16 << 20)?;
     let outer = Mounted::try_new(&large, place.path().join("outer"), "loop")?;
-    let small = outer.path().join(small);
+    let small = outer.path().join("small");
     try_image(&small, 4 << 20)?;
     Mounted::try_new(&small, place.path().join("inner"), "loop").map(drop)
 }

@@ -8,7 +8,9 @@
 //! # Correctness
 //! A chunk leaves the queue for good only when it has met its hash and is on the disk; whatever
 //! else happens to it, it goes back. What comes over a stream is of exactly the length that
-//! the manifest says, or it is not read.
+//! the manifest says, or it is not read. A fetch that gives up ends only when its last write has,
+//! however long that hangs: it must not reach a file of the next try, which may be of another
+//! snapshot.
 //!
 //! # Security
 //! A sibling that sends bytes which do not meet their hash, or another number of them, is
@@ -40,12 +42,13 @@ use pulse_snapshot::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
-    task::{JoinHandle, JoinSet, spawn_blocking},
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{
     compat::{Compat, FuturesAsyncReadCompatExt},
     sync::CancellationToken,
+    task::TaskTracker,
 };
 use tracing::{debug, info, warn};
 
@@ -117,6 +120,8 @@ pub struct SnapshotClient {
     network: [u8; 32],
     view: Arc<Mutex<View>>,
     events: mpsc::Sender<LinkEvent>,
+    /// [`STALLED`], or less in tests.
+    pub(super) stalled: Duration,
 }
 
 /// What is to be fetched.
@@ -127,6 +132,8 @@ struct Job {
     /// Chunks that are not on the disk in their place.
     left: AtomicUsize,
     progress: Arc<Progress>,
+    /// Chunks that are being hashed and written.
+    placing: TaskTracker,
 }
 
 /// A sibling that has what is to be fetched.
@@ -169,6 +176,7 @@ impl SnapshotClient {
             network,
             view,
             events,
+            stalled: STALLED,
         }
     }
 
@@ -226,10 +234,28 @@ impl SnapshotClient {
             left: AtomicUsize::new(chunks.len()),
             queue: Mutex::new(chunks.into()),
             progress: Arc::clone(progress),
+            placing: TaskTracker::new(),
         });
+        let mut streams = JoinSet::new();
+        let fetched = self.fetch_all(&job, &mut streams).await;
+        if let Err(FetchError::Snapshot(_)) = fetched {
+            // Nothing is tried after that, and the disk may never answer.
+            return fetched;
+        }
+        // None of them holds on to the staging any more.
+        streams.shutdown().await;
+        job.placing.close();
+        job.placing.wait().await;
+        fetched
+    }
+
+    async fn fetch_all(
+        &self,
+        job: &Arc<Job>,
+        streams: &mut JoinSet<(PeerId, End)>,
+    ) -> Result<(), FetchError> {
         let mut sources = HashMap::<PeerId, Source>::new();
         let mut refused = HashSet::new();
-        let mut streams = JoinSet::new();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut looked, mut busy) = (None::<Instant>, Instant::now());
@@ -267,14 +293,14 @@ impl SnapshotClient {
                 _ = tick.tick() => {
                     let is_due = looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL);
                     if is_due && sources.len() < MAX_SOURCES {
-                        self.look(manifest, &mut sources, &refused).await;
+                        self.look(job.manifest, &mut sources, &refused).await;
                         looked = Some(Instant::now());
                     }
-                    self.employ(&job, &mut sources, &mut streams);
+                    self.employ(job, &mut sources, streams);
                     // Whoever takes streams and gives nothing is no source.
                     if job.progress.now().1 != received {
                         (received, moved) = (job.progress.now().1, Instant::now());
-                    } else if moved.elapsed() >= STALLED {
+                    } else if moved.elapsed() >= self.stalled {
                         return Err(FetchError::NoSource);
                     }
                     if !streams.is_empty() {
@@ -285,8 +311,6 @@ impl SnapshotClient {
                 }
             }
         }
-        // None of them holds on to the staging any more.
-        streams.shutdown().await;
         Ok(())
     }
 
@@ -457,7 +481,7 @@ impl Placing {
     /// A chunk has come. Returns a buffer for the next one.
     fn begin(&mut self, job: &Job, chunk: (usize, usize), bytes: ChunkBuffer) -> ChunkBuffer {
         let (staging, progress) = (Arc::clone(&job.staging), Arc::clone(&job.progress));
-        let result = spawn_blocking(move || {
+        let result = job.placing.spawn_blocking(move || {
             staging.put_chunk(chunk.0, chunk.1, &bytes)?;
             // In place: what a kill leaves behind from now on is not fetched again.
             metrics::snapshot_received(bytes.len() as u64);

@@ -325,6 +325,30 @@ async fn a_sibling_with_a_bad_chunk_is_cut_off_and_the_chunk_comes_from_another(
     assert!(is_connected(&client, &good));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_gives_up_waits_for_a_write_that_hangs() {
+    let place = Place::new();
+    let manifest = place.make("shelf", 1);
+    let hash = hash_in(&place.path("shelf"));
+    let server = place.server("shelf", 1000, &allowed());
+    let mut client = place.client(&[&server]).await;
+    client.client.stalled = Duration::from_secs(1);
+    let (staging, missing) = place.staging(&manifest);
+    // To open it for writing waits until somebody reads it.
+    let hanging = staging.path_of("kernel/blocks/blk00000.dat");
+    fs::remove_file(&hanging).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&hanging).status();
+    assert!(made.unwrap().success());
+    let mut fetch = Box::pin(fetch(&client, &staging, hash, missing));
+    let early = tokio::time::timeout(Duration::from_secs(4), fetch.as_mut()).await;
+    let reader = fs::OpenOptions::new().read(true).write(true).open(hanging);
+    assert!(early.is_err(), "{early:?}");
+    let ended = fetch.as_mut().await;
+    drop((fetch, reader));
+    assert!(matches!(ended, Err(FetchError::NoSource)), "{ended:?}");
+    Arc::into_inner(staging).unwrap();
+}
+
 /// What a hostile member does when it is asked for a chunk.
 #[derive(Clone, Copy)]
 enum Trick {
