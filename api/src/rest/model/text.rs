@@ -3,13 +3,14 @@
 //! Their own `Serialize` writes them character by character through a formatter, which is
 //! most of the time that an answer takes. These write whole strings.
 
-use std::{fmt::Write, sync::LazyLock};
+use std::sync::{Arc, LazyLock};
 
 use pulse_primitives::bitcoin::{
     self, Address, BlockHash, Opcode, Script, Txid, Witness,
     hashes::Hash,
     opcodes::all::{OP_PUSHBYTES_75, OP_PUSHDATA1, OP_PUSHDATA2, OP_PUSHDATA4},
 };
+use quick_cache::sync::Cache;
 use serde::{Serialize, Serializer};
 
 /// Bytes up to which a string of hex digits is put together on the stack.
@@ -50,18 +51,12 @@ pub(super) fn hex<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error>
             &mut large[..]
         }
     };
-    put_hex(bytes, digits);
-    to.serialize_str(std::str::from_utf8(digits).expect("hex digits are ASCII"))
+    to.serialize_str(hex_digits(bytes, digits))
 }
 
-fn put_hex(bytes: &[u8], digits: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(digits.as_chunks_mut::<2>().0) {
-        *pair = [
-            DIGITS[usize::from(byte >> 4)],
-            DIGITS[usize::from(byte & 15)],
-        ];
-    }
+/// The same in `digits`, which are two for each byte.
+fn hex_digits<'a>(bytes: &[u8], digits: &'a mut [u8]) -> &'a str {
+    const_hex::encode_to_str(bytes, digits).expect("two digits for each byte")
 }
 
 /// A script as hex.
@@ -96,15 +91,18 @@ pub(super) fn witness<S: Serializer>(witness: &Option<&Witness>, to: S) -> Resul
 
 /// An address.
 pub(super) fn address<S: Serializer>(address: &Option<Address>, to: S) -> Result<S::Ok, S::Error> {
-    match address {
-        Some(address) => {
-            // The longest has 90 characters (BIP 173).
-            let mut text = String::with_capacity(90);
-            write!(text, "{address}").expect("writing to a string");
-            to.serialize_str(&text)
-        }
-        None => to.serialize_none(),
+    /// What was written last: to write an address takes longer than all else about an output, and
+    /// the same ones come again and again. Some ten megabytes when full.
+    static WRITTEN: LazyLock<Cache<Address, Arc<str>>> = LazyLock::new(|| Cache::new(65_536));
+    let Some(address) = address else {
+        return to.serialize_none();
+    };
+    if let Some(text) = WRITTEN.get(address) {
+        return to.serialize_str(&text);
     }
+    let text = Arc::from(address.to_string());
+    WRITTEN.insert(address.clone(), Arc::clone(&text));
+    to.serialize_str(&text)
 }
 
 /// A script in readable form, as rust-bitcoin's `Display` for `Script` has it.
@@ -170,9 +168,7 @@ fn asm_text(script: &Script) -> String {
         rest = after;
         let mut small = [0; 2 * SMALL];
         for data in data.chunks(SMALL) {
-            let digits = &mut small[..2 * data.len()];
-            put_hex(data, digits);
-            text.push_str(std::str::from_utf8(digits).expect("hex digits are ASCII"));
+            text.push_str(hex_digits(data, &mut small[..2 * data.len()]));
         }
     }
     text
