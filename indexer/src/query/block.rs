@@ -10,7 +10,7 @@ use pulse_primitives::{
 use super::{
     QueryError, View,
     merkle::MerkleTree,
-    model::{BlockInfo, BlockRef, TxDetail},
+    model::{BlockInfo, TxDetail},
 };
 use crate::{rows::block::BlockRow, store::Family};
 
@@ -125,6 +125,10 @@ impl View<'_> {
             return Ok(Vec::new());
         }
         let txnums = row.first_txnum + start..row.first_txnum + end;
+        let known = txnums.clone().map(|txnum| self.remembered_proven(txnum));
+        if let Some(known) = known.collect::<Option<Vec<_>>>() {
+            return known.into_iter().map(|tx| self.detail(tx)).collect();
+        }
         let found = self.reader.tx_positions().range(txnums.clone())?;
         let (Some(first), Some(last)) = (found.first(), found.last()) else {
             return Err(super::read::missing(Family::TxPos));
@@ -157,19 +161,14 @@ impl View<'_> {
             Vec::new()
         };
 
-        let block = BlockRef {
-            height,
-            hash: block.hash,
-            time: row.header.time,
-        };
         let mut raw = raw.as_slice();
         let mut proven = None;
         found
             .iter()
             .map(|pos| {
                 let tx = take(&mut raw, pos.len).ok_or_else(|| self.stale(height))?;
-                let tx = self.prove_tx(*pos, tx.to_vec())?;
-                let prevouts = if pos.undo_len > 0 {
+                let mut tx = self.prove(*pos, tx, None)?;
+                if pos.undo_len > 0 {
                     let start = (pos.run.offset - undo_offset) as usize;
                     let run = undo.get(start..start + pos.run.len as usize);
                     let run = run.ok_or_else(|| self.stale(height))?;
@@ -177,16 +176,10 @@ impl View<'_> {
                         self.prove_run(pos, run)?;
                         proven = Some(pos.run.offset);
                     }
-                    self.decode_prevouts(&tx, run)?
-                } else {
-                    Vec::new()
-                };
-                Ok(TxDetail {
-                    tx: tx.tx,
-                    txid: tx.txid,
-                    prevouts,
-                    block,
-                })
+                    tx.prevouts = Some(self.decode_prevouts(&tx, run)?);
+                    self.remember_proven(&tx);
+                }
+                self.detail(tx)
             })
             .collect()
     }

@@ -1,6 +1,8 @@
 //! What a query returns: Bitcoin's own types with the block that confirms them.
 //! No JSON here; that is the API's.
 
+use std::sync::Arc;
+
 use pulse_primitives::{
     Height,
     bitcoin::{BlockHash, MerkleBlock, OutPoint, Transaction, TxOut, Txid, block::Header},
@@ -40,11 +42,11 @@ pub struct BlockRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxDetail {
     /// The transaction.
-    pub tx: Transaction,
+    pub tx: Arc<Transaction>,
     /// Its txid, already computed.
     pub txid: Txid,
     /// One entry per input, in order. Empty for a coinbase.
-    pub prevouts: Vec<TxOut>,
+    pub prevouts: Arc<[TxOut]>,
     /// The confirming block.
     pub block: BlockRef,
 }

@@ -24,7 +24,7 @@ impl View<'_> {
             };
             // The spender names the outpoint in full, which settles whether this
             // candidate is the transaction that was asked for.
-            let spender = self.read_tx(self.tx_pos(&positions, txnum)?)?;
+            let spender = self.tx_of(&positions, txnum)?;
             if let Some(found) = self.as_spender(&spender, outpoint)? {
                 return Ok(Some(found));
             }
@@ -46,7 +46,7 @@ impl View<'_> {
         for (vout, txnum) in self.reader.spenders(funding.pos.txnum)? {
             let tx = match last.take() {
                 Some(tx) if tx.pos.txnum == txnum => tx,
-                _ => self.read_tx(self.tx_pos(&positions, txnum)?)?,
+                _ => self.tx_of(&positions, txnum)?,
             };
             let found = self.as_spender(&tx, &OutPoint { txid: *txid, vout })?;
             let index = usize::try_from(vout).ok();

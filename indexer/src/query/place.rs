@@ -40,10 +40,8 @@ impl View<'_> {
         let positions = self.reader.tx_positions();
         page.txnums().iter().filter_map(move |txnum| {
             let read = || {
-                let tx = self.read_tx(self.tx_pos(&positions, *txnum)?)?;
-                let index = txnum.saturating_sub(self.row(tx.pos.height)?.first_txnum);
-                let block = self.block_ref(tx.pos.height)?;
-                let detail = self.detail(tx, block)?;
+                let detail = self.detail_of(&positions, *txnum)?;
+                let index = txnum.saturating_sub(self.row(detail.block.height)?.first_txnum);
                 // Another script may share the key of one of them.
                 Ok(Some((index, detail)).filter(|(_, detail)| detail.touches_any(scripts)))
             };

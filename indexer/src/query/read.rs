@@ -1,6 +1,6 @@
 //! Reads of the block files that prove what they read.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use pulse_primitives::{
     Height,
@@ -19,12 +19,14 @@ use crate::{
     store::{Family, faults, reader::TxPositions},
 };
 
-/// A transaction whose bytes were proven to be those of its number.
+/// A transaction whose bytes were proven to be those of its number. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct ProvenTx {
     pub pos: TxPos,
-    pub bytes: Vec<u8>,
-    pub tx: Transaction,
+    pub tx: Arc<Transaction>,
     pub txid: Txid,
+    /// What it spends, once that was proven as well.
+    pub prevouts: Option<Arc<[TxOut]>>,
 }
 
 /// The error for a row that must exist because another one does.
@@ -98,59 +100,79 @@ impl View<'_> {
 
     /// Reads a transaction and proves it.
     pub(super) fn read_tx(&self, pos: TxPos) -> Result<ProvenTx, QueryError> {
-        let block = self.position(pos.height)?;
-        let read = self.query.source.read_block(&block, pos.offset, pos.len);
-        let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
-        self.prove_tx(pos, bytes)
+        self.prove(pos, &self.read_bytes(pos)?, None)
     }
 
-    /// As [`View::read_tx`] of a candidate for `txid`, `None` if it is another.
+    /// The transaction of that number, read only if it is not remembered.
+    pub(super) fn tx_of(
+        &self,
+        positions: &TxPositions<'_>,
+        txnum: TxNum,
+    ) -> Result<ProvenTx, QueryError> {
+        if let Some(tx) = self.remembered_proven(txnum) {
+            return Ok(tx);
+        }
+        let tx = self.read_tx(self.tx_pos(positions, txnum)?)?;
+        self.remember_proven(&tx);
+        Ok(tx)
+    }
+
+    /// As [`View::tx_of`] of a candidate for `txid`, `None` if it is another.
     pub(super) fn read_candidate(
         &self,
         pos: TxPos,
         txid: &Txid,
     ) -> Result<Option<ProvenTx>, QueryError> {
-        let block = self.position(pos.height)?;
-        let read = self.query.source.read_block(&block, pos.offset, pos.len);
-        let bytes = read.map_err(|err| self.source_error(pos.height, err))?;
-        let tx = self.prove(pos, bytes, Some(txid))?;
+        let tx = match self.remembered_proven(pos.txnum) {
+            Some(tx) => tx,
+            None => {
+                let tx = self.prove(pos, &self.read_bytes(pos)?, Some(txid))?;
+                self.remember_proven(&tx);
+                tx
+            }
+        };
         Ok(Some(tx).filter(|tx| tx.txid == *txid))
     }
 
-    /// Proves that `bytes` are those of the transaction at `pos`: they must decode,
-    /// and the txid must be the one that was indexed under its number.
-    pub(super) fn prove_tx(&self, pos: TxPos, bytes: Vec<u8>) -> Result<ProvenTx, QueryError> {
-        self.prove(pos, bytes, None)
+    fn read_bytes(&self, pos: TxPos) -> Result<Vec<u8>, QueryError> {
+        let block = self.position(pos.height)?;
+        let read = self.query.source.read_block(&block, pos.offset, pos.len);
+        read.map_err(|err| self.source_error(pos.height, err))
     }
 
-    /// Proves a transaction. `expected` is an id whose row has led to `pos`, so that it
-    /// need not be looked up again.
-    fn prove(
+    /// Proves that `bytes` are those of the transaction at `pos`: they must decode,
+    /// and the txid must be the one that was indexed under its number. `expected` is an id
+    /// whose row has led to `pos`, so that it need not be looked up again.
+    pub(super) fn prove(
         &self,
         pos: TxPos,
-        bytes: Vec<u8>,
+        bytes: &[u8],
         expected: Option<&Txid>,
     ) -> Result<ProvenTx, QueryError> {
-        let Ok(tx) = deserialize::<Transaction>(&bytes) else {
+        let Ok(tx) = deserialize::<Transaction>(bytes) else {
             return Err(self.stale(pos.height));
         };
         let txid = tx.compute_txid();
-        if expected != Some(&txid) && !self.is_tx(&txid, pos.txnum)? {
+        let is_its = || self.reader.is_tx(self.reader.keys.txid(&txid), pos.txnum);
+        if expected != Some(&txid) && !is_its()? {
             return Err(self.stale(pos.height));
         }
         Ok(ProvenTx {
             pos,
-            bytes,
-            tx,
+            tx: Arc::new(tx),
             txid,
+            prevouts: None,
         })
     }
 
     /// Reads the outputs that a transaction spends and proves them.
-    pub(super) fn read_prevouts(&self, tx: &ProvenTx) -> Result<Vec<TxOut>, QueryError> {
+    pub(super) fn read_prevouts(&self, tx: &ProvenTx) -> Result<Arc<[TxOut]>, QueryError> {
+        if let Some(prevouts) = &tx.prevouts {
+            return Ok(Arc::clone(prevouts));
+        }
         let pos = &tx.pos;
         if pos.undo_len == 0 {
-            return Ok(Vec::new());
+            return Ok(Arc::default());
         }
         let block = self.position(pos.height)?;
         let source = &self.query.source;
@@ -177,7 +199,7 @@ impl View<'_> {
         &self,
         tx: &ProvenTx,
         run: &[u8],
-    ) -> Result<Vec<TxOut>, QueryError> {
+    ) -> Result<Arc<[TxOut]>, QueryError> {
         let TxPos { height, .. } = tx.pos;
         let start = tx.pos.undo_offset - tx.pos.run.offset;
         let bytes = run.get(start as usize..(start + tx.pos.undo_len) as usize);
@@ -190,14 +212,27 @@ impl View<'_> {
         Ok(spent.into_iter().map(|spent| spent.output).collect())
     }
 
+    /// The transaction of that number with what it spends, read only if it is not remembered.
+    pub(super) fn detail_of(
+        &self,
+        positions: &TxPositions<'_>,
+        txnum: TxNum,
+    ) -> Result<TxDetail, QueryError> {
+        self.detail(self.tx_of(positions, txnum)?)
+    }
+
     /// Puts a proven transaction together with what it spends.
-    pub(super) fn detail(&self, tx: ProvenTx, block: BlockRef) -> Result<TxDetail, QueryError> {
+    pub(super) fn detail(&self, mut tx: ProvenTx) -> Result<TxDetail, QueryError> {
         let prevouts = self.read_prevouts(&tx)?;
+        if tx.prevouts.is_none() {
+            tx.prevouts = Some(Arc::clone(&prevouts));
+            self.remember_proven(&tx);
+        }
         Ok(TxDetail {
+            block: self.block_ref(tx.pos.height)?,
             tx: tx.tx,
             txid: tx.txid,
             prevouts,
-            block,
         })
     }
 }

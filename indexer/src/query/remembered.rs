@@ -7,14 +7,14 @@
 //! entry has to be found and removed when a block comes or goes.
 //!
 //! # Limits
-//! [`ENTRIES`] transactions by id, as many by number, and as many scripts, [`BLOCKS`] blocks: about
-//! 15 MB when full.
+//! The places of [`ENTRIES`] transactions, as many scripts, [`BLOCKS`] blocks: about 12 MB when full;
+//! and [`PROVEN_BYTES`] of transactions.
 
 use parking_lot::RwLock;
 use pulse_primitives::{Height, bitcoin::Txid, block::BlockPosition, tip::ChainTip};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 
-use super::{QueryError, ScriptHash, View, model::ScriptStats};
+use super::{QueryError, ScriptHash, View, model::ScriptStats, read::ProvenTx};
 use crate::{
     rows::{TxNum, block::BlockRow, txpos::TxPos},
     store::reader::Moment,
@@ -22,6 +22,10 @@ use crate::{
 
 const ENTRIES: usize = 32_768;
 const BLOCKS: usize = 8_192;
+/// Memory of the transactions that are remembered with all that they have, in bytes.
+const PROVEN_BYTES: u64 = 48 << 20;
+/// A common one, for a guess at how many these are.
+const COMMON_BYTES: u64 = 1_500;
 
 /// Something with the moment that it belongs to.
 #[derive(Clone)]
@@ -33,9 +37,19 @@ pub(super) struct Remembered {
     positions: Cache<Height, Of<BlockPosition>>,
     /// Where a transaction was read, and had that id.
     txs: Cache<Txid, Of<TxPos>>,
-    /// The id that the transaction of a number has.
-    ids: Cache<TxNum, Of<Txid>>,
+    /// Transactions that were proven, mostly with what they spend.
+    proven: Cache<TxNum, Of<ProvenTx>, ProvenWeight>,
     totals: Cache<ScriptHash, Of<ScriptStats>>,
+}
+
+#[derive(Clone)]
+struct ProvenWeight;
+
+impl Weighter<TxNum, Of<ProvenTx>> for ProvenWeight {
+    fn weight(&self, _: &TxNum, Of(_, tx): &Of<ProvenTx>) -> u64 {
+        // Decoded it takes two to three times as much, and is one entry.
+        3 * (u64::from(tx.pos.len) + u64::from(tx.pos.undo_len)) + 256
+    }
 }
 
 impl Default for Remembered {
@@ -45,7 +59,11 @@ impl Default for Remembered {
             rows: Cache::new(BLOCKS),
             positions: Cache::new(BLOCKS),
             txs: Cache::new(ENTRIES),
-            ids: Cache::new(ENTRIES),
+            proven: Cache::with_weighter(
+                usize::try_from(PROVEN_BYTES / COMMON_BYTES).unwrap_or(usize::MAX),
+                PROVEN_BYTES,
+                ProvenWeight,
+            ),
             totals: Cache::new(ENTRIES),
         }
     }
@@ -112,25 +130,19 @@ impl View<'_> {
         }
     }
 
-    /// Whether the transaction of that number has this id: the index has a row that says so, looked
-    /// for only if it is not remembered.
-    pub(super) fn is_tx(&self, txid: &Txid, txnum: TxNum) -> Result<bool, QueryError> {
-        let look = || Ok(self.reader.is_tx(self.reader.keys.txid(txid), txnum)?);
-        let Some(moment) = self.reader.moment else {
-            return look();
-        };
-        let ids = &self.query.remembered.ids;
-        if ids
-            .get(&txnum)
-            .is_some_and(|Of(at, id)| at == moment && id == *txid)
-        {
-            return Ok(true);
+    /// The transaction of that number as it was proven at this moment, if that is remembered.
+    pub(super) fn remembered_proven(&self, txnum: TxNum) -> Option<ProvenTx> {
+        let moment = self.reader.moment?;
+        let Of(at, tx) = self.query.remembered.proven.get(&txnum)?;
+        (at == moment).then_some(tx)
+    }
+
+    /// Remembers a transaction that was proven to be that of its number.
+    pub(super) fn remember_proven(&self, tx: &ProvenTx) {
+        if let Some(moment) = self.reader.moment {
+            let entry = Of(moment, tx.clone());
+            self.query.remembered.proven.insert(tx.pos.txnum, entry);
         }
-        let is_tx = look()?;
-        if is_tx {
-            ids.insert(txnum, Of(moment, *txid));
-        }
-        Ok(is_tx)
     }
 
     fn remembered<K: std::hash::Hash + Eq + Copy, T: Clone>(

@@ -208,9 +208,7 @@ impl View<'_> {
         positions: &TxPositions<'_>,
         txnum: TxNum,
     ) -> Result<Option<TxDetail>, QueryError> {
-        let tx = self.read_tx(self.tx_pos(positions, txnum)?)?;
-        let block = self.block_ref(tx.pos.height)?;
-        let detail = self.detail(tx, block)?;
+        let detail = self.detail_of(positions, txnum)?;
         let mut outputs = detail.prevouts.iter().chain(&detail.tx.output);
         if outputs.any(|output| is_of(output, script)) {
             return Ok(Some(detail));

@@ -1,6 +1,6 @@
 //! Transactions by id.
 
-use pulse_primitives::bitcoin::Txid;
+use pulse_primitives::bitcoin::{Txid, consensus::serialize};
 
 use super::{
     QueryError, View,
@@ -20,8 +20,7 @@ impl View<'_> {
         let Some(tx) = self.find_tx(txid)? else {
             return Ok(None);
         };
-        let block = self.block_ref(tx.pos.height)?;
-        Ok(Some(self.detail(tx, block)?))
+        self.detail(tx).map(Some)
     }
 
     /// Its serialised bytes and the confirming block.
@@ -32,7 +31,8 @@ impl View<'_> {
         let Some(tx) = self.find_tx(txid)? else {
             return Ok(None);
         };
-        Ok(Some((tx.bytes, self.block_ref(tx.pos.height)?)))
+        // A transaction has no other bytes than these that would have been decoded.
+        Ok(Some((serialize(&*tx.tx), self.block_ref(tx.pos.height)?)))
     }
 
     /// The block that confirms the transaction.
@@ -54,7 +54,7 @@ impl View<'_> {
         Ok(self.find_tx(txid)?.map(|tx| tx.tx.output.len()))
     }
 
-    /// Finds a transaction by id and reads it.
+    /// Finds a transaction by id, and reads it if it is not remembered.
     pub(super) fn find_tx(&self, txid: &Txid) -> Result<Option<ProvenTx>, QueryError> {
         if let Some(pos) = self.remembered_tx(txid) {
             return self.read_candidate(pos, txid);

@@ -203,7 +203,7 @@ fn a_node_behind_the_index_takes_nothing_back_and_renews_positions() {
         .iter()
         .flat_map(|(block, _)| &block.txdata)
     {
-        assert_eq!(view.tx(&tx.compute_txid()).unwrap().unwrap().tx, *tx);
+        assert_eq!(*view.tx(&tx.compute_txid()).unwrap().unwrap().tx, *tx);
     }
 }
 
@@ -343,7 +343,7 @@ fn of_two_transactions_with_the_same_id_the_later_answers() {
     fixture.catch_up().unwrap();
     let view = fixture.query.view().unwrap();
     assert_eq!(view.tx_block(&txid).unwrap().unwrap().height, 4);
-    assert_eq!(view.tx(&txid).unwrap().unwrap().tx, coinbase);
+    assert_eq!(*view.tx(&txid).unwrap().unwrap().tx, coinbase);
     assert_eq!(view.merkle_proof(&txid).unwrap().unwrap().block.height, 4);
     let coin = view
         .unspent(&[OutPoint { txid, vout: 0 }])

@@ -1,6 +1,9 @@
 //! The simplest index: the whole chain in maps, read again for every answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use pulse_primitives::{
     Height,
@@ -100,9 +103,9 @@ impl Naive {
                     entry.history.push(txid);
                 }
                 let detail = TxDetail {
-                    tx: tx.clone(),
+                    tx: Arc::new(tx.clone()),
                     txid,
-                    prevouts,
+                    prevouts: prevouts.into(),
                     block: block_ref,
                 };
                 naive.txs.insert(txid, detail);
@@ -181,7 +184,7 @@ impl Naive {
     fn check_tx(&self, view: &View<'_>, txid: &Txid, detail: &TxDetail) {
         assert_eq!(view.tx(txid).unwrap().as_ref(), Some(detail));
         assert_eq!(view.tx_block(txid).unwrap(), Some(detail.block));
-        let raw = (serialize(&detail.tx), detail.block);
+        let raw = (serialize(&*detail.tx), detail.block);
         assert_eq!(view.tx_raw(txid).unwrap(), Some(raw));
 
         let proof = view.merkle_proof(txid).unwrap().unwrap();

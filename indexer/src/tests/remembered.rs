@@ -4,6 +4,7 @@ use std::{sync::Arc, sync::atomic::Ordering};
 
 use pulse_primitives::bitcoin::{
     Amount, Block, ScriptBuf, TxOut, Txid,
+    consensus::serialize,
     hashes::{Hash, sha256},
 };
 
@@ -81,7 +82,7 @@ fn an_answer_is_read_once_and_never_given_after_a_block_came_or_went() {
 }
 
 #[test]
-fn the_id_of_a_number_is_remembered_no_longer_than_its_row_is_there() {
+fn a_transaction_is_remembered_no_longer_than_its_row_is_there() {
     let dir = scratch_dir();
     let mut fixture = Fixture::open(dir.path(), Arc::new(MemChain::new(&params())));
     let block = connect(&fixture.chain, 1, 1);
@@ -106,6 +107,50 @@ fn the_id_of_a_number_is_remembered_no_longer_than_its_row_is_there() {
     ));
     store.put_raw(Family::Tx, key, value);
     assert_eq!(page().unwrap(), coinbase_id(&block));
+}
+
+#[test]
+fn a_page_is_read_once_and_anew_after_a_block_came_or_went() {
+    let dir = scratch_dir();
+    let mut fixture = Fixture::open(dir.path(), Arc::new(MemChain::new(&params())));
+    let chain = Arc::clone(&fixture.chain);
+    let first = connect(&chain, 1, 1);
+    let second = connect(&chain, 1, 1);
+    fixture.catch_up().unwrap();
+    // Through all ways to a transaction, with how often was read.
+    let ask = |fixture: &Fixture| {
+        let view = fixture.query.view().unwrap();
+        let before = chain.reads.load(Ordering::SeqCst);
+        let list = view.script_txs(&script_hash(), None, 25).unwrap();
+        let tip = view.tip().unwrap();
+        let block = view.block_at(tip.height).unwrap().unwrap();
+        for (detail, other) in [
+            (&list[0], &view.block_txs(&block, 0, 25).unwrap()[0]),
+            (&list[1], &view.tx(&list[1].txid).unwrap().unwrap()),
+        ] {
+            assert_eq!(detail, other);
+        }
+        let raw = view.tx_raw(&list[0].txid).unwrap().unwrap().0;
+        assert_eq!(raw, serialize(&*list[0].tx));
+        let spenders = view.spenders(&list[0].txid).unwrap();
+        assert_eq!(spenders, Some(vec![None]));
+        let ids: Vec<_> = list.iter().map(|detail| detail.txid).collect();
+        (ids, chain.reads.load(Ordering::SeqCst) - before)
+    };
+    let ids = |blocks: &[&Block]| -> Vec<_> { blocks.iter().map(|b| coinbase_id(b)).collect() };
+
+    assert_eq!(ask(&fixture), (ids(&[&second, &first]), 2));
+    assert_eq!(ask(&fixture), (ids(&[&second, &first]), 0));
+    let query = fixture.query.clone();
+    let old = query.view().unwrap();
+    chain.disconnect(1);
+    let other = connect(&chain, 1, 2);
+    fixture.catch_up().unwrap();
+    assert_eq!(ask(&fixture), (ids(&[&other, &first]), 2));
+    // One that holds its view sees what it saw.
+    let list = old.script_txs(&script_hash(), None, 25).unwrap();
+    assert_eq!(list[0].txid, coinbase_id(&second));
+    assert_eq!(ask(&fixture).0, ids(&[&other, &first]));
 }
 
 #[test]

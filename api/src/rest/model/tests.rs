@@ -135,8 +135,8 @@ fn a_coinbase_has_no_spent_output_and_no_fee() {
     };
     let detail = TxDetail {
         txid: tx.compute_txid(),
-        tx,
-        prevouts: Vec::new(),
+        tx: tx.into(),
+        prevouts: Vec::new().into(),
         block: block_ref(),
     };
     let rendered = TxJson::new(&detail, MAINNET).unwrap();
