@@ -8,9 +8,9 @@
 //! # Correctness
 //! A chunk leaves the queue for good only when it has met its hash and is on the disk; whatever
 //! else happens to it, it goes back. What comes over a stream is of exactly the length that
-//! the manifest says, or it is not read. A fetch that gives up ends only when its last write has,
-//! however long that hangs: it must not reach a file of the next try, which may be of another
-//! snapshot.
+//! the manifest says, or it is not read. A fetch after which another one may be tried ends only
+//! when its last write has, however long that hangs: it must not reach a file of the next try,
+//! which may be of another snapshot.
 //!
 //! # Security
 //! A sibling that sends bytes which do not meet their hash, or another number of them, is
@@ -219,8 +219,8 @@ impl SnapshotClient {
     /// that have it. Ends with the future: what is there stays.
     ///
     /// # Errors
-    /// [`FetchError::NoSource`] after a while without one, [`FetchError::Snapshot`] when
-    /// nothing can be written.
+    /// [`FetchError::NoSource`] after a while without one, but not while a write hangs;
+    /// [`FetchError::Snapshot`] when nothing can be written.
     pub async fn fetch(
         &self,
         staging: &Arc<Staging>,
@@ -239,12 +239,15 @@ impl SnapshotClient {
         let mut streams = JoinSet::new();
         let fetched = self.fetch_all(&job, &mut streams).await;
         if let Err(FetchError::Snapshot(_)) = fetched {
-            // Nothing is tried after that, and the disk may never answer.
+            // The node ends with it, and must not wait for a disk that fails.
             return fetched;
         }
         // None of them holds on to the staging any more.
         streams.shutdown().await;
         job.placing.close();
+        if !job.placing.is_empty() {
+            info!("waiting for the disk to take what was fetched");
+        }
         job.placing.wait().await;
         fetched
     }

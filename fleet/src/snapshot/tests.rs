@@ -332,7 +332,7 @@ async fn a_fetch_that_gives_up_waits_for_a_write_that_hangs() {
     let hash = hash_in(&place.path("shelf"));
     let server = place.server("shelf", 1000, &allowed());
     let mut client = place.client(&[&server]).await;
-    client.client.stalled = Duration::from_secs(1);
+    client.client.stalled = Duration::from_secs(5);
     let (staging, missing) = place.staging(&manifest);
     // To open it for writing waits until somebody reads it.
     let hanging = staging.path_of("kernel/blocks/blk00000.dat");
@@ -340,7 +340,7 @@ async fn a_fetch_that_gives_up_waits_for_a_write_that_hangs() {
     let made = std::process::Command::new("mkfifo").arg(&hanging).status();
     assert!(made.unwrap().success());
     let mut fetch = Box::pin(fetch(&client, &staging, hash, missing));
-    let early = tokio::time::timeout(Duration::from_secs(4), fetch.as_mut()).await;
+    let early = tokio::time::timeout(Duration::from_secs(10), fetch.as_mut()).await;
     let reader = fs::OpenOptions::new().read(true).write(true).open(hanging);
     assert!(early.is_err(), "{early:?}");
     let ended = fetch.as_mut().await;
