@@ -148,8 +148,8 @@ impl View<'_> {
         cursors: &Cursors<'_>,
     ) -> Result<Option<(usize, ProvenTx)>, QueryError> {
         for (rank, txnum) in candidates.iter().enumerate() {
-            let tx = self.read_tx(self.tx_pos(&cursors.positions, *txnum)?)?;
-            if tx.txid == *txid {
+            let pos = self.tx_pos(&cursors.positions, *txnum)?;
+            if let Some(tx) = self.read_candidate(pos, txid)? {
                 return Ok(Some((rank, tx)).filter(|(_, tx)| tx.pos.height > 0));
             }
         }

@@ -40,6 +40,7 @@ impl View<'_> {
         let Some(funding) = self.find_tx(txid)? else {
             return Ok(None);
         };
+        self.remember_proven(&funding);
         let positions = self.reader.tx_positions();
         let mut spenders = vec![None; funding.tx.output.len()];
         let mut last: Option<ProvenTx> = None;

@@ -98,12 +98,15 @@ impl View<'_> {
         positions.find(txnum)?.ok_or_else(|| missing(Family::TxPos))
     }
 
-    /// Reads a transaction and proves it.
+    /// Reads a transaction and proves it, if it is not remembered.
     pub(super) fn read_tx(&self, pos: TxPos) -> Result<ProvenTx, QueryError> {
-        self.prove(pos, &self.read_bytes(pos)?, None)
+        match self.remembered_proven(pos.txnum) {
+            Some(tx) => Ok(tx),
+            None => self.prove(pos, &self.read_bytes(pos)?, None),
+        }
     }
 
-    /// The transaction of that number, read only if it is not remembered.
+    /// As [`View::read_tx`] of that number, and remembers it.
     pub(super) fn tx_of(
         &self,
         positions: &TxPositions<'_>,
@@ -117,7 +120,7 @@ impl View<'_> {
         Ok(tx)
     }
 
-    /// As [`View::tx_of`] of a candidate for `txid`, `None` if it is another.
+    /// As [`View::read_tx`] of a candidate for `txid`, `None` if it is another.
     pub(super) fn read_candidate(
         &self,
         pos: TxPos,
@@ -125,11 +128,7 @@ impl View<'_> {
     ) -> Result<Option<ProvenTx>, QueryError> {
         let tx = match self.remembered_proven(pos.txnum) {
             Some(tx) => tx,
-            None => {
-                let tx = self.prove(pos, &self.read_bytes(pos)?, Some(txid))?;
-                self.remember_proven(&tx);
-                tx
-            }
+            None => self.prove(pos, &self.read_bytes(pos)?, Some(txid))?,
         };
         Ok(Some(tx).filter(|tx| tx.txid == *txid))
     }
@@ -218,7 +217,11 @@ impl View<'_> {
         positions: &TxPositions<'_>,
         txnum: TxNum,
     ) -> Result<TxDetail, QueryError> {
-        self.detail(self.tx_of(positions, txnum)?)
+        let tx = match self.remembered_proven(txnum) {
+            Some(tx) => tx,
+            None => self.read_tx(self.tx_pos(positions, txnum)?)?,
+        };
+        self.detail(tx)
     }
 
     /// Puts a proven transaction together with what it spends.

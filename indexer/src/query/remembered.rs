@@ -1,5 +1,5 @@
-//! What the rows have answered since the last write, for questions that come again: wallets
-//! and services poll the same scripts and transactions.
+//! What was read and proven since the last write, for questions that come again: wallets and
+//! services poll the same scripts and transactions.
 //!
 //! # Correctness
 //! An entry belongs to the [`Moment`] of the view that made it, and is taken only by views of
@@ -22,9 +22,9 @@ use crate::{
 
 const ENTRIES: usize = 32_768;
 const BLOCKS: usize = 8_192;
-/// Memory of the transactions that are remembered with all that they have, in bytes.
+/// Memory of the transactions that are remembered whole, in bytes.
 const PROVEN_BYTES: u64 = 48 << 20;
-/// A common one, for a guess at how many these are.
+/// What a common one of them takes, for a guess at how many these are.
 const COMMON_BYTES: u64 = 1_500;
 
 /// Something with the moment that it belongs to.
@@ -47,7 +47,7 @@ struct ProvenWeight;
 
 impl Weighter<TxNum, Of<ProvenTx>> for ProvenWeight {
     fn weight(&self, _: &TxNum, Of(_, tx): &Of<ProvenTx>) -> u64 {
-        // Decoded it takes two to three times as much, and is one entry.
+        // Decoded, one commonly takes two to three times its bytes.
         3 * (u64::from(tx.pos.len) + u64::from(tx.pos.undo_len)) + 256
     }
 }

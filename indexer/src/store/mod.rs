@@ -244,6 +244,12 @@ impl Store {
         self.db.put_cf(self.cf(family), key, value).unwrap();
     }
 
+    /// A write that changes nothing, after which nothing is remembered.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        drop(self.writes.begin());
+    }
+
     /// Deletes a row that the index would keep.
     #[cfg(test)]
     pub(crate) fn delete_raw(&self, family: Family, key: &[u8]) {

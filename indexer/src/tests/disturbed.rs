@@ -217,6 +217,7 @@ fn a_stale_position_is_renewed_and_never_gives_other_bytes() {
     let woken = fixture.index.renewals();
     for seed in 0..20 {
         chain.move_blocks(&mut StdRng::seed_from_u64(seed));
+        fixture.index.shared.store.forget();
         let view = fixture.query.view().unwrap();
         let mut stale = 0;
         for txid in naive.txids() {

@@ -400,6 +400,7 @@ impl BlockSource for MemChain {
         offset: u32,
         len: u32,
     ) -> Result<Vec<u8>, BlockSourceError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let state = self.state.lock();
         let file = state.files.get(position.file as usize);
         read(

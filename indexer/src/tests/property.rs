@@ -69,12 +69,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Reads everything so that each stale position is met, also of what is remembered.
-fn meet_stale_positions(view: &View<'_>) {
-    let tip = view.tip().unwrap();
-    for height in 0..=tip.height {
-        let block = view.block_at(height).unwrap().unwrap();
-        match view.block_raw(&block) {
+/// Asks about everything so that each stale position is met.
+fn meet_stale_positions(view: &View<'_>, naive: &Naive) {
+    for txid in naive.txids() {
+        match view.tx(txid) {
             Ok(_) | Err(QueryError::PositionRenewing { .. }) => {}
             Err(err) => panic!("{err}"),
         }
@@ -83,9 +81,10 @@ fn meet_stale_positions(view: &View<'_>) {
 
 /// Asks everything at the tip of the chain.
 fn check(fixture: &mut Fixture) {
-    meet_stale_positions(&fixture.query.view().unwrap());
-    fixture.catch_up().unwrap();
     let naive = Naive::new(&fixture.chain.blocks());
+    fixture.index.shared.store.forget();
+    meet_stale_positions(&fixture.query.view().unwrap(), &naive);
+    fixture.catch_up().unwrap();
     naive.check(&fixture.query.view().unwrap());
 }
 

@@ -54,7 +54,7 @@ pub(super) fn hex<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error>
     to.serialize_str(hex_digits(bytes, digits))
 }
 
-/// The same in `digits`, which are two for each byte.
+/// Bytes as lower-case hex, written into `digits`: two for each byte.
 fn hex_digits<'a>(bytes: &[u8], digits: &'a mut [u8]) -> &'a str {
     const_hex::encode_to_str(bytes, digits).expect("two digits for each byte")
 }
@@ -92,7 +92,7 @@ pub(super) fn witness<S: Serializer>(witness: &Option<&Witness>, to: S) -> Resul
 /// An address.
 pub(super) fn address<S: Serializer>(address: &Option<Address>, to: S) -> Result<S::Ok, S::Error> {
     /// What was written last: to write an address takes longer than all else about an output, and
-    /// the same ones come again and again. Some ten megabytes when full.
+    /// the same ones come again and again. Less than 20 MB when full.
     static WRITTEN: LazyLock<Cache<Address, Arc<str>>> = LazyLock::new(|| Cache::new(65_536));
     let Some(address) = address else {
         return to.serialize_none();
