@@ -83,7 +83,7 @@ impl Scene {
 
     /// Runs a newcomer into a disk that takes no more than it has got. The disk when it works
     /// again, behind the one that it lies on.
-    fn into_a_failing_disk(&self, options: &str) -> (Mounted, Mounted) {
+    fn onto_a_failing_disk(&self, options: &str) -> (Mounted, Mounted) {
         let small = self.place.path().join("small.img");
         // Full in a moment.
         image(&small, 128 << 20);
@@ -132,7 +132,7 @@ fn a_disk_that_is_full_stops_the_fetch_and_with_room_it_goes_on() {
 #[test]
 fn a_disk_that_fails_stops_the_fetch_and_when_it_works_it_goes_on() {
     if let Some(mut scene) = Scene::new() {
-        let (_outer, disk) = scene.into_a_failing_disk("loop");
+        let (_outer, disk) = scene.onto_a_failing_disk("loop");
         scene.completes(&disk);
     }
 }
@@ -141,7 +141,7 @@ fn a_disk_that_fails_stops_the_fetch_and_when_it_works_it_goes_on() {
 fn a_disk_that_fails_behind_the_memory_of_its_file_system_is_noticed_as_well() {
     if let Some(mut scene) = Scene::new() {
         // This way the file system takes every write into its memory.
-        let (_outer, disk) = scene.into_a_failing_disk("loop,data=journal");
+        let (_outer, disk) = scene.onto_a_failing_disk("loop,data=journal");
         scene.completes(&disk);
     }
 }
